@@ -1,0 +1,42 @@
+"""Sphinx configuration; the build needs no network."""
+
+import sys
+from pathlib import Path
+
+import sklearn_maml
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "sklearn_maml"
+author = "The sklearn_maml developers"
+copyright = f"2026, {author}"
+version = release = sklearn_maml.__version__
+
+extensions = ["mathml", "myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+nitpicky = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn_maml"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
+html_show_sourcelink = False
+html_theme_options = {"show_prev_next": False, "navbar_end": ["theme-switcher"]}
+
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+
+# The API page lists what each public module names in __all__, and nothing else.
+autosummary_ignore_module_all = False
+numpydoc_show_class_members = False
+
+
+def skip_request_method(app, what, name, obj, skip, options):
+    """Leave out scikit-learn's generated set_fit_request and its like."""
+    return skip or (name.startswith("set_") and name.endswith("_request")) or None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", skip_request_method)
