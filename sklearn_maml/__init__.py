@@ -1,0 +1,28 @@
+"""Model-agnostic meta-learning (MAML) for scikit-learn: exact fits, certified optimality.
+
+>>> from sklearn_maml import MAMLRegressor
+>>> from sklearn_maml.datasets import make_linear_tasks
+>>> tasks = make_linear_tasks(n_tasks=50, random_state=0)
+>>> model = MAMLRegressor().fit(tasks)
+>>> X_new, y_new = make_linear_tasks(n_tasks=1, random_state=1)[0]
+>>> model.adapt(X_new[:5], y_new[:5]).predict(X_new[5:]).shape
+(15,)
+"""
+
+from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
+from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.certificate import GapCertificate, certify
+from sklearn_maml.losses import SquaredError
+from sklearn_maml.solvers import LeastSquares
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AdaptedRegressor",
+    "GapCertificate",
+    "GradientSteps",
+    "LeastSquares",
+    "MAMLRegressor",
+    "SquaredError",
+    "certify",
+]

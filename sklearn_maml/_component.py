@@ -1,0 +1,65 @@
+"""Interchangeable parts: objects that hold hyperparameters and are chosen by name or instance."""
+
+from sklearn.base import BaseEstimator
+
+__all__ = ["Component", "resolve"]
+
+
+class Component(BaseEstimator):
+    """A loss, an adaptation rule or a solver: hyperparameters only, nothing fitted.
+
+    Being a scikit-learn ``BaseEstimator`` it can be cloned, and a grid search reaches its
+    hyperparameters (``adaptation__n_steps``).
+    """
+
+    def validate(self):
+        """Check the hyperparameters; a leaf that has some overrides this.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the hyperparameter, what it was and what it may be.
+        """
+
+
+def resolve(option, registry, kind, parameter):
+    """Return the component that `option` names, or `option` itself if it is one.
+
+    Parameters
+    ----------
+    option : str or Component
+        A key of `registry`, or an instance of `kind`.
+    registry : dict of str to type
+        The classes that a name can stand for.
+    kind : type
+        The base class that an instance must have.
+    parameter : str
+        The constructor parameter that `option` was given for; errors name it.
+
+    Returns
+    -------
+    Component
+        Validated; never a copy of an instance.
+
+    Raises
+    ------
+    ValueError
+        If the name is not in the registry.
+    TypeError
+        If `option` is neither a name nor an instance of `kind`.
+    """
+    if isinstance(option, str):
+        if option not in registry:
+            known = ", ".join(repr(name) for name in sorted(registry))
+            raise ValueError(
+                f"{parameter}={option!r} is not known; expected one of {known}, "
+                f"or an instance of {kind.__name__}."
+            )
+        option = registry[option]()
+    if not isinstance(option, kind):
+        raise TypeError(
+            f"{parameter} must be a name or an instance of {kind.__name__}; "
+            f"got {option!r} of type {type(option).__name__}."
+        )
+    option.validate()
+    return option

@@ -1,0 +1,261 @@
+"""The meta-objective: the chain rule, written once, summed over blocks of tasks in parallel.
+
+It joins tasks, a loss and an adaptation rule by duck type and knows none of them:
+
+    L(theta) = sum_i p_i sum_j b_ij l(phi_ij' A_i(theta), y_ij) + alpha ||theta||^2
+"""
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial, reduce
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from threadpoolctl import ThreadpoolController
+
+from sklearn_maml._stacked import matvec, row_products, vecmat
+
+__all__ = ["Linearization", "MetaObjective", "Risk"]
+
+# Fewer blocks than this are a few milliseconds of work: less than it takes to start workers.
+MIN_BLOCKS_IN_PARALLEL = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Risk:
+    """A loss averaged over rows: ``R(theta) = sum_j a_j l(phi_j' theta, y_j)``.
+
+    Attributes
+    ----------
+    loss : Loss
+    features : ndarray of shape (..., m, d)
+    targets : ndarray of shape (..., m)
+    weights : ndarray of shape (..., m)
+        Sum to 1 over the rows of a task; padding has weight 0.
+    memo : dict
+        Facts of the size of a task that depend on neither theta nor the targets, such as the
+        curvature of the squared loss. It outlives the features.
+    """
+
+    loss: Any
+    features: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    memo: dict = field(default_factory=dict)
+
+    def predict(self, theta):
+        """``phi_j' theta``: theta (..., d) to (..., m)."""
+        return matvec(self.features, theta)
+
+    def magnitude(self, theta):
+        """``|phi_j|' |theta|``: the size of the terms that `predict` adds up, shape (..., m)."""
+        return matvec(np.abs(self.features), np.abs(theta))
+
+    def value(self, theta):
+        """The risk, shape (...)."""
+        return (self.weights * self.loss.value(self.targets, self.predict(theta))).sum(axis=-1)
+
+    def residual(self, theta):
+        """``a_j l'(phi_j' theta, y_j)``, shape (..., m)."""
+        return self.weights * self.loss.gradient(self.targets, self.predict(theta))
+
+    def gradient(self, theta):
+        """``sum_j a_j l'_j phi_j``, shape (..., d)."""
+        return vecmat(self.residual(theta), self.features)
+
+    def curvature(self, theta):
+        """``a_j l''(phi_j' theta, y_j)``, shape (..., m)."""
+        if self.loss.constant_hessian:
+            return self.weights * self.loss.hessian_bound
+        return self.weights * self.loss.hessian(self.targets, self.predict(theta))
+
+    def hessian_dot(self, theta, V):
+        """``V H`` for rows `V` (..., k, d), with ``H = sum_j a_j l''_j phi_j phi_j'``."""
+        return row_products(V, self.features, self.curvature(theta), self.features)
+
+
+@dataclass(frozen=True, eq=False)
+class Linearization:
+    """What the meta-objective looks like from theta, for one block of n tasks.
+
+    Everything that a gradient, a solver or a certificate needs is a sum over such blocks.
+
+    Attributes
+    ----------
+    support, query : Risk
+    weight : ndarray of shape (n,)
+        Task weights p_i.
+    theta_i : ndarray of shape (..., n, d)
+        Adapted parameters.
+    pullback : callable
+        ``pullback(V) = V J_i`` for rows V (..., n, k, d), with J_i = d theta_i / d theta.
+    """
+
+    support: Risk
+    query: Risk
+    weight: np.ndarray
+    theta_i: np.ndarray
+    pullback: Any
+
+    @cached_property
+    def row_weight(self):
+        """``p_i b_ij``, shape (n, m)."""
+        return self.weight[:, None] * self.query.weights
+
+    @cached_property
+    def predictions(self):
+        """Query predictions z of the adapted parameters, shape (..., n, m)."""
+        return self.query.predict(self.theta_i)
+
+    @cached_property
+    def loss_gradient(self):
+        """``l'(z, y)`` of the query rows, shape (..., n, m): the w of Theorem 1."""
+        return self.query.loss.gradient(self.query.targets, self.predictions)
+
+    @cached_property
+    def design(self):
+        """The adapted design ``phi_j' J_i`` of the query rows, shape (..., n, m, d)."""
+        return self.pullback(self.query.features)
+
+    @property
+    def value(self):
+        """The block's part of the meta-loss, summed over targets."""
+        return (self.row_weight * self.query.loss.value(self.query.targets, self.predictions)).sum()
+
+    @property
+    def gradient(self):
+        """The block's part of the meta-gradient, shape (..., d)."""
+        weighted = self.query.weights * self.loss_gradient
+        rows = self.pullback(np.matmul(weighted[..., None, :], self.query.features))
+        return np.tensordot(rows[..., 0, :], self.weight, axes=([-2], [0]))
+
+
+def value_and_gradient(linearization):
+    """A block's part of the meta-loss and of its gradient."""
+    return linearization.value, linearization.gradient
+
+
+class MetaObjective:
+    """The meta-loss L(theta) over blocks of tasks.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+    loss : Loss
+    rule : AdaptationRule
+    penalty : ndarray of shape (d,)
+        alpha for each penalised parameter, 0 for the intercept.
+    n_jobs : int, default=None
+        Workers, as in joblib. The result does not depend on it, not even in the last bit.
+    verbose : int, default=0
+        Whether to print each evaluation.
+    """
+
+    def __init__(self, blocks, loss, rule, penalty, n_jobs=None, verbose=0):
+        self.blocks, self.loss, self.rule, self.penalty = blocks, loss, rule, penalty
+        self.n_jobs, self.verbose = n_jobs, verbose
+        self.facts = {}  # what is true of the objective as a whole, such as its Hessian
+        self._memos = [{} for _ in range(len(blocks))]  # and of each block's support rows
+        self._last = (None, None)
+
+    @property
+    def n_parameters(self):
+        """d: the length of theta."""
+        return len(self.penalty)
+
+    @property
+    def n_targets(self):
+        """The number of targets, or 0 where targets have one axis."""
+        y = self.blocks.tasks.y
+        return 0 if y.ndim == 1 else y.shape[1]
+
+    def value_and_gradient(self, theta):
+        """L(theta), summed over targets, and its gradient.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        value : float
+        gradient : ndarray of the shape of theta
+        """
+        if self._last[0] is not None and np.array_equal(self._last[0], theta):
+            return self._last[1]
+        value, gradient = self.reduce(value_and_gradient, theta)
+        value += (self.penalty * theta**2).sum()
+        gradient = gradient + 2 * self.penalty * theta
+        if self.verbose:
+            size = np.linalg.norm(gradient)
+            print(f"[sklearn_maml] meta-loss {value:.8g}, gradient norm {size:.3g}")
+        self._last = theta.copy(), (float(value), gradient)
+        return self._last[1]
+
+    def reduce(self, f, theta, combine=None):
+        """``f`` of each block's `Linearization` at theta, summed over blocks in their order.
+
+        Parameters
+        ----------
+        f : callable
+            Returns a tuple of numbers and arrays; a module-level function, so that worker
+            processes can run it too.
+        theta : ndarray of shape (d,) or (n_targets, d)
+        combine : callable, default=None
+            How two results become one; None adds them entry by entry.
+        """
+        return self.fold(partial(self._apply, f, theta), combine or _add)
+
+    def relative_step_shares(self, limits):
+        """The shares of tasks, by weight, whose relative step exceeds each limit.
+
+        Parameters
+        ----------
+        limits : sequence of float
+
+        Returns
+        -------
+        ndarray of shape (n_limits,)
+        """
+        return self.fold(partial(self._shares, np.asarray(limits)), np.add)
+
+    def _shares(self, limits, i):
+        support, _, weight = self.risks(i)
+        return (self.rule.relative_step(support) > limits[:, None]) @ weight
+
+    def linearize(self, i, theta):
+        """The `Linearization` of block i at theta."""
+        support, query, weight = self.risks(i)
+        theta_i, pullback = self.rule.adapt(theta[..., None, :], support)
+        return Linearization(support, query, weight, theta_i, pullback)
+
+    def risks(self, i):
+        """Support risk, query risk and task weights of block i."""
+        block = self.blocks[i]
+        support = Risk(self.loss, *block.support, memo=self._memos[i])
+        if block.query is block.support:
+            return support, support, block.weight
+        return support, Risk(self.loss, *block.query), block.weight
+
+    def _apply(self, f, theta, i):
+        return f(self.linearize(i, theta))
+
+    def fold(self, f, combine):
+        """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
+        n_blocks = len(self.blocks)
+        # One BLAS thread: workers are the parallelism, and sums do not depend on their number.
+        with blas().limit(limits=1, user_api="blas"):
+            if n_blocks < MIN_BLOCKS_IN_PARALLEL or effective_n_jobs(self.n_jobs) == 1:
+                return reduce(combine, map(f, range(n_blocks)))
+            parallel = Parallel(self.n_jobs, prefer="threads", return_as="generator")
+            return reduce(combine, parallel(delayed(f)(i) for i in range(n_blocks)))
+
+
+def _add(total, part):
+    return tuple(a + b for a, b in zip(total, part, strict=True))
+
+
+@cache
+def blas():
+    """The process's BLAS libraries; finding them takes milliseconds, so it is done once."""
+    return ThreadpoolController()

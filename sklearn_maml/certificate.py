@@ -1,0 +1,305 @@
+"""The gap certificate: how far meta-parameters can be from the global optimum.
+
+It rests on Theorem 1 of Wang, Cai, Yang & Wang, "On the Global Optimality of Model-Agnostic
+Meta-Learning", ICML 2020, read on data (docs: theory). With w, u, psi over query rows,
+
+    L(omega) - L(theta*) <= R epsilon + ||w|| min_{||v|| <= R} ||u - psi v||     for every R > 0,
+
+where epsilon = ||grad L(omega)||, w = l'(h_omega), u = h_omega - h_theta* and psi = J' phi.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sklearn_maml._quadratic import quadratic
+
+__all__ = ["GapCertificate", "certify"]
+
+EPS = np.finfo(float).eps
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``min ||psi (v* - v)||`` over ``||v|| <= R`` as a function of R.
+
+    Attributes
+    ----------
+    distance : float
+        ||v*||, from where on the minimum is 0.
+    start : float
+        The minimum at R = 0, ``||psi v*||``.
+    eigenvalues, squares : tuple of float
+        Spectrum of psi' psi, and the squared coordinates of v* in it. Empty where they were not
+        needed: then v is sought on the segment from 0 to v*, which is valid and no sharper.
+    """
+
+    distance: float
+    start: float
+    eigenvalues: tuple = ()
+    squares: tuple = ()
+
+    def __call__(self, radius):
+        """The representation error at a radius."""
+        if radius >= self.distance:
+            return 0.0
+        segment = self.start * (1.0 - radius / self.distance)
+        if not self.eigenvalues or radius == 0:
+            return segment
+        # ||v(lam)|| falls from ||v*|| to 0 as lam grows from 0: bisect on log(lam).
+        s = np.array(self.eigenvalues)
+        low, high = np.log(s.max() * 1e-18), np.log(s.max() * 1e18)
+        for _ in range(80):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if self._at(np.exp(middle))[0] < radius else (middle, high)
+        return min(segment, self._at(np.exp(high))[1])
+
+    def _at(self, lam):
+        """Length of ``v(lam) = (psi'psi + lam)^-1 psi'psi v*``, and ``||psi (v* - v)||``."""
+        s, squares = np.array(self.eigenvalues), np.array(self.squares)
+        length = np.sqrt((squares * (s / (s + lam)) ** 2).sum())
+        return length, np.sqrt((squares * s * (lam / (s + lam)) ** 2).sum())
+
+    def best(self, epsilon, weight_norm):
+        """The radius that minimises ``R epsilon + weight_norm * curve(R)``; also its error."""
+        candidates = [(self.distance, 0.0), (0.0, self.start)]
+        if self.eigenvalues:
+            top = max(self.eigenvalues)
+            grid = np.geomspace(1e-18 * top, 1e6 * top, 400) if top > 0 else []
+            candidates += [self._at(lam) for lam in grid]
+        return min(candidates, key=lambda at: at[0] * epsilon + weight_norm * at[1])
+
+
+@dataclass(frozen=True)
+class GapCertificate:
+    """An upper bound on ``L(omega) - min L`` for the meta-parameters omega that were certified.
+
+    Attributes
+    ----------
+    bound : float
+        The meta-loss at omega exceeds its global minimum by at most this much; in units of the
+        loss. ``float(certificate)`` is the bound.
+    epsilon : float
+        ``||grad L(omega)||``: omega is epsilon-stationary.
+    radius : float
+        R, the radius at which the bound is smallest.
+    weight_norm : float
+        ``||w||``, root mean square of the loss derivative over the query rows; for shared inputs
+        the smaller factor of Corollary 1.
+    representation_error : float
+        ``min ||u - psi v||`` over ``||v|| <= radius``: what the adapted features cannot represent.
+    meta_loss : float
+        L(omega).
+    slack : float
+        Suboptimality of the comparator itself, from its own gradient; part of the bound.
+    rounding : float
+        How precisely L(omega) can be evaluated in float64; part of the bound.
+    comparator : str
+        What stands in for the global optimum.
+    assumptions : tuple of (str, str)
+        What the bound rests on, and whether it was checked, holds by construction or is assumed.
+    route : str
+        "Theorem 1", or "Corollary 1" where all tasks share their inputs.
+    corollary : GapCertificate or None
+        The certificate by Corollary 1, where it applies; then `bound` is the smaller of the two.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> model = MAMLRegressor().fit(make_linear_tasks(n_tasks=30, random_state=0))
+    >>> certificate = model.gap_certificate_
+    >>> float(certificate) == certificate.bound
+    True
+    >>> certificate.lower_bound <= model.meta_loss_
+    True
+    """
+
+    bound: float
+    epsilon: float
+    radius: float
+    weight_norm: float
+    representation_error: float
+    meta_loss: float
+    slack: float
+    rounding: float
+    comparator: str
+    assumptions: tuple
+    curve: Curve
+    route: str = "Theorem 1"
+    corollary: "GapCertificate | None" = None
+
+    @property
+    def lower_bound(self):
+        """``meta_loss - bound``: no meta-parameters have a smaller meta-loss."""
+        return self.meta_loss - self.bound
+
+    def at(self, radius):
+        """The bound at a given R.
+
+        Parameters
+        ----------
+        radius : float
+            R >= 0, in the units of the meta-parameters.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If the radius is negative or not a number.
+        """
+        if not radius >= 0:
+            raise ValueError(f"radius must be a number >= 0; got {radius!r}.")
+        error = self.curve(radius)
+        return radius * self.epsilon + self.weight_norm * error + self.slack + self.rounding
+
+    def __float__(self):
+        return self.bound
+
+    def __str__(self):
+        share = self.bound / self.meta_loss if self.meta_loss > 0 else 0.0
+        lines = [
+            f"Gap certificate ({self.route} of Wang, Cai, Yang & Wang, ICML 2020)",
+            f"  meta-loss of the fit          {self.meta_loss:.6g}",
+            f"  global minimum, at least      {self.lower_bound:.6g}",
+            f"  gap, at most                  {self.bound:.3g}  ({share:.2g} of the meta-loss)",
+            f"    R * epsilon                 {self.radius:.3g} * {self.epsilon:.3g}",
+            f"    weight norm * repr. error   {self.weight_norm:.3g} * "
+            f"{self.representation_error:.3g}",
+            f"    comparator's slack          {self.slack:.3g}",
+            f"    rounding                    {self.rounding:.3g}",
+            f"  comparator: {self.comparator}",
+            "  assumptions:",
+        ]
+        return "\n".join(lines + [f"    - {what}: {status}" for what, status in self.assumptions])
+
+
+def certify(objective, theta):
+    """Bound the suboptimality of theta, knowing nothing of how it was found.
+
+    The comparator is made here, from the objective and the gradient at theta alone: the Newton
+    step to the minimiser of the quadratic L, whose own suboptimality is evaluated and added.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With a loss whose Hessian is constant.
+    theta : ndarray of shape (d,) or (n_targets, d)
+        The meta-parameters omega to be certified.
+
+    Returns
+    -------
+    GapCertificate
+
+    Raises
+    ------
+    NotImplementedError
+        If the loss has no constant Hessian.
+    """
+    if not objective.loss.constant_hessian:
+        raise NotImplementedError(
+            f"No certificate is implemented for the loss {type(objective.loss).__name__}."
+        )
+    shape = quadratic(objective)
+    meta_loss, gradient = objective.value_and_gradient(theta)
+    squared_norm, root_risks, rounding = objective.reduce(_weights_and_rounding, theta)
+    penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
+    to_optimum = shape.newton_step(objective, theta, gradient)
+    _, slope = objective.value_and_gradient(theta - to_optimum)
+    epsilon = float(np.linalg.norm(gradient))
+    weight_norm = float(np.sqrt(squared_norm + penalty_weight))
+    slack = shape.gap(slope)
+    rounding = float(EPS * (4 * meta_loss + rounding))
+    curve = Curve(float(np.linalg.norm(to_optimum)), shape.length(to_optimum))
+    if curve.distance * epsilon > slack + rounding:  # else nothing is to be gained
+        eigenvalues, squares = shape.spectrum(to_optimum)
+        curve = replace(
+            curve, eigenvalues=tuple(eigenvalues.tolist()), squares=tuple(squares.tolist())
+        )
+    certificate = GapCertificate(
+        bound=np.nan,
+        epsilon=epsilon,
+        radius=np.nan,
+        weight_norm=weight_norm,
+        representation_error=np.nan,
+        meta_loss=meta_loss,
+        slack=slack,
+        rounding=rounding,
+        comparator=(
+            "the exact minimiser of the quadratic meta-loss, by a Newton step from the certified "
+            "point with the data's gradient"
+            + ("" if shape.definite else f" (numerical rank {shape.rank} of {len(shape.scale)})")
+        ),
+        assumptions=_assumptions(shape),
+        curve=curve,
+    )
+    certificate = _tightened(certificate)
+    if not shares_inputs(objective) or objective.penalty.any() or objective.n_targets:
+        return certificate
+    corollary = _tightened(
+        replace(certificate, weight_norm=float(root_risks), route="Corollary 1")
+    )
+    return replace(min(certificate, corollary, key=float), corollary=corollary)
+
+
+def _tightened(certificate):
+    """The certificate at the radius where its bound is smallest."""
+    radius, error = certificate.curve.best(certificate.epsilon, certificate.weight_norm)
+    return replace(
+        certificate,
+        radius=float(radius),
+        representation_error=float(error),
+        bound=float(
+            radius * certificate.epsilon
+            + certificate.weight_norm * error
+            + certificate.slack
+            + certificate.rounding
+        ),
+    )
+
+
+def _assumptions(shape):
+    """What the bound for a quadratic meta-objective rests on."""
+    rank = "checked" if shape.definite else f"assumed: {shape.rank} of {len(shape.scale)} directions"
+    return (
+        ("the loss is convex and differentiable in the prediction", "holds by construction"),
+        ("the adapted parameters are affine in theta", "holds by construction"),
+        ("the featurizer, step lengths and episodes are fixed", "holds by construction"),
+        ("directions below the numerical rank do not lower the loss", rank),
+        ("the bound is about the training objective, not about new tasks", "by definition"),
+    )
+
+
+def _weights_and_rounding(linearization):
+    """A block's part of ||w||^2, of sum_i p_i 2 R_i^(1/2), and of the rounding of L.
+
+    A prediction of d terms is off by about eps * |phi|'|theta_i| (errors add like a random walk,
+    the factor sqrt(d) is covered by summing magnitudes), so L by eps * |l'| times that.
+    """
+    squares = linearization.row_weight * linearization.loss_gradient**2
+    risks = (linearization.query.weights * linearization.loss_gradient**2).sum(axis=-1)
+    magnitude = linearization.query.magnitude(linearization.theta_i)
+    weighted = linearization.row_weight * np.abs(linearization.loss_gradient)
+    return (
+        squares.sum(),
+        (linearization.weight * np.sqrt(risks)).sum(),
+        (weighted * magnitude).sum(),
+    )
+
+
+def shares_inputs(objective):
+    """Whether all tasks have the same support and query inputs and weights, in the same order."""
+    first = objective.blocks[0]
+    for block in objective.blocks:
+        for rows, reference in ((block.support, first.support), (block.query, first.query)):
+            same_shape = rows.features.shape[1:] == reference.features.shape[1:]
+            if not (
+                same_shape
+                and np.array_equal(rows.weights, np.broadcast_to(reference.weights[:1], rows.weights.shape))
+                and (rows.features == reference.features[:1]).all()
+            ):
+                return False
+    return True
