@@ -1,7 +1,9 @@
 """Sphinx configuration; the build needs no network."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import sklearn_maml
 
@@ -28,8 +30,9 @@ html_theme_options = {"show_prev_next": False, "navbar_end": ["theme-switcher"]}
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
-# The API page lists what each public module names in __all__, and nothing else.
-autosummary_ignore_module_all = False
+# The API pages list what each public module names in __all__, and nothing else.
+modules = [f"sklearn_maml.{m.name}" for m in iter_modules(sklearn_maml.__path__) if m.name[0] != "_"]
+autosummary_context = {"public": {m: import_module(m).__all__ for m in ["sklearn_maml", *modules]}}
 numpydoc_show_class_members = False
 
 

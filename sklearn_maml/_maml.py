@@ -5,7 +5,7 @@ from numbers import Real
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, RegressorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import r2_score
@@ -441,8 +441,11 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         tags.input_tags.sparse = True
         if self.featurizer is not None:
             given = get_tags(self.featurizer).input_tags
-            for fact in ("sparse", "string", "categorical", "allow_nan"):
+            for fact in ("sparse", "string", "categorical"):
                 setattr(tags.input_tags, fact, getattr(given, fact))
+            # A scaler that lets NaN through column by column hands it on to the regression.
+            passes_on = isinstance(self.featurizer, OneToOneFeatureMixin)
+            tags.input_tags.allow_nan = given.allow_nan and not passes_on
         return tags
 
 
@@ -529,8 +532,8 @@ def _check_y(y, estimator):
         y = np.asarray(y)
     if getattr(y.dtype, "kind", "f") in "OUS":
         raise ValueError(
-            f"y must be numeric; got dtype {y.dtype}. Convert it first, for example with "
-            "np.asarray(y, dtype=float)."
+            f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
+            "example with np.asarray(y, dtype=float)."
         )
     return check_array(
         y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator

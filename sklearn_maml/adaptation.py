@@ -109,15 +109,19 @@ def standardization(mean, deviation, intercept, intercept_step):
     return Standardization(np.append(mean[:-1], 0.0), scale)
 
 
+# A step of exactly 1 / lambda_max would erase theta along that task's top direction.
+MARGIN = 1.01
+
+
 class GradientSteps(AdaptationRule):
     """A few steps of gradient descent on the support risk: the inner loop of MAML.
 
     ``theta^{k+1} = theta^k - eta_i L L' grad R_i(theta^k)``, k = 0, ..., n_steps - 1, where L is the
     identity unless `coordinates` are given. The step of a task is capped, ``eta_i =
-    min(inner_lr, 1 / lambda_max)``, at the largest eigenvalue of that support set's Hessian: then
-    no direction overshoots and no number of steps can diverge. The eigenvalue is replaced by an
-    upper bound that exceeds it by less than 1 percent for up to 150 rows or features. The
-    cap depends on support inputs only, so that theory and certificate hold unchanged.
+    min(inner_lr, 1 / lambda_i)``, just above the largest eigenvalue of that support set's Hessian:
+    then no direction overshoots and no number of steps can diverge. lambda_i exceeds the
+    eigenvalue by 1 to 2 percent, so that a capped task still depends on theta in every direction.
+    The cap depends on support inputs only, so that theory and certificate hold unchanged.
 
     Parameters
     ----------
@@ -247,5 +251,6 @@ class GradientSteps(AdaptationRule):
     def _largest_curvature(self, risk, rows):
         if "largest_curvature" not in risk.memo:
             curvature = risk.weights * risk.loss.hessian_bound
-            risk.memo["largest_curvature"] = largest_eigenvalue(weighted_gram(rows(), curvature))
+            gram = weighted_gram(rows(), curvature)
+            risk.memo["largest_curvature"] = MARGIN * largest_eigenvalue(gram)
         return risk.memo["largest_curvature"]
