@@ -1,4 +1,4 @@
-"""The estimators: they validate, assemble the parts and store what comes out; no formula is here."""
+"""The estimators: they validate, assemble the parts and store what comes out."""
 
 import warnings
 from numbers import Real
@@ -43,8 +43,8 @@ __all__ = ["AdaptedRegressor", "MAMLRegressor"]
 
 # The step of inner_lr="auto", in units of standardised features, and how much further it moves
 # the intercept: chosen by benchmarks/bench_defaults.py.
-AUTO_STEP = 0.1
-AUTO_INTERCEPT_STEP = 4.0
+AUTO_STEP = 0.01
+AUTO_INTERCEPT_STEP = 16.0
 
 
 class MAMLRegressor(RegressorMixin, BaseEstimator):
@@ -396,9 +396,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     def _check_X(self, X, reset=False):
         """Rows in a form that the featurizer, or phi itself, takes."""
         if self.featurizer is None:
-            X = validate_data(
-                self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=reset
-            )
+            X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=reset)
             return X.tocsr() if sp.issparse(X) else X
         if not hasattr(X, "columns"):
             X = check_array(
@@ -535,9 +533,7 @@ def _check_y(y, estimator):
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
             "example with np.asarray(y, dtype=float)."
         )
-    return check_array(
-        y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator
-    )
+    return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
 
 
 def _row_weights(sample_weight, X):

@@ -6,19 +6,18 @@ It joins tasks, a loss and an adaptation rule by duck type and knows none of the
 """
 
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from threadpoolctl import ThreadpoolController
 
-from sklearn_maml._stacked import matvec, row_products, vecmat
+from sklearn_maml._stacked import matvec, one_blas_thread, row_products, vecmat
 
 __all__ = ["Linearization", "MetaObjective", "Risk"]
 
-# Fewer blocks than this are a few milliseconds of work: less than it takes to start workers.
-MIN_BLOCKS_IN_PARALLEL = 8
+# Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
+MIN_WORK_IN_PARALLEL = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +129,13 @@ class Linearization:
         return np.tensordot(rows[..., 0, :], self.weight, axes=([-2], [0]))
 
 
-def value_and_gradient(linearization):
-    """A block's part of the meta-loss and of its gradient."""
-    return linearization.value, linearization.gradient
+def _with_gradient(f, linearization):
+    """A block's part of the meta-loss, of its gradient and of whatever f adds."""
+    return linearization.value, linearization.gradient, *f(linearization)
+
+
+def _nothing(linearization):
+    return ()
 
 
 class MetaObjective:
@@ -181,16 +184,22 @@ class MetaObjective:
         value : float
         gradient : ndarray of the shape of theta
         """
-        if self._last[0] is not None and np.array_equal(self._last[0], theta):
-            return self._last[1]
-        value, gradient = self.reduce(value_and_gradient, theta)
-        value += (self.penalty * theta**2).sum()
+        at, known = self._last
+        if at is None or not np.array_equal(at, theta):
+            self.reduce_with_gradient(_nothing, theta)
+            known = self._last[1]
+        return known
+
+    def reduce_with_gradient(self, f, theta):
+        """`reduce`, with value and gradient at theta evaluated in the same pass and kept."""
+        value, gradient, *rest = self.reduce(partial(_with_gradient, f), theta)
+        value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta
         if self.verbose:
             size = np.linalg.norm(gradient)
             print(f"[sklearn_maml] meta-loss {value:.8g}, gradient norm {size:.3g}")
-        self._last = theta.copy(), (float(value), gradient)
-        return self._last[1]
+        self._last = theta.copy(), (value, gradient)
+        return rest
 
     def reduce(self, f, theta, combine=None):
         """``f`` of each block's `Linearization` at theta, summed over blocks in their order.
@@ -244,8 +253,9 @@ class MetaObjective:
         """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
         n_blocks = len(self.blocks)
         # One BLAS thread: workers are the parallelism, and sums do not depend on their number.
-        with blas().limit(limits=1, user_api="blas"):
-            if n_blocks < MIN_BLOCKS_IN_PARALLEL or effective_n_jobs(self.n_jobs) == 1:
+        with one_blas_thread():
+            work = self.blocks.n_query() * self.n_parameters**2
+            if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(self.n_jobs) == 1:
                 return reduce(combine, map(f, range(n_blocks)))
             parallel = Parallel(self.n_jobs, prefer="threads", return_as="generator")
             return reduce(combine, parallel(delayed(f)(i) for i in range(n_blocks)))
@@ -253,9 +263,3 @@ class MetaObjective:
 
 def _add(total, part):
     return tuple(a + b for a, b in zip(total, part, strict=True))
-
-
-@cache
-def blas():
-    """The process's BLAS libraries; finding them takes milliseconds, so it is done once."""
-    return ThreadpoolController()

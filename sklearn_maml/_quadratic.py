@@ -14,6 +14,8 @@ from functools import partial
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 
+from sklearn_maml._stacked import one_blas_thread
+
 __all__ = ["Quadratic", "quadratic"]
 
 # Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
@@ -94,7 +96,8 @@ def quadratic(objective):
     Quadratic
     """
     if "quadratic" not in objective.facts:
-        objective.facts["quadratic"] = _factorise(objective)
+        with one_blas_thread():
+            objective.facts["quadratic"] = _factorise(objective)
     return objective.facts["quadratic"]
 
 
@@ -106,7 +109,7 @@ def _factorise(objective):
         (squares,) = objective.reduce(_column_squares, zero)
         scale = _scale(squares, objective)
     else:
-        squares, normal = objective.reduce(_normal_equations, zero)
+        squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
         scale = _scale(squares, objective)
         normal = (normal + np.diag(objective.penalty)) / np.outer(scale, scale)
         factor = _safe_cholesky(normal)
@@ -114,8 +117,9 @@ def _factorise(objective):
             return Quadratic(scale, factor, definite=True, rank=d)
     triangle, _ = reduce_rows(objective, zero, scale)
     s = np.linalg.svd(triangle, compute_uv=False)
-    # Columns have unit length before adaptation, so what adaptation leaves is compared with 1.
-    rank = int((s > np.finfo(float).eps * max(n_query, d) * max(1.0, s.max())).sum())
+    # As numpy.linalg.lstsq decides it; and columns have unit length before adaptation, so what
+    # adaptation leaves below a few eps is rounding.
+    rank = int((s > np.finfo(float).eps * max(10.0, max(n_query, d) * s.max())).sum())
     return Quadratic(scale, triangle, definite=False, rank=rank)
 
 

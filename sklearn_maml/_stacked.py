@@ -1,15 +1,30 @@
 """Linear algebra over stacks: leading axes are tasks, the last two (or one) a matrix (a vector)."""
 
+from functools import cache
+
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "geometric_sum",
     "largest_eigenvalue",
     "matvec",
+    "one_blas_thread",
     "row_products",
     "vecmat",
     "weighted_gram",
 ]
+
+
+@cache
+def _controller():
+    """The process's BLAS libraries; finding them takes milliseconds, so it is done once."""
+    return ThreadpoolController()
+
+
+def one_blas_thread():
+    """A context in which BLAS runs one thread, so that no bit depends on the number of cores."""
+    return _controller().limit(limits=1, user_api="blas")
 
 
 def matvec(matrices, vectors):
@@ -36,10 +51,14 @@ def row_products(V, left, weights, right):
 
 def weighted_gram(rows, weights):
     """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share their eigenvalues."""
-    scaled = np.sqrt(weights)[..., None] * rows
+    root = np.sqrt(weights)
     if rows.shape[-2] > rows.shape[-1]:
+        scaled = root[..., None] * rows
         return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
-    return np.matmul(scaled, np.swapaxes(scaled, -1, -2))
+    gram = np.matmul(rows, np.swapaxes(rows, -1, -2))
+    gram *= root[..., :, None]
+    gram *= root[..., None, :]
+    return gram
 
 
 def geometric_sum(gram, step, n_steps):
@@ -81,13 +100,13 @@ def largest_eigenvalue(gram, doublings=8):
     -------
     ndarray of shape (...)
     """
-    size = np.sqrt(np.square(gram).sum(axis=(-1, -2)))
-    log_bound = np.log(np.where(size > 0, size, 1.0))
-    power = gram / np.where(size > 0, size, 1.0)[..., None, None]
-    for k in range(1, doublings + 1):
-        power = np.matmul(power, power)
-        norm = np.sqrt(np.square(power).sum(axis=(-1, -2)))
-        norm = np.where(norm > 0, norm, 1.0)
-        power = power / norm[..., None, None]
-        log_bound += np.log(norm) / 2**k
-    return np.where(size > 0, np.exp(log_bound), 0.0)
+    log_bound, power = 0.0, gram
+    for k in range(doublings + 1):
+        if k:
+            power = np.matmul(power, power)
+        if k % 3 == 0 or k == doublings:  # in between, nothing can under- or overflow
+            size = np.sqrt(np.einsum("...ij,...ij->...", power, power))
+            size = np.where(size > 0, size, 1.0)
+            power = power / size[..., None, None]
+            log_bound = log_bound + np.log(size) / 2**k
+    return np.where(gram.any(axis=(-1, -2)), np.exp(log_bound), 0.0)

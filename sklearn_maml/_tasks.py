@@ -42,7 +42,7 @@ def is_task_list(X, y=None):
         return False
     if len(X) == 0:
         return y is None
-    return isinstance(X[0], tuple) and (y is None or len(X[0]) > 0 and is_table(X[0][0]))
+    return isinstance(X[0], tuple) and (y is None or (len(X[0]) > 0 and is_table(X[0][0])))
 
 
 def is_table(values):
@@ -106,7 +106,7 @@ def _check_task(i, task):
         got = f"a tuple of length {len(task)}" if isinstance(task, tuple) else type(task).__name__
         raise ValueError(f"Task {i}: expected a tuple (X, y) or (X, y, weight); got {got}.")
     X, y, weight = (*task, None)[:3]
-    X = X if hasattr(X, "shape") and hasattr(X, "dtype") or hasattr(X, "columns") else _array(X)
+    X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else _array(X)
     y = _array(y)
     if len(X.shape) != 2:
         raise ValueError(f"Task {i}: X must have 2 dimensions (rows, columns); got {len(X.shape)}.")
@@ -184,7 +184,7 @@ def _read_weights(weights, sizes):
     rows, tasks = [], []
     for i, (weight, size) in enumerate(zip(weights, sizes, strict=True)):
         weight = np.asarray(1.0 if weight is None else weight, dtype=float)
-        if weight.ndim > 1 or weight.ndim == 1 and len(weight) != size:
+        if weight.ndim > 1 or (weight.ndim == 1 and len(weight) != size):
             raise ValueError(
                 f"Task {i}: weight must be a number (the task's weight) or have shape ({size},), "
                 f"one weight a row; got shape {weight.shape}."
@@ -530,9 +530,13 @@ def _check_support(support):
     if several and len(support) == 0:
         raise ValueError(hint)
     for k in support if several else (support,):
-        if isinstance(k, bool) or not isinstance(k, Real) or several and not isinstance(k, Integral):
+        if (
+            isinstance(k, bool)
+            or not isinstance(k, Real)
+            or (several and not isinstance(k, Integral))
+        ):
             raise TypeError(hint)
-        if k < 0 or not isinstance(k, Integral) and not 0 < k < 1:
+        if k < 0 or (not isinstance(k, Integral) and not 0 < k < 1):
             raise ValueError(hint)
 
 
@@ -552,7 +556,7 @@ class Blocks(Sequence):
     def __init__(self, tasks, features, episodes):
         self.tasks, self.features, self.episodes = tasks, features, episodes
         self._members = _partition(tasks.sizes, features.width)
-        self._cache = {}
+        self._cache, self._flat_cache = {}, {}
         n_draws = 1 if episodes.support == "all" else len(episodes.shots(tasks.sizes[:1]))
         self._cached = tasks.offsets[-1] * n_draws * features.width <= CACHED_ELEMENTS
 
@@ -570,7 +574,7 @@ class Blocks(Sequence):
         return block
 
     def __getstate__(self):
-        return {**self.__dict__, "_cache": {}}
+        return {**self.__dict__, "_cache": {}, "_flat_cache": {}}
 
     def n_query(self):
         """An upper bound on the number of query rows over all episodes."""
@@ -582,11 +586,20 @@ class Blocks(Sequence):
 
     def pooled(self, i):
         """Features (r, d) of block i's rows, unstacked, and their weights p_i b_ij (r,)."""
-        rows, start, sizes = self._rows(i)
-        row_weight = self.tasks.row_weight[rows]
-        total = np.add.reduceat(row_weight, start)
+        flat, start, sizes = self._flat(i)
+        total = np.add.reduceat(flat.weights, start)
         share = self.tasks.weight[self._members[i]] / total
-        return self.features[rows], row_weight * np.repeat(share, sizes)
+        return flat.features, flat.weights * np.repeat(share, sizes)
+
+    def _flat(self, i):
+        """Rows of block i, unstacked; where each of its tasks starts among them, and the sizes."""
+        if i in self._flat_cache:
+            return self._flat_cache[i]
+        rows, start, sizes = self._rows(i)
+        flat = Rows(self.features[rows], self.tasks.y[rows].T, self.tasks.row_weight[rows])
+        if self._cached:
+            self._flat_cache[i] = flat, start, sizes
+        return flat, start, sizes
 
     def _rows(self, i):
         """Row numbers of block i, where each of its tasks starts among them, and the sizes."""
@@ -602,8 +615,7 @@ class Blocks(Sequence):
         return (rows if tasks.rows is None else tasks.rows[rows]), start, sizes
 
     def _build(self, i):
-        rows, start, sizes = self._rows(i)
-        flat = Rows(self.features[rows], self.tasks.y[rows].T, self.tasks.row_weight[rows])
+        flat, start, sizes = self._flat(i)
         weight = self.tasks.weight[self._members[i]]
         if self.episodes.support == "all":
             place = np.arange(sizes.max())
@@ -649,13 +661,13 @@ def _stack(flat, start, position, mask):
 def _partition(sizes, width):
     """Tasks of about equal size, block by block: arrays of task numbers.
 
-    A block has about BLOCK_ELEMENTS numbers, and at least 2 d rows so that d x d sums do not
+    A block has about BLOCK_ELEMENTS numbers, and at least d rows so that d x d sums do not
     dominate; sizes within a block differ by at most a quarter, so that padding stays small.
     """
     order = np.argsort(sizes, kind="stable")
     ordered = sizes[order]
     total = np.concatenate([[0], np.cumsum(ordered)])
-    wanted = max(BLOCK_ELEMENTS // width, 2 * width)
+    wanted = max(BLOCK_ELEMENTS // width, width)
     members, start = [], 0
     while start < len(order):
         stop = np.searchsorted(total, total[start] + wanted, side="right") - 1

@@ -16,7 +16,6 @@ from sklearn_maml._stacked import (
     geometric_sum,
     largest_eigenvalue,
     row_products,
-    vecmat,
     weighted_gram,
 )
 
@@ -74,13 +73,27 @@ class Standardization:
 
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
-        return (V - V[..., -1:] * self.mean) / self.scale
+        out = self._centred(V)
+        out *= 1.0 / self.scale
+        return out
 
     def lift(self, U):
         """``U L'`` for rows U (..., d), back in the parameters' own coordinates."""
-        out = U / self.scale
-        out[..., -1] -= out @ self.mean
-        return out
+        return self._uncentre(U / self.scale)
+
+    def metric(self, V):
+        """``V L L'`` for rows V (..., d)."""
+        out = self._centred(V)
+        out *= self.scale**-2.0
+        return self._uncentre(out)
+
+    def _centred(self, V):
+        out = V[..., -1:] * self.mean
+        return np.subtract(V, out, out=out)
+
+    def _uncentre(self, U):
+        U[..., -1] -= U @ self.mean
+        return U
 
 
 def standardization(mean, deviation, intercept, intercept_step):
@@ -116,8 +129,8 @@ MARGIN = 1.01
 class GradientSteps(AdaptationRule):
     """A few steps of gradient descent on the support risk: the inner loop of MAML.
 
-    ``theta^{k+1} = theta^k - eta_i L L' grad R_i(theta^k)``, k = 0, ..., n_steps - 1, where L is the
-    identity unless `coordinates` are given. The step of a task is capped, ``eta_i =
+    ``theta^{k+1} = theta^k - eta_i L L' grad R_i(theta^k)`` for k = 0, ..., n_steps - 1, where L is
+    the identity unless `coordinates` are given. The step of a task is capped, ``eta_i =
     min(inner_lr, 1 / lambda_i)``, just above the largest eigenvalue of that support set's Hessian:
     then no direction overshoots and no number of steps can diverge. lambda_i exceeds the
     eigenvalue by 1 to 2 percent, so that a capped task still depends on theta in every direction.
@@ -175,65 +188,49 @@ class GradientSteps(AdaptationRule):
 
     def relative_step(self, risk):
         """``inner_lr * lambda_max`` of each task's support Hessian, shape (...)."""
-        return self.inner_lr * self._largest_curvature(risk, lambda: self._rows(risk.features))
+        return self.inner_lr * self._largest_curvature(risk)
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
-        rows = self._rows(risk.features)
-        step = self._step(risk, rows)
-        if self.n_steps > 1 and risk.loss.constant_hessian:
-            return self._constant_hessian_steps(theta, risk, rows, step)
-        return self._steps(theta, risk, rows, step)
-
-    def _steps(self, theta, risk, rows, step):
-        """One step after another; the pullback walks them backwards."""
+        step = self._step(risk)
         path = [theta]
         for _ in range(self.n_steps):
-            gradient = step[..., None] * vecmat(risk.residual(path[-1]), rows)
-            path.append(path[-1] - self._lift(gradient))
-        curvatures = [risk.curvature(at) for at in path[:-1]]
+            path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
+        closed = self.n_steps > 1 and risk.loss.constant_hessian
 
         def pullback(V):
-            for curvature in reversed(curvatures):
-                weights = step[..., None] * curvature
-                V = V - row_products(self._rows(V), rows, weights, risk.features)
+            if closed and V.shape[-2] > 1:
+                return self._pull_back_at_once(V, risk, step)
+            for at in reversed(path[:-1]):
+                weight = step[..., None] * risk.curvature(at)
+                V = V - row_products(self._metric(V), risk.features, weight, risk.features)
             return V
 
         return path[-1], pullback
 
-    def _constant_hessian_steps(self, theta, risk, rows, step):
-        """All steps at once, at a cost that hardly grows with their number.
+    def _pull_back_at_once(self, V, risk, step):
+        """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
 
         With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
         K steps apply the polynomial ``q(T) = eta sum_{k<K} (I - eta T)^k`` once:
-        ``J = I - L F' W^1/2 q(T) W^1/2 Phi``, or with ``q(F' W F)`` where rows outnumber features.
+        ``J = I - L F' W^1/2 q(T) W^1/2 Phi``, or ``I - L q(F' W F) F' W Phi`` where rows
+        outnumber features.
         """
-        curvature = risk.curvature(theta)
+        rows = self._rows(risk.features)
+        left = rows if V is risk.features else self._rows(V)
+        curvature = risk.curvature(None)
         gram = weighted_gram(rows, curvature)
         q = geometric_sum(gram, step, self.n_steps)
-        if gram.shape[-1] == rows.shape[-1]:  # d x d
-            theta_i = theta - self._lift(vecmat(vecmat(risk.residual(theta), rows), q))
-
-            def pullback(V):
-                V_q = np.matmul(self._rows(V), q)
-                return V - row_products(V_q, rows, curvature, risk.features)
-
-            return theta_i, pullback
+        if rows.shape[-2] > rows.shape[-1]:
+            return V - row_products(np.matmul(left, q), rows, curvature, risk.features)
         root = np.sqrt(curvature)
-        middle = root[..., :, None] * q * root[..., None, :]
-        newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian(
-            risk.targets, 0.0
-        )
-        theta_i = theta - self._lift(vecmat(vecmat(newton, middle), rows))
-
-        def pullback(V):
-            left = np.matmul(self._rows(V), np.swapaxes(rows, -1, -2))
-            return V - np.matmul(np.matmul(left, middle), risk.features)
-
-        return theta_i, pullback
+        q *= root[..., :, None]
+        q *= root[..., None, :]
+        products = np.matmul(left, np.swapaxes(rows, -1, -2))
+        return V - np.matmul(np.matmul(products, q), risk.features)
 
     def _rows(self, V):
         return V if self.coordinates is None else self.coordinates.rows(V)
@@ -241,16 +238,22 @@ class GradientSteps(AdaptationRule):
     def _lift(self, U):
         return U if self.coordinates is None else self.coordinates.lift(U)
 
-    def _step(self, risk, rows):
+    def _metric(self, V):
+        return V if self.coordinates is None else self.coordinates.metric(V)
+
+    def _step(self, risk):
         """The step length of each task, shape (...)."""
         if not self.cap:
             return np.full(risk.weights.shape[:-1], float(self.inner_lr))
-        largest = self._largest_curvature(risk, lambda: rows)
-        return self.inner_lr / np.maximum(1.0, self.inner_lr * largest)
+        return self.inner_lr / np.maximum(1.0, self.inner_lr * self._largest_curvature(risk))
 
-    def _largest_curvature(self, risk, rows):
+    def _largest_curvature(self, risk):
+        """The largest eigenvalue of each support Hessian, or a bound on it that caps nothing."""
         if "largest_curvature" not in risk.memo:
             curvature = risk.weights * risk.loss.hessian_bound
-            gram = weighted_gram(rows(), curvature)
-            risk.memo["largest_curvature"] = MARGIN * largest_eigenvalue(gram)
+            gram = weighted_gram(self._rows(risk.features), curvature)
+            largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
+            near = self.inner_lr * largest > 1
+            largest[near] = MARGIN * largest_eigenvalue(gram[near])
+            risk.memo["largest_curvature"] = largest
         return risk.memo["largest_curvature"]

@@ -204,8 +204,10 @@ def certify(objective, theta):
             f"No certificate is implemented for the loss {type(objective.loss).__name__}."
         )
     shape = quadratic(objective)
+    squared_norm, root_risks, rounding = objective.reduce_with_gradient(
+        _weights_and_rounding, theta
+    )
     meta_loss, gradient = objective.value_and_gradient(theta)
-    squared_norm, root_risks, rounding = objective.reduce(_weights_and_rounding, theta)
     penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
     to_optimum = shape.newton_step(objective, theta, gradient)
     _, slope = objective.value_and_gradient(theta - to_optimum)
@@ -239,9 +241,7 @@ def certify(objective, theta):
     certificate = _tightened(certificate)
     if not shares_inputs(objective) or objective.penalty.any() or objective.n_targets:
         return certificate
-    corollary = _tightened(
-        replace(certificate, weight_norm=float(root_risks), route="Corollary 1")
-    )
+    corollary = _tightened(replace(certificate, weight_norm=float(root_risks), route="Corollary 1"))
     return replace(min(certificate, corollary, key=float), corollary=corollary)
 
 
@@ -263,7 +263,8 @@ def _tightened(certificate):
 
 def _assumptions(shape):
     """What the bound for a quadratic meta-objective rests on."""
-    rank = "checked" if shape.definite else f"assumed: {shape.rank} of {len(shape.scale)} directions"
+    d = len(shape.scale)
+    rank = "checked" if shape.definite else f"assumed ({shape.rank} of {d} directions)"
     return (
         ("the loss is convex and differentiable in the prediction", "holds by construction"),
         ("the adapted parameters are affine in theta", "holds by construction"),
@@ -293,13 +294,13 @@ def _weights_and_rounding(linearization):
 def shares_inputs(objective):
     """Whether all tasks have the same support and query inputs and weights, in the same order."""
     first = objective.blocks[0]
-    for block in objective.blocks:
-        for rows, reference in ((block.support, first.support), (block.query, first.query)):
-            same_shape = rows.features.shape[1:] == reference.features.shape[1:]
-            if not (
-                same_shape
-                and np.array_equal(rows.weights, np.broadcast_to(reference.weights[:1], rows.weights.shape))
-                and (rows.features == reference.features[:1]).all()
-            ):
-                return False
-    return True
+    return all(
+        _equal(block.support, first.support) and _equal(block.query, first.query)
+        for block in objective.blocks
+    )
+
+
+def _equal(rows, reference):
+    """Whether the features and weights of all tasks in a block are those of a first task."""
+    pairs = ((rows.weights, reference.weights[0]), (rows.features, reference.features[0]))
+    return all(a.shape[1:] == b.shape and (a == b).all() for a, b in pairs)

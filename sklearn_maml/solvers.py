@@ -91,7 +91,7 @@ class LeastSquares(Solver):
         shape = quadratic(objective)
         value, gradient = objective.value_and_gradient(theta)
         values, size = [value], np.linalg.norm(gradient / shape.scale)
-        negligible = 1e-15 * size
+        negligible = 1e-13 * size
         while len(values) <= self.MAX_ITER and size > negligible:
             candidate = theta - shape.newton_step(objective, theta, gradient)
             value, slope = objective.value_and_gradient(candidate)

@@ -1,0 +1,36 @@
+"""scikit-learn's own estimator checks, over several configurations."""
+
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_maml import GradientSteps, MAMLRegressor
+
+SPLITS_AT_RANDOM = dict.fromkeys(
+    (
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_sample_weight_equivalence_on_sparse_data",
+    ),
+    "support rows are drawn by position: repeating a row changes which ones are drawn",
+)
+
+
+def expected_failures(estimator):
+    """Only the two sample-weight checks, and only where a task is split."""
+    return {} if estimator.support == "all" else SPLITS_AT_RANDOM
+
+
+@parametrize_with_checks(
+    [
+        MAMLRegressor(),
+        MAMLRegressor(inner_lr=0.05, n_steps=5, alpha=0.1),
+        MAMLRegressor(fit_intercept=False, n_jobs=2),
+        MAMLRegressor(featurizer=StandardScaler(with_mean=False)),
+        MAMLRegressor(featurizer=PolynomialFeatures(include_bias=False), alpha=1e-3),
+        MAMLRegressor(adaptation=GradientSteps(0.01, n_steps=2)),
+        MAMLRegressor(support=2, random_state=0),
+        MAMLRegressor(support=0.5, split="first"),
+    ],
+    expected_failed_checks=expected_failures,
+)
+def test_scikit_learn_estimator_check(estimator, check):
+    check(estimator)
