@@ -41,9 +41,10 @@ from sklearn_maml.solvers import SOLVERS, Solver
 
 __all__ = ["AdaptedRegressor", "MAMLRegressor"]
 
-# The step of inner_lr="auto", in units of standardised features, and how much further it moves
-# the intercept: chosen by benchmarks/bench_defaults.py.
-AUTO_STEP = 0.01
+# What inner_lr="auto" stands for, chosen by benchmarks/bench_defaults.py: all steps together leave
+# this share of theta along the steepest direction of a task, in standardised features, ...
+AUTO_REMAINDER = 0.1
+# ... and move the intercept this many times as far as a coefficient.
 AUTO_INTERCEPT_STEP = 16.0
 
 
@@ -63,9 +64,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     ----------
     inner_lr : "auto" or float, default="auto"
         Length eta of the inner gradient steps. A number is the step of the papers, on every
-        parameter. "auto" steps in standardised features and further for the intercept, so that it
-        needs no tuning and does not depend on units. Either is capped, task by task, at 1 / the
-        largest eigenvalue of the support risk's Hessian (see `GradientSteps`).
+        parameter, capped task by task at 1 / the largest eigenvalue of the support risk's Hessian
+        (see `GradientSteps`). "auto" steps in standardised features, 16 times as far for the
+        intercept, and as far in each task as leaves 10 percent of theta along the steepest
+        direction after all steps; it does not depend on units.
     n_steps : int, default=1
         Number of inner steps; 0 is pooled regression.
     featurizer : transformer, default=None
@@ -106,8 +108,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     adaptation_ : AdaptationRule
         The rule in use.
     inner_lr_ : float
-        The step length in use, before the cap; in standardised features for "auto". Present for
-        rules that have one.
+        The step length in use, before the cap; for "auto" in units of 1 / the largest eigenvalue
+        of each task's Hessian in standardised features. Present for rules that have one.
     capped_share_ : float
         The share of tasks (by weight) whose step was capped. Present for rules that have a cap.
     n_tasks_ : int
@@ -348,8 +350,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         if self.inner_lr != "auto":
             rule = GradientSteps(self.inner_lr, self.n_steps)
         else:
+            GradientSteps(n_steps=self.n_steps).validate()
             coordinates = standardization(*moments(blocks), self.fit_intercept, AUTO_INTERCEPT_STEP)
-            rule = GradientSteps(AUTO_STEP, self.n_steps, coordinates=coordinates)
+            length = 1.0 - AUTO_REMAINDER ** (1.0 / max(self.n_steps, 1))
+            rule = GradientSteps(length, self.n_steps, relative=True, coordinates=coordinates)
         rule.validate()
         return rule
 
@@ -436,6 +440,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.single_output = True
         tags.target_tags.multi_output = True
+        # Without tasks to compare, a split leaves the meta-parameters themselves hardly determined.
+        tags.regressor_tags.poor_score = not isinstance(self.support, str)
         tags.input_tags.sparse = True
         if self.featurizer is not None:
             given = get_tags(self.featurizer).input_tags

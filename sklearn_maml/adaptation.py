@@ -144,6 +144,9 @@ class GradientSteps(AdaptationRule):
         Number of steps; 0 leaves theta as it is.
     cap : bool, default=True
         False takes steps of exactly `inner_lr`, as the papers write them.
+    relative : bool, default=False
+        Whether `inner_lr` is in units of 1 / lambda_i, the longest step that overshoots in no
+        direction: ``eta_i = inner_lr / lambda_i``, in any units of features and targets.
     coordinates : Standardization, default=None
         Coordinates in which to step; None steps on the parameters themselves.
 
@@ -167,10 +170,11 @@ class GradientSteps(AdaptationRule):
            [0.  , 0.75]])
     """
 
-    def __init__(self, inner_lr=0.1, n_steps=1, *, cap=True, coordinates=None):
+    def __init__(self, inner_lr=0.1, n_steps=1, *, cap=True, relative=False, coordinates=None):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.cap = cap
+        self.relative = relative
         self.coordinates = coordinates
 
     def validate(self):
@@ -183,11 +187,14 @@ class GradientSteps(AdaptationRule):
             raise TypeError(f"n_steps must be an int >= 0; got {self.n_steps!r}.")
         if self.n_steps < 0:
             raise ValueError(f"n_steps must be an int >= 0; got {self.n_steps}.")
-        if not isinstance(self.cap, bool | np.bool_):
-            raise TypeError(f"cap must be True or False; got {self.cap!r}.")
+        for name in ("cap", "relative"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} must be True or False; got {getattr(self, name)!r}.")
 
     def relative_step(self, risk):
-        """``inner_lr * lambda_max`` of each task's support Hessian, shape (...)."""
+        """``eta * lambda_i`` of each task, before the cap, shape (...)."""
+        if self.relative:
+            return np.full(risk.weights.shape[:-1], float(self.inner_lr))
         return self.inner_lr * self._largest_curvature(risk)
 
     def adapt(self, theta, risk):
@@ -243,17 +250,21 @@ class GradientSteps(AdaptationRule):
 
     def _step(self, risk):
         """The step length of each task, shape (...)."""
-        if not self.cap:
+        if not (self.cap or self.relative):
             return np.full(risk.weights.shape[:-1], float(self.inner_lr))
-        return self.inner_lr / np.maximum(1.0, self.inner_lr * self._largest_curvature(risk))
+        largest = self._largest_curvature(risk)
+        if self.relative:
+            length = min(self.inner_lr, 1.0) if self.cap else self.inner_lr
+            return length / np.where(largest > 0, largest, 1.0)
+        return self.inner_lr / np.maximum(1.0, self.inner_lr * largest)
 
     def _largest_curvature(self, risk):
-        """The largest eigenvalue of each support Hessian, or a bound on it that caps nothing."""
+        """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
             curvature = risk.weights * risk.loss.hessian_bound
             gram = weighted_gram(self._rows(risk.features), curvature)
             largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
-            near = self.inner_lr * largest > 1
+            near = (largest > 0) if self.relative else (self.inner_lr * largest > 1)
             largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest
         return risk.memo["largest_curvature"]
