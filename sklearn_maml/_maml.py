@@ -19,21 +19,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments, take_rows
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
-from sklearn_maml._tasks import (
-    Blocks,
-    Episodes,
-    Features,
-    Tasks,
-    check_phi,
-    group_rows,
-    is_task_list,
-    looks_ragged,
-    moments,
-    pool,
-    take_rows,
-)
+from sklearn_maml._tasks import Tasks, group_rows, is_task_list, looks_ragged, pool
 from sklearn_maml.adaptation import AdaptationRule, GradientSteps, standardization
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
