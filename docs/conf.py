@@ -31,7 +31,9 @@ myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 # The API pages list what each public module names in __all__, and nothing else.
-modules = [f"sklearn_maml.{m.name}" for m in iter_modules(sklearn_maml.__path__) if m.name[0] != "_"]
+modules = [
+    f"sklearn_maml.{m.name}" for m in iter_modules(sklearn_maml.__path__) if m.name[0] != "_"
+]
 autosummary_context = {"public": {m: import_module(m).__all__ for m in ["sklearn_maml", *modules]}}
 numpydoc_show_class_members = False
 

@@ -278,6 +278,11 @@ class Blocks(Sequence):
         shots = episodes.shots(tasks.sizes)
         return int(((tasks.sizes - shots) * (shots >= 0)).sum())
 
+    def owner(self, i):
+        """The task number of each entry of block i's stack, shape (n_stacked,)."""
+        draws = 1 if self.episodes.support == "all" else len(self.episodes.shots(np.ones(1, int)))
+        return np.tile(self._members[i], draws)
+
     def pooled(self, i):
         """Features (r, d) of block i's rows, unstacked, and their weights p_i b_ij (r,)."""
         flat, start, sizes = self._flat(i)
