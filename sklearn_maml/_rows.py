@@ -230,7 +230,7 @@ def feature_names(estimator):
     names = estimator.feature_names_in_
     if estimator.task_column is None:
         return names
-    return np.delete(names, _task_position(estimator, len(names)))
+    return np.delete(names, _task_position(estimator, names, len(names)))
 
 
 def row_weights(sample_weight, X):
@@ -310,7 +310,7 @@ def _split_task_column(estimator, X):
     """X without its task column, and that column."""
     if estimator.task_column is None:
         return X, None
-    at = _task_position(estimator, X.shape[1])
+    at = _task_position(estimator, getattr(X, "columns", None), X.shape[1])
     if X.shape[1] == 1:
         raise ValueError(
             f"X has no column but the task column {estimator.task_column!r}; add a feature."
@@ -326,11 +326,11 @@ def _split_task_column(estimator, X):
     return _safe_indexing(X, others, axis=1), labels
 
 
-def _task_position(estimator, n_columns):
-    """The position of the task column among those of X."""
+def _task_position(estimator, names, n_columns):
+    """The position of the task column among those of X, whose names (or None) are given."""
     column = estimator.task_column
     if isinstance(column, str):
-        names = list(getattr(estimator, "feature_names_in_", ()))
+        names = list(getattr(estimator, "feature_names_in_", ()) if names is None else names)
         if column in names:
             return names.index(column)
         raise ValueError(
