@@ -17,7 +17,6 @@ version = release = sklearn_maml.__version__
 extensions = ["mathml", "myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
-nitpicky = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_maml"
@@ -25,6 +24,7 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["math.css"]
 html_show_sourcelink = False
+html_sidebars = {page: [] for page in ("index", "quickstart", "theory", "changelog")}
 html_theme_options = {"show_prev_next": False, "navbar_end": ["theme-switcher"]}
 
 myst_enable_extensions = ["amsmath", "dollarmath"]
