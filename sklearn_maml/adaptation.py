@@ -265,6 +265,7 @@ class GradientSteps(AdaptationRule):
             gram = weighted_gram(self._rows(risk.features), curvature)
             largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
             near = (largest > 0) if self.relative else (self.inner_lr * largest > 1)
-            largest[near] = MARGIN * largest_eigenvalue(gram[near])
+            if near.any():
+                largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest
         return risk.memo["largest_curvature"]
