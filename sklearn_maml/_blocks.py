@@ -402,7 +402,8 @@ def moments(blocks):
         phi, weight = blocks.pooled(i)
         if origin is None:  # near the mean, so that large offsets do not cancel
             origin = phi.mean(axis=0)
-        phi = phi - origin
-        total = total + weight @ phi
-        square = square + weight @ np.square(phi)
+        centred = phi - origin
+        total = total + weight @ centred
+        centred *= centred
+        square = square + weight @ centred
     return origin + total, np.sqrt(np.maximum(square - total**2, 0.0))

@@ -12,7 +12,6 @@ __all__ = [
     "one_blas_thread",
     "row_products",
     "vecmat",
-    "weighted_gram",
 ]
 
 
@@ -47,18 +46,6 @@ def row_products(V, left, weights, right):
     if k * m <= d * (k + m) or k < d:
         return np.matmul(np.matmul(V, np.swapaxes(left, -1, -2)) * weights[..., None, :], right)
     return np.matmul(V, np.matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
-
-
-def weighted_gram(rows, weights):
-    """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share their eigenvalues."""
-    root = np.sqrt(weights)
-    if rows.shape[-2] > rows.shape[-1]:
-        scaled = root[..., None] * rows
-        return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
-    gram = np.matmul(rows, np.swapaxes(rows, -1, -2))
-    gram *= root[..., :, None]
-    gram *= root[..., None, :]
-    return gram
 
 
 def geometric_sum(gram, step, n_steps):

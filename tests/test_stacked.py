@@ -11,7 +11,6 @@ from sklearn_maml._stacked import (
     matvec,
     row_products,
     vecmat,
-    weighted_gram,
 )
 
 
@@ -38,17 +37,6 @@ def test_row_products_do_not_depend_on_the_order_of_multiplication(k, m, d):
     weights = rng.uniform(size=(4, m))
     expected = V @ left.swapaxes(1, 2) @ (weights[..., None] * right)
     assert row_products(V, left, weights, right) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("m", "d"), [(5, 3), (3, 5), (4, 4)])
-def test_the_gram_matrix_is_the_smaller_one_and_keeps_the_eigenvalues(m, d):
-    rng = np.random.default_rng(0)
-    rows, weights = rng.normal(size=(4, m, d)), rng.uniform(size=(4, m))
-    gram = weighted_gram(rows, weights)
-    assert gram.shape == (4, min(m, d), min(m, d))
-    hessian = np.einsum("nm,nmd,nme->nde", weights, rows, rows)
-    top = np.linalg.eigvalsh(hessian)[:, -min(m, d) :]
-    assert np.linalg.eigvalsh(gram) == pytest.approx(top)
 
 
 @given(st.integers(1, 70), st.integers(1, 5), st.integers(0, 10))
