@@ -22,7 +22,10 @@ from sklearn_maml._adapted import (
 from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
+from sklearn_maml._overflow import check_overflow, refusing_overflow
 from sklearn_maml._rows import (
+    check_featurizer,
+    check_y,
     fit_featurizer,
     in_cross_validation,
     positions_of,
@@ -230,6 +233,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         self._episodes = self._make_episodes()
         solver = self._make_solver()
+        check_featurizer(self.featurizer)
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
         self._unlabelled = y is not None and not rows.named
         self._warn_of_lost_groups(len(rows.tasks.y))
@@ -238,11 +242,12 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         blocks = Blocks(rows.tasks, self._features(rows.X), self._episodes)
         self.adaptation_ = self._make_rule(blocks)
         objective = self._objective(blocks)
-        result = solver.minimize(objective, _zeros(objective))
+        with refusing_overflow():
+            result = solver.minimize(objective, _zeros(objective))
+            certificate = _certify(objective, result.theta)
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
-        self.gap_certificate_ = certify(objective, result.theta)
-        self.meta_loss_ = self.gap_certificate_.meta_loss
+        self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
         self._report_steps(objective)
         self._keep_tasks(objective, rows)
         return self
@@ -331,7 +336,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         if hasattr(self.adaptation_, "inner_lr"):
             (diverging,) = objective.relative_step_shares((2.0,))
             _warn_if_diverging(self.adaptation_, diverging)
-        return AdaptedTasks(self._frozen(), rows.ids, objective.adapted(self._theta()))
+        with refusing_overflow():
+            theta = objective.adapted(self._theta())
+            check_overflow(theta)
+        return AdaptedTasks(self._frozen(), rows.ids, theta)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.
@@ -349,6 +357,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if y is not None and groups is None and self.task_column is None:
+            y = check_y(y, self)
             return r2_score(y, self.predict(X), sample_weight=sample_weight)
         truth, predicted, weight, _ = self._query_predictions(X, y, groups, sample_weight)
         return r2_score(truth, predicted, sample_weight=weight)
@@ -367,7 +376,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             How far the meta-loss on these tasks is from its minimum over all meta-parameters.
         """
         check_is_fitted(self)
-        return certify(self._objective_on(X, y, groups, sample_weight), self._theta())
+        objective = self._objective_on(X, y, groups, sample_weight)
+        with refusing_overflow():
+            return _certify(objective, self._theta())
 
     def _objective_on(self, X, y, groups, sample_weight, episodes=None, rule=None):
         """The meta-objective on other tasks, with the fitted featurizer and rule."""
@@ -416,7 +427,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         return self._loss.inverse_link(predict_rows(self._features(X), own, codes))
 
     def _frozen(self):
-        """A fitted copy that a later fit of this model leaves alone."""
+        """A fitted copy (of references), which a later fit of this model leaves as it is."""
         return FrozenEstimator(copy(self))
 
     def _objective(self, blocks, rule=None):
@@ -435,8 +446,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
 
     def _make_episodes(self):
         support = self.support
-        if isinstance(support, list | np.ndarray):
-            support = tuple(np.asarray(support).tolist())
+        if isinstance(support, np.ndarray):
+            support = support.tolist()
+        if isinstance(support, list):
+            support = tuple(support)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         episodes = Episodes(support, self.split, self.n_episodes, seed)
         episodes.check()
@@ -456,7 +469,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     def _make_rule(self, blocks):
         """The adaptation rule in use; "auto" is decided here."""
         if self.adaptation is not None:
-            if self.inner_lr != "auto" or self.n_steps != 1:
+            automatic = isinstance(self.inner_lr, str) and self.inner_lr == "auto"
+            if not automatic or self.n_steps != 1:
                 raise ValueError(
                     f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
                     "with adaptation=...; set them on the adaptation rule instead."
@@ -474,11 +488,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
 
     def _check_targets(self, y):
         """Raise where y does not have the number of targets of fit."""
-        expected = self.coef_.shape[:-1]
-        if y.shape[1:] != expected:
+        expected = ("n_rows", *map(str, self.coef_.shape[:-1]))
+        if y.shape[1:] != self.coef_.shape[:-1]:
             raise ValueError(
-                f"y must have shape (n_rows{', ' + str(expected[0]) if expected else ''},), as in "
-                f"fit; got {y.shape}."
+                f"y must have the shape ({', '.join(expected)}) of fit; got {y.shape}."
             )
 
     def _response(self, X, coef, intercept):
@@ -494,7 +507,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         rows = slice(None) if tasks.rows is None else tasks.rows
         weight = tasks.row_weight[rows]
         risk = Risk(self._loss, self._features(X)[rows], tasks.y[rows].T, weight / weight.sum())
-        theta, _ = self.adaptation_.adapt(self._theta(), risk)
+        with refusing_overflow():
+            theta, _ = self.adaptation_.adapt(self._theta(), risk)
+            check_overflow(theta)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
         return theta
 
@@ -541,6 +556,13 @@ def gradient_rule(inner_lr, n_steps, blocks):
     rule = GradientSteps(inner_lr, n_steps)
     rule.validate()
     return rule
+
+
+def _certify(objective, theta):
+    """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
+    certificate = certify(objective, theta)
+    check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
+    return certificate
 
 
 def _check_number(name, value, low):

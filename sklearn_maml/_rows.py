@@ -7,6 +7,7 @@ and whether a featurizer reads X (`featurizer`).
 
 import sys
 import warnings
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -16,17 +17,26 @@ from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_consistent_length,
     has_fit_parameter,
     validate_data,
 )
 
 from sklearn_maml._blocks import take_rows
-from sklearn_maml._tasks import Tasks, group_rows, is_task_list, looks_ragged, pool
+from sklearn_maml._tasks import (
+    Tasks,
+    check_finite,
+    group_rows,
+    is_task_list,
+    looks_ragged,
+    pool,
+    refuse_masked,
+)
 
 __all__ = [
     "SingleTaskWarning",
     "TaskRows",
+    "check_featurizer",
+    "check_y",
     "feature_names",
     "fit_featurizer",
     "in_cross_validation",
@@ -38,6 +48,10 @@ __all__ = [
     "row_weights",
     "warn_of_single_task",
 ]
+
+
+# Targets beyond this are refused, like such features: squares of products would overflow float64.
+LARGEST_TARGET = 1e70
 
 
 class SingleTaskWarning(UserWarning):
@@ -127,16 +141,19 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     if is_task_list(X, y):
         _refuse_with_list(estimator, y, groups)
         X, y, codes, ids, weights = _read_task_list(X, sample_weight)
-        X, y, _ = read_rows(estimator, X, y, reset)
+        X, y, _ = read_rows(estimator, X, y, reset, finite=False)
         named = False
     else:
-        X, y, labels = _read_flat(estimator, X, y, reset)
+        X, y, labels = _read_flat(estimator, X, y, reset, finite=False)
         labels = _one_source(estimator, labels, groups)
         named = labels is not None
         ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
         if named:
             ids, codes = group_rows(labels, len(y))
         weights = (row_weights(sample_weight, X), None)
+    check_finite(y, codes, ids, "y")
+    if estimator.featurizer is None:  # else its output is checked
+        check_finite(X, codes, ids, "X")
     return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, named)
 
 
@@ -161,8 +178,18 @@ def read_one_task(estimator, X, y, sample_weight):
     return X, Tasks.from_codes(y, codes, row_weights(sample_weight, X))
 
 
-def read_rows(estimator, X, y=None, reset=False):
+def read_rows(estimator, X, y=None, reset=False, finite=True):
     """Read rows: X as phi takes it, y as float64, and the labels in the task column.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like of shape (n_rows, n_columns)
+    y : array-like of shape (n_rows,) or (n_rows, n_targets), default=None
+    reset : bool, default=False
+        Whether X defines what the estimator expects, or is checked against it.
+    finite : bool, default=True
+        Whether to check for NaN and infinity; False leaves that to a check by task.
 
     Returns
     -------
@@ -170,20 +197,20 @@ def read_rows(estimator, X, y=None, reset=False):
     y : ndarray of shape (n_rows,) or (n_rows, n_targets), or None
     labels : array of shape (n_rows,) or None
     """
-    if estimator.task_column is None and estimator.featurizer is None:
-        X = validate_data(estimator, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=reset)
-        labels = None
-    else:
-        if not hasattr(X, "columns"):
-            X = _check_table(X, estimator, dtype=None, ensure_all_finite=False)
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-        X, labels = _split_task_column(estimator, X)
-        if estimator.featurizer is None:
-            X = _check_table(X, estimator, dtype=np.float64)
+    _check_table(X)
+    check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator)
+    if not hasattr(X, "columns"):
+        X = check(X, dtype=None, ensure_all_finite=False)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    X, labels = _split_task_column(estimator, X)
+    if estimator.featurizer is None:
+        _refuse_dates(X)
+        X = check(X, dtype=np.float64, ensure_all_finite=finite)
     X = X.tocsr() if sp.issparse(X) else X
     if y is not None:
-        y = _check_y(y, estimator)
-        check_consistent_length(X, y)
+        y = check_y(y, estimator, finite)
+        if len(y) != X.shape[0]:
+            raise ValueError(f"X has {X.shape[0]} rows but y has {len(y)}; give one target a row.")
     return X, y, labels
 
 
@@ -237,18 +264,34 @@ def row_weights(sample_weight, X):
     """Weights of rows as float64, or None."""
     if sample_weight is None:
         return None
+    refuse_masked(sample_weight, "sample_weight")
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+
+def check_featurizer(featurizer):
+    """Raise for what cannot be fitted and then transform."""
+    able = all(hasattr(featurizer, method) for method in ("fit", "transform"))
+    if featurizer is not None and (isinstance(featurizer, type) or not able):
+        raise TypeError(
+            "featurizer must be None or a transformer, an object with fit and transform; "
+            f"got {featurizer!r}."
+        )
 
 
 def fit_featurizer(featurizer, X, tasks):
     """A clone of the featurizer, fitted on the rows that weigh something."""
     if featurizer is None:
         return None
-    featurizer = clone(featurizer)
-    y, weight = tasks.y, tasks.row_weight
-    if not (weight > 0).all():
-        kept = np.flatnonzero(weight > 0)
+    rows = slice(None) if tasks.rows is None else tasks.rows
+    weight = np.zeros(len(tasks.y))
+    weight[rows] = tasks.row_weight[rows] * np.repeat(
+        tasks.weight / tasks.weight.max(), tasks.sizes
+    )
+    y = tasks.y
+    if not weight.all():
+        kept = np.flatnonzero(weight)
         X, y, weight = take_rows(X, kept), y[kept], weight[kept]
+    featurizer = clone(featurizer)
     weighted = has_fit_parameter(featurizer, "sample_weight") and not (weight == 1).all()
     return featurizer.fit(X, y, **({"sample_weight": weight} if weighted else {}))
 
@@ -274,13 +317,23 @@ def _read_task_list(tasks, sample_weight):
     ids = np.arange(len(tasks))
     task_weight = pooled.task_weight
     if sample_weight is not None:
-        given = row_weights(sample_weight, ids)
+        given = _task_weights(sample_weight, ids)
         task_weight = given if task_weight is None else task_weight * given
     codes = np.repeat(ids, pooled.sizes)
     return pooled.X, pooled.y, codes, ids, (pooled.row_weight, task_weight)
 
 
-def _read_flat(estimator, X, y, reset):
+def _task_weights(sample_weight, ids):
+    """Weights of tasks as float64."""
+    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+        raise ValueError(
+            f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
+            f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
+        )
+    return row_weights(sample_weight, ids)
+
+
+def _read_flat(estimator, X, y, reset, finite=True):
     """`read_rows` with targets; errors point to the list of tasks."""
     hint = "pass a list of (X, y) tuples, one a task, or all rows with y= and groups=."
     if y is None:
@@ -289,7 +342,7 @@ def _read_flat(estimator, X, y, reset):
         )
     if looks_ragged(X):
         raise ValueError(f"X is a list of tables, one a task, and y is given apart; {hint}")
-    return read_rows(estimator, X, y, reset)
+    return read_rows(estimator, X, y, reset, finite)
 
 
 def _one_source(estimator, labels, groups):
@@ -302,8 +355,29 @@ def _one_source(estimator, labels, groups):
     return groups if labels is None else labels
 
 
-def _check_table(X, estimator, **options):
-    return check_array(X, accept_sparse=("csr", "csc"), estimator=estimator, **options)
+def _check_table(X):
+    """Raise for what does not hold one row a row: a list of tasks, masked entries, nothing."""
+    if looks_ragged(X) or is_task_list(X, y=()):
+        raise ValueError(
+            "X must be one table of rows; got a list of tables or of tasks. A list of (X, y) "
+            "tuples goes to fit, score or certify as it is, with y=None."
+        )
+    refuse_masked(X, "X")
+    if hasattr(X, "columns") and 0 in X.shape:
+        raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _refuse_dates(X):
+    """Raise for dates and durations, which would count as nanoseconds or so."""
+    dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
+    for i, dtype in enumerate(dtypes):
+        temporal = getattr(dtype, "is_temporal", bool)  # of polars
+        if getattr(dtype, "kind", "") in ("m", "M") or temporal():
+            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
+            raise ValueError(
+                f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
+                "that you choose, for example in a featurizer."
+            )
 
 
 def _split_task_column(estimator, X):
@@ -344,13 +418,27 @@ def _task_position(estimator, names, n_columns):
     return int(column) % n_columns
 
 
-def _check_y(y, estimator):
+def check_y(y, estimator, finite=True):
     """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
-    if not hasattr(y, "dtype"):
+    refuse_masked(y, "y")
+    if not hasattr(getattr(y, "dtype", None), "kind"):
         y = np.asarray(y)
-    if getattr(y.dtype, "kind", "f") in "OUS":
+    if y.dtype.kind not in "biufc":
         raise ValueError(
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
             "example with np.asarray(y, dtype=float)."
         )
-    return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+    y = check_array(
+        y,
+        ensure_2d=False,
+        dtype=np.float64,
+        ensure_all_finite=finite,
+        input_name="y",
+        estimator=estimator,
+    )
+    largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
+    if largest > LARGEST_TARGET:
+        raise ValueError(
+            f"Targets must be at most {LARGEST_TARGET:g} in size; got {largest:g}. Rescale y."
+        )
+    return y

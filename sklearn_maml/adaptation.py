@@ -7,6 +7,7 @@ three. To add one, write a subclass of `AdaptationRule`.
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,7 +17,6 @@ from sklearn_maml._stacked import (
     geometric_sum,
     largest_eigenvalue,
     row_products,
-    weighted_gram,
 )
 
 __all__ = ["AdaptationRule", "GradientSteps", "Standardization", "standardization"]
@@ -195,22 +195,22 @@ class GradientSteps(AdaptationRule):
         """``eta * lambda_i`` of each task, before the cap, shape (...)."""
         if self.relative:
             return np.full(risk.weights.shape[:-1], float(self.inner_lr))
-        return self.inner_lr * self._largest_curvature(risk)
+        return self.inner_lr * self._largest_curvature(risk, Geometry(risk, self.coordinates))
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
-        step = self._step(risk)
+        geometry = Geometry(risk, self.coordinates)
+        step = self._step(risk, geometry)
         path = [theta]
         for _ in range(self.n_steps):
             path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
-        closed = self.n_steps > 1 and risk.loss.constant_hessian
 
         def pullback(V):
-            if closed and V.shape[-2] > 1:
-                return self._pull_back_at_once(V, risk, step)
+            if risk.loss.constant_hessian and V.shape[-2] > 1:
+                return self._pull_back_at_once(V, risk, step, geometry)
             for at in reversed(path[:-1]):
                 weight = step[..., None] * risk.curvature(at)
                 V = V - row_products(self._metric(V), risk.features, weight, risk.features)
@@ -218,7 +218,7 @@ class GradientSteps(AdaptationRule):
 
         return path[-1], pullback
 
-    def _pull_back_at_once(self, V, risk, step):
+    def _pull_back_at_once(self, V, risk, step, geometry):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
 
         With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
@@ -226,45 +226,83 @@ class GradientSteps(AdaptationRule):
         ``J = I - L F' W^1/2 q(T) W^1/2 Phi``, or ``I - L q(F' W F) F' W Phi`` where rows
         outnumber features.
         """
-        rows = self._rows(risk.features)
-        left = rows if V is risk.features else self._rows(V)
-        curvature = risk.curvature(None)
-        gram = weighted_gram(rows, curvature)
-        q = geometric_sum(gram, step, self.n_steps)
-        if rows.shape[-2] > rows.shape[-1]:
-            return V - row_products(np.matmul(left, q), rows, curvature, risk.features)
-        root = np.sqrt(curvature)
-        q *= root[..., :, None]
-        q *= root[..., None, :]
-        products = np.matmul(left, np.swapaxes(rows, -1, -2))
-        return V - np.matmul(np.matmul(products, q), risk.features)
-
-    def _rows(self, V):
-        return V if self.coordinates is None else self.coordinates.rows(V)
-
-    def _lift(self, U):
-        return U if self.coordinates is None else self.coordinates.lift(U)
+        rows, curvature = geometry.rows, risk.curvature(None)
+        if geometry.tall:
+            left = rows if V is risk.features else geometry.standardise(V)
+            left = np.matmul(left, geometric_sum(geometry.gram(curvature), step, self.n_steps))
+            return V - row_products(left, rows, curvature, risk.features)
+        if V is risk.features:
+            products = geometry.products
+        else:
+            products = np.matmul(geometry.standardise(V), np.swapaxes(rows, -1, -2))
+        if self.n_steps == 1:
+            products = products * (step[..., None] * curvature)[..., None, :]
+        else:
+            q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
+            root = np.sqrt(curvature)
+            products = np.matmul(products, root[..., :, None] * q * root[..., None, :])
+        return V - np.matmul(products, risk.features)
 
     def _metric(self, V):
         return V if self.coordinates is None else self.coordinates.metric(V)
 
-    def _step(self, risk):
+    def _step(self, risk, geometry):
         """The step length of each task, shape (...)."""
         if not (self.cap or self.relative):
             return np.full(risk.weights.shape[:-1], float(self.inner_lr))
-        largest = self._largest_curvature(risk)
+        largest = self._largest_curvature(risk, geometry)
         if self.relative:
             length = min(self.inner_lr, 1.0) if self.cap else self.inner_lr
             return length / np.where(largest > 0, largest, 1.0)
         return self.inner_lr / np.maximum(1.0, self.inner_lr * largest)
 
-    def _largest_curvature(self, risk):
+    def _largest_curvature(self, risk, geometry):
         """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
-            curvature = risk.weights * risk.loss.hessian_bound
-            gram = weighted_gram(self._rows(risk.features), curvature)
+            gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
             largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
             near = (largest > 0) if self.relative else (self.inner_lr * largest > 1)
-            largest[near] = MARGIN * largest_eigenvalue(gram[near])
+            if near.any():
+                largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest
         return risk.memo["largest_curvature"]
+
+
+class Geometry:
+    """Support rows in the coordinates in which steps are taken, and their inner products.
+
+    What is asked for is computed once; it lives as long as one block's linearization.
+
+    Parameters
+    ----------
+    risk : Risk
+    coordinates : Standardization or None
+    """
+
+    def __init__(self, risk, coordinates):
+        self.risk, self.coordinates = risk, coordinates
+        self.tall = risk.features.shape[-2] > risk.features.shape[-1]
+
+    def standardise(self, V):
+        """``V L`` for rows V (..., k, d)."""
+        return V if self.coordinates is None else self.coordinates.rows(V)
+
+    @cached_property
+    def rows(self):
+        """``F = Phi L``, shape (..., m, d)."""
+        return self.standardise(self.risk.features)
+
+    @cached_property
+    def products(self):
+        """``F F'``, shape (..., m, m)."""
+        return np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+
+    def gram(self, weights):
+        """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share eigenvalues."""
+        root = np.sqrt(weights)
+        if self.tall:
+            scaled = root[..., None] * self.rows
+            return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
+        gram = self.products * root[..., :, None]
+        gram *= root[..., None, :]
+        return gram
