@@ -11,6 +11,7 @@
 
 from sklearn_maml._adapted import AdaptedRegressor, AdaptedTasks
 from sklearn_maml._maml import MAMLRegressor
+from sklearn_maml._maml_cv import MAMLRegressorCV
 from sklearn_maml._rows import SingleTaskWarning
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
@@ -27,6 +28,7 @@ __all__ = [
     "GradientSteps",
     "LeastSquares",
     "MAMLRegressor",
+    "MAMLRegressorCV",
     "SingleTaskWarning",
     "SquaredError",
     "adapt",

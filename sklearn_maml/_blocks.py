@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import _safe_indexing, check_array, check_random_state
 
 __all__ = [
     "Block",
@@ -21,6 +21,7 @@ __all__ = [
     "Rows",
     "check_phi",
     "moments",
+    "read_episodes",
     "take_rows",
 ]
 
@@ -221,6 +222,18 @@ class Episodes:
         in_support = np.arange(support.shape[1]) < shots
         in_query = shots + np.arange(n_query) < sizes
         return (support, in_support), (query, in_query), share
+
+
+def read_episodes(support, split, n_episodes, random_state):
+    """The `Episodes` that an estimator's parameters stand for, checked."""
+    if isinstance(support, np.ndarray):
+        support = support.tolist()
+    if isinstance(support, list):
+        support = tuple(support)
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    episodes = Episodes(support, split, n_episodes, seed)
+    episodes.check()
+    return episodes
 
 
 def _check_support(support):

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, RegressorMixin, cl
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._adapted import (
@@ -19,7 +19,7 @@ from sklearn_maml._adapted import (
     predict_rows,
     split_theta,
 )
-from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments
+from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments, read_episodes
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
 from sklearn_maml._overflow import check_overflow, refusing_overflow
@@ -231,7 +231,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             If the data or a parameter are not as described; the message names it.
         """
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
-        self._episodes = self._make_episodes()
+        self._episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
         solver = self._make_solver()
         check_featurizer(self.featurizer)
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
@@ -443,17 +443,6 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
 
     def _theta(self):
         return join_theta(self.coef_, self.intercept_, self.fit_intercept)
-
-    def _make_episodes(self):
-        support = self.support
-        if isinstance(support, np.ndarray):
-            support = support.tolist()
-        if isinstance(support, list):
-            support = tuple(support)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        episodes = Episodes(support, self.split, self.n_episodes, seed)
-        episodes.check()
-        return episodes
 
     def _make_solver(self):
         _check_number("alpha", self.alpha, 0)

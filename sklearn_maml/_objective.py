@@ -125,9 +125,13 @@ class Linearization:
     @property
     def gradient(self):
         """The block's part of the meta-gradient, shape (..., d)."""
+        return np.tensordot(self.task_gradients, self.weight, axes=([-2], [0]))
+
+    @property
+    def task_gradients(self):
+        """The gradients of the tasks' adapted query risks, shape (..., n, d)."""
         weighted = self.query.weights * self.loss_gradient
-        rows = self.pullback(np.matmul(weighted[..., None, :], self.query.features))
-        return np.tensordot(rows[..., 0, :], self.weight, axes=([-2], [0]))
+        return self.pullback(np.matmul(weighted[..., None, :], self.query.features))[..., 0, :]
 
 
 class QueryPredictions(NamedTuple):

@@ -108,6 +108,8 @@ class TaskRows(NamedTuple):
     tasks : Tasks
     ids : ndarray of shape (n_tasks,)
         The tasks' labels; positions, for a list of tasks.
+    codes : ndarray of shape (n_rows,)
+        For each row the position of its task in `ids`.
     named : bool
         Whether labels were given.
     """
@@ -115,6 +117,7 @@ class TaskRows(NamedTuple):
     X: Any
     tasks: Tasks
     ids: np.ndarray
+    codes: np.ndarray
     named: bool
 
 
@@ -154,7 +157,7 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     check_finite(y, codes, ids, "y")
     if estimator.featurizer is None:  # else its output is checked
         check_finite(X, codes, ids, "X")
-    return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, named)
+    return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, codes, named)
 
 
 def read_one_task(estimator, X, y, sample_weight):

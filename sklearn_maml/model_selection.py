@@ -11,10 +11,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import get_scorer
 from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._adapted import in_pipeline, through
-from sklearn_maml._blocks import Episodes
+from sklearn_maml._blocks import read_episodes
 from sklearn_maml._tasks import is_task_list, pool
 
 __all__ = [
@@ -146,9 +147,6 @@ def few_shot_scorer(metric="r2", support=5, n_draws=10, random_state=0):
 class FewShotScorer(BaseEstimator):
     """What `few_shot_scorer` returns; its parameters are described there."""
 
-    # With metadata routing enabled, groups arrive without any set_score_request.
-    __metadata_request__score = {"groups": True}
-
     def __init__(self, metric="r2", support=5, n_draws=10, random_state=0):
         self.metric = metric
         self.support = support
@@ -187,6 +185,17 @@ class FewShotScorer(BaseEstimator):
         )
         weighted = {} if np.allclose(weight, 1.0) else {"sample_weight": weight}
         return get_scorer(self.metric)(_Predictions(), predicted, truth, **weighted)
+
+    def get_metadata_routing(self):
+        """With metadata routing enabled, groups arrive without any request.
+
+        Returns
+        -------
+        MetadataRequest
+        """
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="groups", alias=True)
+        return request
 
     def episodes(self):
         """The splits of a task into support and query.
@@ -318,12 +327,7 @@ def few_shot_episodes(support, n_draws, random_state):
             f"support must be a number of rows, a fraction or a list of numbers; got {support!r}, "
             "which leaves no rows to judge by."
         )
-    if isinstance(support, list | np.ndarray):
-        support = tuple(np.asarray(support).tolist())
-    seed = check_random_state(random_state).randint(2**31 - 1)
-    episodes = Episodes(support, "random", n_draws, seed)
-    episodes.check()
-    return episodes
+    return read_episodes(support, "random", n_draws, random_state)
 
 
 def _unwrap(fitted):

@@ -22,9 +22,11 @@ FLOORS = {
     "certificate": 2,
     "_rows": 2,
     "_adapted": 3,
+    "_folds": 3,
     "datasets": 3,
     "_maml": 4,
     "model_selection": 4,
+    "_maml_cv": 5,
 }
 
 
