@@ -23,6 +23,7 @@ from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments,
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
 from sklearn_maml._overflow import check_overflow, refusing_overflow
+from sklearn_maml._progress import CallbackSupportMixin, ended, started, with_callbacks
 from sklearn_maml._rows import (
     check_featurizer,
     check_y,
@@ -49,7 +50,7 @@ AUTO_REMAINDER = 0.1
 AUTO_INTERCEPT_STEP = 16.0
 
 
-class MAMLRegressor(RegressorMixin, BaseEstimator):
+class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
 
     Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
@@ -104,7 +105,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         For random splits.
     verbose : int, default=0
-        Whether to print the meta-loss at each evaluation.
+        Whether to report the meta-loss at each evaluation: to the logger "sklearn_maml" at level
+        INFO, or printed where logging is not configured.
 
     Attributes
     ----------
@@ -131,6 +133,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         Iterations of the solver.
     meta_loss_ : float
         L at the fitted meta-parameters.
+    meta_losses_ : ndarray of shape (n_iter_ + 1,)
+        L at the start and after each iteration of the solver.
     gap_certificate_ : GapCertificate
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
     n_features_in_ : int
@@ -204,6 +208,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X, y=None, *, groups=None, sample_weight=None):
         """Find the meta-parameters.
 
@@ -230,6 +235,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If the data or a parameter are not as described; the message names it.
         """
+        context = started(self, X, y)
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         self._episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
         solver = self._make_solver()
@@ -248,8 +254,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
         self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
+        self.meta_losses_ = np.array(result.values)
         self._report_steps(objective)
         self._keep_tasks(objective, rows)
+        ended(self, context, X, y)
         return self
 
     def predict(self, X, *, groups=None):

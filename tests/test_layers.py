@@ -11,6 +11,7 @@ HOUSE = Path(sklearn_maml.__file__).parent
 FLOORS = {
     "_stacked": 0,
     "_overflow": 0,
+    "_progress": 0,
     "_component": 1,
     "_tasks": 1,
     "_blocks": 1,
@@ -27,6 +28,7 @@ FLOORS = {
     "_maml": 4,
     "model_selection": 4,
     "_maml_cv": 5,
+    "displays": 5,
 }
 
 
