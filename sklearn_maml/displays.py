@@ -85,9 +85,9 @@ class GapCertificateDisplay:
         second = np.array([c.weight_norm * c.curve(radius) for radius in self.radii])
         rest = c.slack + c.rounding
         bottom = max(0.1 * rest, 1e-4 * c.bound)
-        hidden = " (below this picture)" if first.max() < bottom else ""
+        below = " (below this picture)"
         ax.plot(self.radii, self.bounds, color="black", linewidth=2, label="bound on the gap")
-        label = f"R × gradient norm ε{hidden}"
+        label = "R × gradient norm ε" + (below if first.max() < bottom else "")
         ax.plot(self.radii, first, "--", color="tab:blue", label=label)
         ax.plot(
             self.radii,
@@ -97,7 +97,8 @@ class GapCertificateDisplay:
             label="‖w‖ × representation error",
         )
         if rest > 0:
-            ax.axhline(rest, color="tab:gray", linestyle=":", label="slack and rounding")
+            label = "slack and rounding" + (below if rest < bottom else "")
+            ax.axhline(rest, color="tab:gray", linestyle=":", label=label)
         if c.radius > 0:
             label = f"best R = {c.radius:.2g}: gap at most {c.bound:.2g}"
             ax.plot(c.radius, c.bound, "o", color="tab:red", markersize=8, label=label, zorder=3)

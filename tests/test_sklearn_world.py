@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -285,6 +286,22 @@ def test_to_linear_predicts_the_same(targets, featurizer, column):
 def test_to_linear_works_without_names_and_intercept():
     own = MAMLRegressor(fit_intercept=False).fit(TASKS).adapt(*TASKS[0])
     np.testing.assert_allclose(own.to_linear().predict(X), own.predict(X))
+
+
+if find_spec("skl2onnx") and find_spec("onnxruntime"):
+
+    @pytest.mark.filterwarnings("default")
+    @pytest.mark.parametrize("featurizer", [None, StandardScaler()])
+    def test_an_adapted_task_can_be_exported_to_onnx(featurizer):
+        from onnxruntime import InferenceSession
+        from skl2onnx import to_onnx
+
+        own = MAMLRegressor(featurizer=featurizer).fit(TASKS).adapt(*TASKS[0])
+        linear = own.to_linear()
+        exported = to_onnx(linear, X[:1].astype(np.float32))
+        session = InferenceSession(exported.SerializeToString())
+        (predicted,) = session.run(None, {session.get_inputs()[0].name: X.astype(np.float32)})
+        np.testing.assert_allclose(predicted.ravel(), own.predict(X), rtol=1e-4, atol=1e-4)
 
 
 def test_a_response_behind_a_link_is_not_linear():
