@@ -133,7 +133,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Iterations of the solver.
     meta_loss_ : float
         L at the fitted meta-parameters.
-    meta_losses_ : ndarray of shape (n_iter_ + 1,)
+    meta_losses_ : ndarray of shape (n_values,)
         L at the start and after each iteration of the solver.
     gap_certificate_ : GapCertificate
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.

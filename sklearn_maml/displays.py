@@ -238,7 +238,7 @@ class ConvergenceDisplay:
 
     Parameters
     ----------
-    values : array-like of shape (n_iter + 1,)
+    values : array-like of shape (n_values,)
         The meta-loss at the start and after each iteration.
     lower_bound : float
         No meta-parameters have a smaller meta-loss.
