@@ -5,7 +5,7 @@ import sys
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # before scikit-learn 1.9
+except ImportError:  # pragma: no cover (before scikit-learn 1.9)
 
     class CallbackSupportMixin:
         """Stands in for the mixin of scikit-learn 1.9; without effect."""
@@ -39,10 +39,8 @@ def started(estimator, X, y):
     -------
     CallbackContext or None
     """
-    if not hasattr(estimator, "_init_callback_context"):
-        return None
-    context = estimator._init_callback_context()
-    return context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+    begin = getattr(estimator, "_init_callback_context", None)
+    return begin and begin().call_on_fit_task_begin(estimator=estimator, X=X, y=y)
 
 
 def ended(estimator, context, X, y):

@@ -97,8 +97,8 @@ def quadratic(objective):
     """
     if "quadratic" not in objective.facts:
         with one_blas_thread():
-            objective.facts["quadratic", "safe_cholesky"] = _factorise(objective)
-    return objective.facts["quadratic", "safe_cholesky"]
+            objective.facts["quadratic"] = _factorise(objective)
+    return objective.facts["quadratic"]
 
 
 def _factorise(objective):

@@ -299,6 +299,13 @@ def test_ill_conditioned_folds_are_fitted_exactly(offset):
     assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
 
 
+def test_a_feature_that_is_always_zero_has_the_coefficient_zero():
+    tasks = [(np.column_stack([X_t, 0 * X_t[:, 0]]), y_t) for X_t, y_t in TASKS]
+    fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
+    assert fast.coef_[-1] == 0
+
+
 def test_automatic_steps_use_the_coordinates_of_all_tasks():
     rules = [MAMLRegressor(n_steps=k).fit(TASKS).adaptation_ for k in (1, 5)]
     fast = MAMLRegressorCV(n_steps=(1, 5), alphas=(0.1,), cv=3, support="all").fit(TASKS)
@@ -338,6 +345,7 @@ def test_the_best_model_answers():
     assert model.score(TASKS) == best.score(TASKS)
     assert model.certify(TASKS) == best.certify(TASKS)
     assert len(model.adapt_tasks(TASKS)) == len(TASKS)
+    np.testing.assert_array_equal(model.adapt(*TASKS[0]).coef_, best.adapt(*TASKS[0]).coef_)
     assert model.n_splits_ == 5
     assert model.best_score_ == model.cv_results_["mean_test_score"].max()
     assert few_shot_curve(model, TASKS, supports=[1]).mean.shape == (1,)
