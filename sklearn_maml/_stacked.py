@@ -72,7 +72,7 @@ def geometric_sum(gram, step, n_steps):
     return step[..., None, None] * total
 
 
-def largest_eigenvalue(gram, tolerance=0.01, max_doublings=8):
+def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
     """An upper bound on the largest eigenvalue of positive semi-definite matrices.
 
     The Schatten norm ``||S^p||_F^(1/p)`` for p = 1, 2, 4, ... until it is within the tolerance of
@@ -83,10 +83,10 @@ def largest_eigenvalue(gram, tolerance=0.01, max_doublings=8):
     ----------
     gram : ndarray of shape (n, r, r)
         Not zero.
-    tolerance : float, default=0.01
+    tolerance : float, default=0.05
         How far, relatively, the bound may be above the eigenvalue.
-    max_doublings : int, default=8
-        At 8 the bound is within 1 percent for r up to 150, however close the eigenvalues are.
+    max_doublings : int, default=6
+        At 6 the bound is within 5 percent for r up to 500, however close the eigenvalues are.
 
     Returns
     -------

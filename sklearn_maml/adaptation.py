@@ -133,7 +133,7 @@ class GradientSteps(AdaptationRule):
     the identity unless `coordinates` are given. The step of a task is capped, ``eta_i =
     min(inner_lr, 1 / lambda_i)``, just above the largest eigenvalue of that support set's Hessian:
     then no direction overshoots and no number of steps can diverge. lambda_i exceeds the
-    eigenvalue by 1 to 2 percent, so that a capped task still depends on theta in every direction.
+    eigenvalue by 1 to 6 percent, so that a capped task still depends on theta in every direction.
     The cap depends on support inputs only, so that theory and certificate hold unchanged.
 
     Parameters
@@ -149,6 +149,13 @@ class GradientSteps(AdaptationRule):
         direction: ``eta_i = inner_lr / lambda_i``, in any units of features and targets.
     coordinates : Standardization, default=None
         Coordinates in which to step; None steps on the parameters themselves.
+
+    Notes
+    -----
+    Several steps at the cap take a task almost all the way to its own fit along the steepest
+    direction: after K of them theta counts for as little as ``0.06^K`` there. Where all tasks are
+    capped, and adapt to the rows they are judged on (``support="all"``), theta is then hardly
+    determined in that direction. Shorter steps, or ``relative=True``, avoid it.
 
     References
     ----------

@@ -83,15 +83,16 @@ def test_standardised_steps_are_preconditioned_steps(m, d, n_steps):
     assert np.allclose(coordinates.metric(np.eye(d)), L @ L.T, atol=1e-14)
     theta, V = rng.normal(size=d), rng.normal(size=(4, 6, d))
     rule = GradientSteps(0.3, n_steps, relative=True, coordinates=coordinates)
+    steps = steps_of(rule, risk)
     theta_i, pullback = rule.adapt(theta, risk)
     for i in range(4):
         Phi, y = unweighted(risk, i)
         H = 2 * L.T @ Phi.T @ Phi @ L / m
-        step = 0.3 / (1.01 * np.linalg.eigvalsh(H)[-1])
+        step = steps[i]
+        assert 0.3 / 1.07 < step * np.linalg.eigvalsh(H)[-1] < 0.3
         expected, J = gradient_steps(theta, Phi, y, step, n_steps, metric=L @ L.T)
-        # lambda_i exceeds the eigenvalue by up to another percent for stacks of this size.
-        np.testing.assert_allclose(theta_i[i], expected, rtol=0.02, atol=0.02)
-        np.testing.assert_allclose(pullback(V)[i], V[i] @ J, rtol=0.02, atol=0.05)
+        np.testing.assert_allclose(theta_i[i], expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(pullback(V)[i], V[i] @ J, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_steps", STEPS)
@@ -117,8 +118,8 @@ def test_capped_steps_never_overshoot_in_any_direction(inner_lr, relative, coord
     largest = np.linalg.eigvalsh(2 * np.einsum("nm,nmd,nme->nde", risk.weights, F, F))[:, -1]
     steps = steps_of(rule, risk)
     assert (steps * largest <= 1 + 1e-12).all()
-    # A capped step stays within 2 percent of the longest one that is allowed.
-    assert (steps * largest)[rule.relative_step(risk) > 1].min(initial=1) > 0.98
+    # A capped step stays within 6 percent of the longest one that is allowed.
+    assert (steps * largest)[rule.relative_step(risk) > 1].min(initial=1) > 0.94
 
 
 def test_a_step_below_the_cap_is_taken_as_it_is():
