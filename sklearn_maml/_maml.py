@@ -210,6 +210,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If the data or a parameter are not as described; the message names it.
         """
+        vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         self._episodes = self._make_episodes()
         solver = self._make_solver()
@@ -459,6 +460,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             _check_overflow(theta)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
         return theta
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "coef_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
