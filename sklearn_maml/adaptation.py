@@ -248,7 +248,8 @@ class GradientSteps(AdaptationRule):
             q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
             root = np.sqrt(curvature)
             products = np.matmul(products, root[..., :, None] * q * root[..., None, :])
-        return V - np.matmul(products, risk.features)
+        away = np.matmul(products, risk.features)
+        return np.subtract(V, away, out=away)
 
     def _metric(self, V):
         return V if self.coordinates is None else self.coordinates.metric(V)
