@@ -32,7 +32,7 @@ from sklearn_maml._tasks import (
     pool,
     refuse_masked,
 )
-from sklearn_maml.adaptation import AdaptationRule, GradientSteps, standardization
+from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
 from sklearn_maml.solvers import SOLVERS, Solver
@@ -362,7 +362,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             rule = GradientSteps(self.inner_lr, self.n_steps)
         else:
             GradientSteps(n_steps=self.n_steps).validate()
-            coordinates = standardization(*moments(blocks), self.fit_intercept, AUTO_INTERCEPT_STEP)
+            coordinates = Standardization.from_moments(
+                *moments(blocks), self.fit_intercept, AUTO_INTERCEPT_STEP
+            )
             length = 1.0 - AUTO_REMAINDER ** (1.0 / max(self.n_steps, 1))
             rule = GradientSteps(length, self.n_steps, relative=True, coordinates=coordinates)
         rule.validate()

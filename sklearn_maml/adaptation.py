@@ -19,7 +19,7 @@ from sklearn_maml._stacked import (
     row_products,
 )
 
-__all__ = ["AdaptationRule", "GradientSteps", "Standardization", "standardization"]
+__all__ = ["AdaptationRule", "GradientSteps", "Standardization"]
 
 
 class AdaptationRule(Component):
@@ -71,6 +71,32 @@ class Standardization:
     mean: np.ndarray
     scale: np.ndarray
 
+    @classmethod
+    def from_moments(cls, mean, deviation, intercept, intercept_step):
+        """Coordinates for features with these moments.
+
+        Parameters
+        ----------
+        mean, deviation : ndarray of shape (d,)
+            Of the features, the intercept's constant column included.
+        intercept : bool
+            Whether the last column is that of an intercept. If not, nothing is centred, and
+            features are scaled by their root mean squares.
+        intercept_step : float
+            How many times as far a step moves the intercept as a standardised coefficient.
+
+        Returns
+        -------
+        Standardization
+        """
+        if not intercept:
+            scale = np.hypot(mean, deviation)
+            return cls(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
+        # What rounding leaves of a constant column's deviation is no scale.
+        scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+        scale[-1] = 1.0 / np.sqrt(intercept_step)
+        return cls(np.append(mean[:-1], 0.0), scale)
+
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
         out = self._centred(V)
@@ -94,32 +120,6 @@ class Standardization:
     def _uncentre(self, U):
         U[..., -1] -= U @ self.mean
         return U
-
-
-def standardization(mean, deviation, intercept, intercept_step):
-    """The `Standardization` of features with these moments.
-
-    Parameters
-    ----------
-    mean, deviation : ndarray of shape (d,)
-        Of the features, the intercept's constant column included.
-    intercept : bool
-        Whether the last column is that of an intercept. If not, nothing is centred, and features
-        are scaled by their root mean squares.
-    intercept_step : float
-        How many times as far a step moves the intercept as a standardised coefficient.
-
-    Returns
-    -------
-    Standardization
-    """
-    if not intercept:
-        scale = np.hypot(mean, deviation)
-        return Standardization(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
-    # What rounding leaves of a constant column's deviation is no scale.
-    scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
-    scale[-1] = 1.0 / np.sqrt(intercept_step)
-    return Standardization(np.append(mean[:-1], 0.0), scale)
 
 
 # A step of exactly 1 / lambda_max would erase theta along that task's top direction.
@@ -164,17 +164,12 @@ class GradientSteps(AdaptationRule):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from sklearn_maml._objective import Risk
-    >>> from sklearn_maml.adaptation import GradientSteps
-    >>> from sklearn_maml.losses import SquaredError
-    >>> risk = Risk(SquaredError(), np.eye(2), np.array([1.0, 2.0]), np.array([0.5, 0.5]))
-    >>> theta_i, pullback = GradientSteps(inner_lr=0.25).adapt(np.zeros(2), risk)
-    >>> theta_i
-    array([0.25, 0.5 ])
-    >>> pullback(np.eye(2))
-    array([[0.75, 0.  ],
-           [0.  , 0.75]])
+    >>> from sklearn_maml import GradientSteps, MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=50, random_state=0)
+    >>> model = MAMLRegressor(adaptation=GradientSteps(0.05, n_steps=5)).fit(tasks)
+    >>> model.adaptation_
+    GradientSteps(inner_lr=0.05, n_steps=5)
     """
 
     def __init__(self, inner_lr=0.1, n_steps=1, *, cap=True, relative=False, coordinates=None):

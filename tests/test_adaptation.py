@@ -6,7 +6,7 @@ from reference import gradient_steps
 from sklearn.base import clone
 
 from sklearn_maml._objective import Risk
-from sklearn_maml.adaptation import Geometry, GradientSteps, Standardization, standardization
+from sklearn_maml.adaptation import Geometry, GradientSteps, Standardization
 from sklearn_maml.losses import LOSSES, SquaredError
 
 STEPS = [0, 1, 2, 5, 50]
@@ -176,10 +176,12 @@ def test_several_targets_adapt_each_by_itself():
 
 
 def test_standardization_of_a_constant_column_leaves_its_scale_alone():
-    at = standardization(np.array([3.0, 2000.0, 1.0]), np.array([2.0, 1e-10, 0.0]), True, 4.0)
+    at = Standardization.from_moments(
+        np.array([3.0, 2000.0, 1.0]), np.array([2.0, 1e-10, 0.0]), True, 4.0
+    )
     assert at.mean.tolist() == [3.0, 2000.0, 0.0]
     assert at.scale.tolist() == [2.0, 1.0, 0.5]
-    bare = standardization(np.array([3.0, 0.0]), np.array([4.0, 0.0]), False, 4.0)
+    bare = Standardization.from_moments(np.array([3.0, 0.0]), np.array([4.0, 0.0]), False, 4.0)
     assert bare.mean.tolist() == [0.0, 0.0]
     assert bare.scale.tolist() == [5.0, 1.0]
 
