@@ -33,7 +33,7 @@ from baselines import MixedModel, Standardizer
 import sklearn_maml
 from sklearn_maml import GradientSteps, MAMLRegressor, SquaredError
 from sklearn_maml._objective import Risk
-from sklearn_maml.adaptation import standardization
+from sklearn_maml.adaptation import Standardization
 
 N_STEPS = (1, 2, 5, 10)
 INTERCEPT_STEPS = (1, 4, 8, 16, 32)
@@ -91,7 +91,7 @@ class Candidate:
         scale[np.isinf(scale)] = 0.0
         if not self.standardize:
             mean, scale = np.zeros_like(mean), np.ones_like(scale)
-        coordinates = standardization(mean, scale, True, self.intercept_step)
+        coordinates = Standardization.from_moments(mean, scale, True, self.intercept_step)
         relative = self.kind == "relative"
         step = 1 - self.step ** (1 / self.n_steps) if relative else self.step
         return GradientSteps(step, self.n_steps, relative=relative, coordinates=coordinates)

@@ -36,7 +36,7 @@ from sklearn_maml._rows import (
     read_tasks,
     warn_of_single_task,
 )
-from sklearn_maml.adaptation import AdaptationRule, GradientSteps, standardization
+from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
 from sklearn_maml.solvers import SOLVERS, Solver
@@ -236,6 +236,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             If the data or a parameter are not as described; the message names it.
         """
         context = started(self, X, y)
+        vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         self._episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
         solver = self._make_solver()
@@ -454,6 +455,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     def _make_solver(self):
         _check_number("alpha", self.alpha, 0)
+        _check_number("verbose", self.verbose, 0)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise TypeError(f"fit_intercept must be True or False; got {self.fit_intercept!r}.")
         if self.on_unknown_task not in ("meta", "raise"):
@@ -510,6 +512,9 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
         return theta
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "coef_")
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.single_output = True
@@ -547,7 +552,7 @@ def gradient_rule(inner_lr, n_steps, blocks):
             raise ValueError(f"inner_lr must be 'auto' or a number; got {inner_lr!r}.")
         GradientSteps(n_steps=n_steps).validate()
         intercept = blocks.features.intercept
-        coordinates = standardization(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
+        coordinates = Standardization.from_moments(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
         length = 1.0 - AUTO_REMAINDER ** (1.0 / max(n_steps, 1))
         return GradientSteps(length, n_steps, relative=True, coordinates=coordinates)
     rule = GradientSteps(inner_lr, n_steps)
@@ -564,7 +569,7 @@ def _certify(objective, theta):
 
 def _check_number(name, value, low):
     """Raise unless `value` is a finite number, at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if (isinstance(value, bool) and name != "verbose") or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number >= {low}; got {value!r}.")
     if not low <= value < np.inf:
         raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")

@@ -201,7 +201,7 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
     labels : array of shape (n_rows,) or None
     """
     _check_table(X)
-    check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator)
+    check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator, input_name="X")
     if not hasattr(X, "columns"):
         X = check(X, dtype=None, ensure_all_finite=False)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -440,8 +440,9 @@ def check_y(y, estimator, finite=True):
         estimator=estimator,
     )
     largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
-    if largest > LARGEST_TARGET:
+    if largest > LARGEST_TARGET or 0 < largest < 1 / LARGEST_TARGET:
         raise ValueError(
-            f"Targets must be at most {LARGEST_TARGET:g} in size; got {largest:g}. Rescale y."
+            f"Targets must be zero or between {1 / LARGEST_TARGET:g} and {LARGEST_TARGET:g} in "
+            f"size; the largest is {largest:g}. Rescale y."
         )
     return y

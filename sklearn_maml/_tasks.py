@@ -111,9 +111,11 @@ def _check_task(i, task):
 def _array(values):
     """`values` as an array; ragged input becomes an array of objects, refused further on."""
     kind = getattr(getattr(values, "dtype", None), "kind", None)
-    nullable = not isinstance(values, np.ndarray) and kind in ("b", "i", "u", "f")
+    dtype = None
+    if kind is not None and not isinstance(values, np.ndarray):  # a column of pandas
+        dtype = float if kind in "biuf" else object
     try:
-        return np.asarray(values, dtype=float if nullable else None)
+        return np.asarray(values, dtype=dtype)
     except ValueError:
         return np.empty(len(values), dtype=object)
 

@@ -7,7 +7,7 @@ three. To add one, write a subclass of `AdaptationRule`.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,13 +17,23 @@ from sklearn_maml._stacked import (
     geometric_sum,
     largest_eigenvalue,
     row_products,
+    vecmat,
 )
 
-__all__ = ["AdaptationRule", "GradientSteps", "Standardization", "standardization"]
+__all__ = ["AdaptationRule", "GradientSteps", "Standardization"]
 
 
 class AdaptationRule(Component):
-    """Base class of the adaptation rules ``theta_i = A_i(theta)``."""
+    """Base class of the adaptation rules ``theta_i = A_i(theta)``.
+
+    Attributes
+    ----------
+    affine : bool
+        Whether theta_i is affine in theta where the loss has a constant Hessian. The
+        meta-objective is then a quadratic, which is minimised and certified exactly.
+    """
+
+    affine = False
 
     @abstractmethod
     def adapt(self, theta, risk):
@@ -71,6 +81,32 @@ class Standardization:
     mean: np.ndarray
     scale: np.ndarray
 
+    @classmethod
+    def from_moments(cls, mean, deviation, intercept, intercept_step):
+        """Coordinates for features with these moments.
+
+        Parameters
+        ----------
+        mean, deviation : ndarray of shape (d,)
+            Of the features, the intercept's constant column included.
+        intercept : bool
+            Whether the last column is that of an intercept. If not, nothing is centred, and
+            features are scaled by their root mean squares.
+        intercept_step : float
+            How many times as far a step moves the intercept as a standardised coefficient.
+
+        Returns
+        -------
+        Standardization
+        """
+        if not intercept:
+            scale = np.hypot(mean, deviation)
+            return cls(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
+        # What rounding leaves of a constant column's deviation is no scale.
+        scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+        scale[-1] = 1.0 / np.sqrt(intercept_step)
+        return cls(np.append(mean[:-1], 0.0), scale)
+
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
         out = self._centred(V)
@@ -96,34 +132,10 @@ class Standardization:
         return U
 
 
-def standardization(mean, deviation, intercept, intercept_step):
-    """The `Standardization` of features with these moments.
-
-    Parameters
-    ----------
-    mean, deviation : ndarray of shape (d,)
-        Of the features, the intercept's constant column included.
-    intercept : bool
-        Whether the last column is that of an intercept. If not, nothing is centred, and features
-        are scaled by their root mean squares.
-    intercept_step : float
-        How many times as far a step moves the intercept as a standardised coefficient.
-
-    Returns
-    -------
-    Standardization
-    """
-    if not intercept:
-        scale = np.hypot(mean, deviation)
-        return Standardization(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
-    # What rounding leaves of a constant column's deviation is no scale.
-    scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
-    scale[-1] = 1.0 / np.sqrt(intercept_step)
-    return Standardization(np.append(mean[:-1], 0.0), scale)
-
-
 # A step of exactly 1 / lambda_max would erase theta along that task's top direction.
 MARGIN = 1.01
+# Up to this many steps are taken one by one, where the loss would allow to take them at once.
+FEW_STEPS = 8
 
 
 class GradientSteps(AdaptationRule):
@@ -133,7 +145,7 @@ class GradientSteps(AdaptationRule):
     the identity unless `coordinates` are given. The step of a task is capped, ``eta_i =
     min(inner_lr, 1 / lambda_i)``, just above the largest eigenvalue of that support set's Hessian:
     then no direction overshoots and no number of steps can diverge. lambda_i exceeds the
-    eigenvalue by 1 to 2 percent, so that a capped task still depends on theta in every direction.
+    eigenvalue by 1 to 6 percent, so that a capped task still depends on theta in every direction.
     The cap depends on support inputs only, so that theory and certificate hold unchanged.
 
     Parameters
@@ -150,6 +162,13 @@ class GradientSteps(AdaptationRule):
     coordinates : Standardization, default=None
         Coordinates in which to step; None steps on the parameters themselves.
 
+    Notes
+    -----
+    Several steps at the cap take a task almost all the way to its own fit along the steepest
+    direction: after K of them theta counts for as little as ``0.06^K`` there. Where all tasks are
+    capped, and adapt to the rows they are judged on (``support="all"``), theta is then hardly
+    determined in that direction. Shorter steps, or ``relative=True``, avoid it.
+
     References
     ----------
     Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
@@ -157,18 +176,15 @@ class GradientSteps(AdaptationRule):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from sklearn_maml._objective import Risk
-    >>> from sklearn_maml.adaptation import GradientSteps
-    >>> from sklearn_maml.losses import SquaredError
-    >>> risk = Risk(SquaredError(), np.eye(2), np.array([1.0, 2.0]), np.array([0.5, 0.5]))
-    >>> theta_i, pullback = GradientSteps(inner_lr=0.25).adapt(np.zeros(2), risk)
-    >>> theta_i
-    array([0.25, 0.5 ])
-    >>> pullback(np.eye(2))
-    array([[0.75, 0.  ],
-           [0.  , 0.75]])
+    >>> from sklearn_maml import GradientSteps, MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=50, random_state=0)
+    >>> model = MAMLRegressor(adaptation=GradientSteps(0.05, n_steps=5)).fit(tasks)
+    >>> model.adaptation_
+    GradientSteps(inner_lr=0.05, n_steps=5)
     """
+
+    affine = True
 
     def __init__(self, inner_lr=0.1, n_steps=1, *, cap=True, relative=False, coordinates=None):
         self.inner_lr = inner_lr
@@ -193,8 +209,8 @@ class GradientSteps(AdaptationRule):
 
     def relative_step(self, risk):
         """``eta * lambda_i`` of each task, before the cap, shape (...)."""
-        if self.relative:
-            return np.full(risk.weights.shape[:-1], float(self.inner_lr))
+        if self.relative or self.n_steps == 0:
+            return np.full(risk.weights.shape[:-1], float(self.inner_lr) * (self.n_steps > 0))
         return self.inner_lr * self._largest_curvature(risk, Geometry(risk, self.coordinates))
 
     def adapt(self, theta, risk):
@@ -204,13 +220,20 @@ class GradientSteps(AdaptationRule):
             return np.broadcast_to(theta, shape).copy(), lambda V: V
         geometry = Geometry(risk, self.coordinates)
         step = self._step(risk, geometry)
+        if risk.loss.constant_hessian and self.n_steps > FEW_STEPS:
+            pullback = partial(self._pull_back_at_once, risk, step, geometry)
+            return theta - self._all_steps(theta, risk, step, geometry), pullback
+        return self._one_by_one(theta, risk, step, geometry)
+
+    def _one_by_one(self, theta, risk, step, geometry):
+        """One step after another; the pullback walks them backwards."""
         path = [theta]
         for _ in range(self.n_steps):
             path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
 
         def pullback(V):
             if risk.loss.constant_hessian and V.shape[-2] > 1:
-                return self._pull_back_at_once(V, risk, step, geometry)
+                return self._pull_back_at_once(risk, step, geometry, V)
             for at in reversed(path[:-1]):
                 weight = step[..., None] * risk.curvature(at)
                 V = V - row_products(self._metric(V), risk.features, weight, risk.features)
@@ -218,7 +241,19 @@ class GradientSteps(AdaptationRule):
 
         return path[-1], pullback
 
-    def _pull_back_at_once(self, V, risk, step, geometry):
+    def _all_steps(self, theta, risk, step, geometry):
+        """``theta - theta^K`` for a constant Hessian; see `_pull_back_at_once`."""
+        rows, curvature = geometry.rows, risk.curvature(None)
+        q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
+        if geometry.tall:
+            away = vecmat(vecmat(risk.residual(theta), rows), q)
+        else:
+            root = np.sqrt(curvature)
+            newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
+            away = vecmat(root * vecmat(root * newton, q), rows)
+        return away if self.coordinates is None else self.coordinates.lift(away)
+
+    def _pull_back_at_once(self, risk, step, geometry, V):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
 
         With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
@@ -241,7 +276,8 @@ class GradientSteps(AdaptationRule):
             q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
             root = np.sqrt(curvature)
             products = np.matmul(products, root[..., :, None] * q * root[..., None, :])
-        return V - np.matmul(products, risk.features)
+        away = np.matmul(products, risk.features)
+        return np.subtract(V, away, out=away)
 
     def _metric(self, V):
         return V if self.coordinates is None else self.coordinates.metric(V)
@@ -254,14 +290,14 @@ class GradientSteps(AdaptationRule):
         if self.relative:
             length = min(self.inner_lr, 1.0) if self.cap else self.inner_lr
             return length / np.where(largest > 0, largest, 1.0)
-        return self.inner_lr / np.maximum(1.0, self.inner_lr * largest)
+        return 1.0 / np.maximum(1.0 / self.inner_lr, largest)
 
     def _largest_curvature(self, risk, geometry):
         """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
             gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
-            largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
-            near = (largest > 0) if self.relative else (self.inner_lr * largest > 1)
+            largest = np.asarray(np.einsum("...ii->...", gram))  # the trace
+            near = (largest > 0) if self.relative else (largest > 1 / self.inner_lr)
             if near.any():
                 largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest

@@ -6,7 +6,7 @@ from reference import gradient_steps
 from sklearn.base import clone
 
 from sklearn_maml._objective import Risk
-from sklearn_maml.adaptation import Geometry, GradientSteps, Standardization, standardization
+from sklearn_maml.adaptation import Geometry, GradientSteps, Standardization
 from sklearn_maml.losses import LOSSES, SquaredError
 
 STEPS = [0, 1, 2, 5, 50]
@@ -83,15 +83,16 @@ def test_standardised_steps_are_preconditioned_steps(m, d, n_steps):
     assert np.allclose(coordinates.metric(np.eye(d)), L @ L.T, atol=1e-14)
     theta, V = rng.normal(size=d), rng.normal(size=(4, 6, d))
     rule = GradientSteps(0.3, n_steps, relative=True, coordinates=coordinates)
+    steps = steps_of(rule, risk)
     theta_i, pullback = rule.adapt(theta, risk)
     for i in range(4):
         Phi, y = unweighted(risk, i)
         H = 2 * L.T @ Phi.T @ Phi @ L / m
-        step = 0.3 / (1.01 * np.linalg.eigvalsh(H)[-1])
+        step = steps[i]
+        assert 0.3 / 1.07 < step * np.linalg.eigvalsh(H)[-1] < 0.3
         expected, J = gradient_steps(theta, Phi, y, step, n_steps, metric=L @ L.T)
-        # lambda_i exceeds the eigenvalue by up to another percent for stacks of this size.
-        np.testing.assert_allclose(theta_i[i], expected, rtol=0.02, atol=0.02)
-        np.testing.assert_allclose(pullback(V)[i], V[i] @ J, rtol=0.02, atol=0.05)
+        np.testing.assert_allclose(theta_i[i], expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(pullback(V)[i], V[i] @ J, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_steps", STEPS)
@@ -117,8 +118,8 @@ def test_capped_steps_never_overshoot_in_any_direction(inner_lr, relative, coord
     largest = np.linalg.eigvalsh(2 * np.einsum("nm,nmd,nme->nde", risk.weights, F, F))[:, -1]
     steps = steps_of(rule, risk)
     assert (steps * largest <= 1 + 1e-12).all()
-    # A capped step stays within 2 percent of the longest one that is allowed.
-    assert (steps * largest)[rule.relative_step(risk) > 1].min(initial=1) > 0.98
+    # A capped step stays within 6 percent of the longest one that is allowed.
+    assert (steps * largest)[rule.relative_step(risk) > 1].min(initial=1) > 0.94
 
 
 def test_a_step_below_the_cap_is_taken_as_it_is():
@@ -175,10 +176,12 @@ def test_several_targets_adapt_each_by_itself():
 
 
 def test_standardization_of_a_constant_column_leaves_its_scale_alone():
-    at = standardization(np.array([3.0, 2000.0, 1.0]), np.array([2.0, 1e-10, 0.0]), True, 4.0)
+    at = Standardization.from_moments(
+        np.array([3.0, 2000.0, 1.0]), np.array([2.0, 1e-10, 0.0]), True, 4.0
+    )
     assert at.mean.tolist() == [3.0, 2000.0, 0.0]
     assert at.scale.tolist() == [2.0, 1.0, 0.5]
-    bare = standardization(np.array([3.0, 0.0]), np.array([4.0, 0.0]), False, 4.0)
+    bare = Standardization.from_moments(np.array([3.0, 0.0]), np.array([4.0, 0.0]), False, 4.0)
     assert bare.mean.tolist() == [0.0, 0.0]
     assert bare.scale.tolist() == [5.0, 1.0]
 
@@ -203,3 +206,9 @@ def test_bad_hyperparameters_are_named(parameters, error):
     (name,) = parameters
     with pytest.raises(error, match=rf"^{name} must be"):
         GradientSteps(**parameters).validate()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_without_a_step_none_is_too_long(relative):
+    rule = GradientSteps(1e6, n_steps=0, relative=relative)
+    assert (rule.relative_step(stacked_risk(3, 4)) == 0).all()

