@@ -344,7 +344,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         objective = self._objective(Blocks(rows.tasks, self._features(rows.X), Episodes()))
         if hasattr(self.adaptation_, "inner_lr"):
             (diverging,) = objective.relative_step_shares((2.0,))
-            _warn_if_diverging(self.adaptation_, diverging)
+            _warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
         with refusing_overflow():
             theta = objective.adapted(self._theta())
             check_overflow(theta)
@@ -409,7 +409,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             warn_of_single_task(
                 f"{type(self).__name__} sees all {n_rows} rows as one task: cross-validation "
                 "passed no groups on to it.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _keep_tasks(self, objective, rows):
@@ -580,12 +580,12 @@ def _zeros(objective):
     return np.zeros((objective.n_targets, *shape) if objective.n_targets else shape)
 
 
-def _warn_if_diverging(rule, share):
+def _warn_if_diverging(rule, share, stacklevel=5):
     """Warn where steps longer than 2 / curvature are taken as they are."""
     if share > 0 and not getattr(rule, "cap", True):
         warnings.warn(
             f"Uncapped inner steps (inner_lr={rule.inner_lr:g}) diverge on {share:.0%} of the "
             "tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )

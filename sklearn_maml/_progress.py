@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import wraps
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -11,8 +12,13 @@ except ImportError:  # pragma: no cover (before scikit-learn 1.9)
         """Stands in for the mixin of scikit-learn 1.9; without effect."""
 
     def with_callbacks(method):
-        """Stands in for the decorator of scikit-learn 1.9; without effect."""
-        return method
+        """Stands in for the decorator of scikit-learn 1.9: one call deeper, without effect."""
+
+        @wraps(method)
+        def called(*args, **kwargs):
+            return method(*args, **kwargs)
+
+        return called
 
 
 __all__ = ["CallbackSupportMixin", "ended", "report", "started", "with_callbacks"]

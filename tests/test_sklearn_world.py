@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+import sklearn_maml
 from sklearn_maml import (
     AdaptedRegressor,
     GradientSteps,
@@ -246,8 +248,10 @@ def test_uncapped_steps_that_diverge_are_reported_for_many_tasks_too():
     rule = GradientSteps(0.9, cap=False)
     with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="diverge"):
         model = MAMLRegressor(adaptation=rule).fit(TASKS)
-    with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="diverge"):
-        model.adapt_tasks(TASKS)
+    for adapting in (lambda: model.adapt_tasks(TASKS), lambda: model.adapt(*TASKS[0])):
+        with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="diverge") as seen:
+            adapting()
+        assert seen[0].filename == __file__
 
 
 def test_what_was_adapted_outlives_another_fit_of_the_model():
@@ -466,6 +470,8 @@ LOSES_GROUPS = {
 def test_one_task_by_mistake_is_reported_with_three_remedies(kind):
     with pytest.warns(SingleTaskWarning) as caught:
         LOSES_GROUPS[kind]()
+    package = Path(sklearn_maml.__file__).parent
+    assert all(package not in Path(w.filename).parents for w in caught)  # but in the caller's line
     message = str(next(w.message for w in caught if w.category is SingleTaskWarning))
     assert "task_column=" in message
     assert "list of (X, y) tuples" in message
