@@ -192,6 +192,9 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             del shared[name]
         return MAMLRegressor(**shared, **candidate)
 
+    def __sklearn_tags__(self):
+        return self._model({}).__sklearn_tags__()
+
     def _grid(self):
         """All candidates, in the order of `GridSearchCV`."""
         values = {"inner_lr": self.inner_lrs, "n_steps": self.n_steps, "alpha": self.alphas}

@@ -19,6 +19,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 
 from sklearn_maml import (
     GradientSteps,
@@ -202,6 +203,18 @@ def test_the_curve_takes_every_form_of_tasks_and_models():
     assert np.isnan(few_shot_curve(model, TASKS[:1], supports=[1]).standard_error).all()
 
 
+def test_draws_of_the_curve_are_nested():
+    # The target numbers the rows: what is missing from the query is the support.
+    tasks = [(np.ones((9, 1)), 100.0 * i + np.arange(9.0)) for i in range(3)]
+    model = MAMLRegressor().fit(tasks)
+    unused = []
+    for shots in (2, 5):
+        judge = few_shot_scorer(support=shots, n_draws=1, random_state=3)
+        truth, *_ = model._query_predictions(tasks, None, None, None, judge.episodes())
+        unused.append(set(truth))
+    assert unused[1] < unused[0]
+
+
 def test_the_curve_of_another_rule():
     model = MAMLRegressor(0.05).fit(TASKS)
     still = few_shot_curve(model, TASKS, supports=[0, 5], adaptation=GradientSteps(n_steps=0))
@@ -347,6 +360,8 @@ def test_the_best_model_answers():
     assert len(model.adapt_tasks(TASKS)) == len(TASKS)
     np.testing.assert_array_equal(model.adapt(*TASKS[0]).coef_, best.adapt(*TASKS[0]).coef_)
     assert model.n_splits_ == 5
+    assert get_tags(model).input_tags.sparse
+    assert get_tags(model).estimator_type == "regressor"
     assert model.best_score_ == model.cv_results_["mean_test_score"].max()
     assert few_shot_curve(model, TASKS, supports=[1]).mean.shape == (1,)
 
