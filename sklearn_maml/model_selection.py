@@ -184,7 +184,8 @@ class FewShotScorer(BaseEstimator):
         truth, predicted, weight, _ = model._query_predictions(
             X, y, given["groups"], given["sample_weight"], self.episodes()
         )
-        weighted = {} if np.allclose(weight, 1.0) else {"sample_weight": weight}
+        # Some metrics take no weights, so none are passed where they would change nothing.
+        weighted = {} if np.allclose(weight, weight[0]) else {"sample_weight": weight}
         return get_scorer(self.metric)(_Predictions(), predicted, truth, **weighted)
 
     def get_metadata_routing(self):

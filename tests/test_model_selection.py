@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.metrics import make_scorer, mean_absolute_error, mean_squared_error, r2_score
+from sklearn.metrics import (
+    make_scorer,
+    max_error,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+)
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -135,6 +141,12 @@ def test_a_pipeline_is_judged_on_a_list_of_tasks():
     scaled = [(pipe[0].transform(X_t), y_t) for X_t, y_t in TASKS]
     judge = few_shot_scorer(support=2, n_draws=20)
     assert judge(pipe, TASKS) == pytest.approx(judge(pipe[-1], scaled))
+
+
+def test_metrics_that_take_no_weights_need_none():
+    worst = make_scorer(max_error, greater_is_better=False)
+    model = MAMLRegressor().fit(TASKS)
+    assert few_shot_scorer(worst, support=3)(model, TASKS) < 0
 
 
 def test_the_scorer_refuses_what_it_cannot_judge():
