@@ -12,17 +12,33 @@
 from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
-from sklearn_maml.losses import SquaredError
+from sklearn_maml.losses import (
+    Gamma,
+    LogCosh,
+    LogLoss,
+    Poisson,
+    PseudoHuber,
+    SmoothedQuantile,
+    SquaredError,
+    Tweedie,
+)
 from sklearn_maml.solvers import LeastSquares
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AdaptedRegressor",
+    "Gamma",
     "GapCertificate",
     "GradientSteps",
     "LeastSquares",
+    "LogCosh",
+    "LogLoss",
     "MAMLRegressor",
+    "Poisson",
+    "PseudoHuber",
+    "SmoothedQuantile",
     "SquaredError",
+    "Tweedie",
     "certify",
 ]

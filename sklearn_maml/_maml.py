@@ -365,6 +365,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             if groups is not None:
                 ids, codes = group_rows(groups, len(y))
             weights = (_row_weights(sample_weight, X), None)
+        self._loss.check_targets(y)
         tasks = Tasks.from_codes(y, codes, *weights, names=ids)
         self._episodes.check_sizes(tasks.sizes, names=ids)
         return X, tasks, ids
@@ -417,6 +418,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         """Parameters of the one task whose support rows these are."""
         X, y = self._check_flat(X, y, reset=False)
         self._check_targets(y)
+        self._loss.check_targets(y)
         tasks = Tasks.from_codes(y, np.zeros(len(y), dtype=np.intp), _row_weights(sample_weight, X))
         rows = slice(None) if tasks.rows is None else tasks.rows
         weight = tasks.row_weight[rows]
