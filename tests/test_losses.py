@@ -293,3 +293,11 @@ def test_huber_and_quantile_fits_are_near_those_of_scikit_learn():
     median = QuantileRegressor(quantile=0.7, alpha=0.0).fit(X, y)
     ours = minimiser(SmoothedQuantile(0.7, 0.02), X, y, 0.0)
     assert_allclose(ours, np.append(median.coef_, median.intercept_), atol=0.05)
+
+
+@each_loss
+def test_arguments_broadcast(loss):
+    y, z = targets(loss, 7, np.random.default_rng(7)), np.linspace(-3, 3, 5)
+    for f in (loss.value, loss.gradient, loss.hessian, loss.third, loss.dual):
+        assert f(y[:, None], 0.1 * z[None, :]).shape == (7, 5)
+    assert isinstance(float(loss.hessian(1.0, 0.0)), float)

@@ -23,19 +23,19 @@ while (($#)) && [[ $1 != -- ]]; do versions+=("$1"); shift; done
 (($# == 0)) || shift
 ((${#versions[@]})) || versions=(1.6.1 1.7.2 1.8.0 1.9.1)
 
-# Without it scikit-learn 1.9 skips one estimator check.
-export SCIPY_ARRAY_API=1 MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1
+export MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1
 folder=${VERSIONS_DIR:-.versions}
+dependencies=$(sed -n '/^dependencies/,/^\[tool/p' pyproject.toml | cksum)
 failed=()
 for version in "${versions[@]}"; do
   environment=$folder/$version
   wanted="scikit-learn==$version ${pins[$version]-}"
-  if [[ $(cat "$environment/wanted" 2>/dev/null) != "$wanted $(cksum <pyproject.toml)" ]]; then
+  if [[ $(cat "$environment/wanted" 2>/dev/null) != "$wanted $dependencies" ]]; then
     rm -rf "$environment"
     "${PYTHON:-python3}" -m venv "$environment"
     # shellcheck disable=SC2086
     "$environment/bin/python" -m pip install --quiet $wanted -e ".[test]"
-    echo "$wanted $(cksum <pyproject.toml)" >"$environment/wanted"
+    echo "$wanted $dependencies" >"$environment/wanted"
   fi
   echo "== scikit-learn $version: $("$environment/bin/python" -m pip freeze |
     grep -iE '^(numpy|scipy|pandas|joblib|threadpoolctl)==' | tr '\n' ' ')"

@@ -1,0 +1,179 @@
+"""Adaptation rules against the steps taken one by one, and against differences."""
+
+import numpy as np
+import pytest
+from reference import gradient_steps
+
+from sklearn_maml._objective import Risk
+from sklearn_maml.adaptation import GradientSteps, Standardization, standardization
+from sklearn_maml.losses import LOSSES, SquaredError
+
+STEPS = [0, 1, 2, 5, 50]
+SHAPES = [(3, 7), (7, 3), (4, 4), (1, 5), (6, 1)]
+
+
+def stacked_risk(m, d, n_tasks=4, loss=None, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 1.5, size=(n_tasks, m))
+    return Risk(
+        SquaredError() if loss is None else loss,
+        rng.normal(size=(n_tasks, m, d)),
+        rng.normal(size=(n_tasks, m)),
+        weights / weights.sum(axis=1, keepdims=True),
+    )
+
+
+def unweighted(risk, i):
+    """One task's rows, scaled so that their plain mean is the risk's weighted one."""
+    root = np.sqrt(risk.weights[i] * risk.weights.shape[1])
+    return risk.features[i] * root[:, None], risk.targets[i] * root
+
+
+@pytest.mark.parametrize("n_steps", STEPS)
+@pytest.mark.parametrize(("m", "d"), SHAPES)
+def test_steps_and_pullback_are_those_of_the_papers(m, d, n_steps):
+    risk, rng = stacked_risk(m, d), np.random.default_rng(1)
+    theta, V = rng.normal(size=d), rng.normal(size=(4, 6, d))
+    rule = GradientSteps(inner_lr=1e-2, n_steps=n_steps)
+    theta_i, pullback = rule.adapt(theta, risk)
+    for i in range(4):
+        expected, J = gradient_steps(theta, *unweighted(risk, i), 1e-2, n_steps)
+        np.testing.assert_allclose(theta_i[i], expected, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(pullback(V)[i], V[i] @ J, rtol=1e-12, atol=1e-13)
+        # A single row takes the other road through the pullback.
+        np.testing.assert_allclose(pullback(V[:, :1])[i], V[i, :1] @ J, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("n_steps", STEPS)
+@pytest.mark.parametrize(("m", "d"), SHAPES)
+def test_standardised_steps_are_preconditioned_steps(m, d, n_steps):
+    risk, rng = stacked_risk(m, d), np.random.default_rng(1)
+    risk.features[..., -1] = 1.0
+    mean = np.append(rng.normal(size=d - 1), 0.0)
+    scale = rng.uniform(0.5, 2, size=d)
+    coordinates = Standardization(mean, scale)
+    L = coordinates.rows(np.eye(d))
+    assert np.allclose(coordinates.lift(np.eye(d)), L.T, atol=1e-14)
+    assert np.allclose(coordinates.metric(np.eye(d)), L @ L.T, atol=1e-14)
+    theta, V = rng.normal(size=d), rng.normal(size=(4, 6, d))
+    rule = GradientSteps(0.3, n_steps, relative=True, coordinates=coordinates)
+    theta_i, pullback = rule.adapt(theta, risk)
+    for i in range(4):
+        Phi, y = unweighted(risk, i)
+        H = 2 * L.T @ Phi.T @ Phi @ L / m
+        step = 0.3 / (1.01 * np.linalg.eigvalsh(H)[-1])
+        expected, J = gradient_steps(theta, Phi, y, step, n_steps, metric=L @ L.T)
+        # lambda_i exceeds the eigenvalue by up to another percent for stacks of this size.
+        np.testing.assert_allclose(theta_i[i], expected, rtol=0.02, atol=0.02)
+        np.testing.assert_allclose(pullback(V)[i], V[i] @ J, rtol=0.02, atol=0.05)
+
+
+@pytest.mark.parametrize("n_steps", STEPS)
+@pytest.mark.parametrize("coordinates", [None, Standardization(np.zeros(4), np.arange(1, 5.0))])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pullback_is_the_derivative_of_adapt(loss, coordinates, n_steps):
+    risk, rng = stacked_risk(3, 4, loss=LOSSES[loss]()), np.random.default_rng(1)
+    theta, V, h = rng.normal(size=4), rng.normal(size=(4, 2, 4)), 1e-5
+    rule = GradientSteps(0.05, n_steps, coordinates=coordinates)
+    _, pullback = rule.adapt(theta, risk)
+    for direction in np.eye(4):
+        up, down = (rule.adapt(theta + s * h * direction, risk)[0] for s in (1, -1))
+        slope = np.einsum("nkd,nd->nk", V, (up - down) / (2 * h))
+        np.testing.assert_allclose(pullback(V) @ direction, slope, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("coordinates", [None, Standardization(np.zeros(5), np.full(5, 0.2))])
+@pytest.mark.parametrize(("inner_lr", "relative"), [(0.03, False), (1e6, False), (7.0, True)])
+def test_capped_steps_never_overshoot_in_any_direction(inner_lr, relative, coordinates):
+    risk = stacked_risk(8, 5, n_tasks=200)
+    rule = GradientSteps(inner_lr, relative=relative, coordinates=coordinates)
+    F = risk.features if coordinates is None else coordinates.rows(risk.features)
+    largest = np.linalg.eigvalsh(2 * np.einsum("nm,nmd,nme->nde", risk.weights, F, F))[:, -1]
+    steps = rule._step(risk)
+    assert (steps * largest <= 1).all()
+    # A capped step stays within 2 percent of the longest one that is allowed.
+    assert (steps * largest)[rule.relative_step(risk) > 1].min(initial=1) > 0.98
+
+
+def test_a_step_below_the_cap_is_taken_as_it_is():
+    risk = stacked_risk(8, 5)
+    largest = np.linalg.eigvalsh(
+        2 * np.einsum("nm,nmd,nme->nde", risk.weights, risk.features, risk.features)
+    )[:, -1]
+    inner_lr = 0.97 / largest.max()
+    assert GradientSteps(inner_lr)._step(risk) == pytest.approx(np.full(4, inner_lr), rel=1e-15)
+
+
+def test_uncapped_steps_are_exactly_inner_lr():
+    assert (GradientSteps(1e3, cap=False)._step(stacked_risk(8, 5)) == 1e3).all()
+    relative = GradientSteps(5.0, cap=False, relative=True)
+    capped = GradientSteps(1.0, cap=False, relative=True)
+    risk = stacked_risk(8, 5)
+    assert relative._step(risk) == pytest.approx(5 * capped._step(risk), rel=1e-15)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("n_steps", [1, 5])
+def test_a_task_without_support_rows_keeps_the_meta_parameters(n_steps, relative):
+    risk = stacked_risk(3, 4)
+    risk.weights[1] = 0.0
+    theta = np.arange(4.0)
+    theta_i, pullback = GradientSteps(0.1, n_steps, relative=relative).adapt(theta, risk)
+    assert (theta_i[1] == theta).all()
+    assert (pullback(np.eye(4)[None])[1] == np.eye(4)).all()
+
+
+def test_padding_changes_nothing():
+    risk = stacked_risk(3, 4)
+    padded = Risk(
+        risk.loss,
+        np.concatenate([risk.features, np.full((4, 2, 4), 1e6)], axis=1),
+        np.concatenate([risk.targets, np.full((4, 2), -1e6)], axis=1),
+        np.concatenate([risk.weights, np.zeros((4, 2))], axis=1),
+    )
+    for n_steps in (1, 5):
+        rule = GradientSteps(0.1, n_steps)
+        expected = rule.adapt(np.ones(4), risk)[0]
+        np.testing.assert_allclose(rule.adapt(np.ones(4), padded)[0], expected, rtol=1e-12)
+
+
+def test_several_targets_adapt_each_by_itself():
+    risk, rng = stacked_risk(3, 4), np.random.default_rng(2)
+    targets, theta = rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 4))
+    several = Risk(risk.loss, risk.features, targets, risk.weights)
+    rule = GradientSteps(0.1, 3)
+    together = rule.adapt(theta[:, None, :], several)[0]
+    for k in range(5):
+        one = Risk(risk.loss, risk.features, targets[k], risk.weights)
+        np.testing.assert_allclose(together[k], rule.adapt(theta[k], one)[0], rtol=1e-13)
+
+
+def test_standardization_of_a_constant_column_leaves_its_scale_alone():
+    at = standardization(np.array([3.0, 2000.0, 1.0]), np.array([2.0, 1e-10, 0.0]), True, 4.0)
+    assert at.mean.tolist() == [3.0, 2000.0, 0.0]
+    assert at.scale.tolist() == [2.0, 1.0, 0.5]
+    bare = standardization(np.array([3.0, 0.0]), np.array([4.0, 0.0]), False, 4.0)
+    assert bare.mean.tolist() == [0.0, 0.0]
+    assert bare.scale.tolist() == [5.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"inner_lr": 0}, ValueError),
+        ({"inner_lr": -1.0}, ValueError),
+        ({"inner_lr": np.nan}, ValueError),
+        ({"inner_lr": np.inf}, ValueError),
+        ({"inner_lr": True}, TypeError),
+        ({"inner_lr": "0.1"}, TypeError),
+        ({"n_steps": -1}, ValueError),
+        ({"n_steps": 1.0}, TypeError),
+        ({"n_steps": True}, TypeError),
+        ({"cap": 0.5}, TypeError),
+        ({"relative": None}, TypeError),
+    ],
+)
+def test_bad_hyperparameters_are_named(parameters, error):
+    (name,) = parameters
+    with pytest.raises(error, match=rf"^{name} must be"):
+        GradientSteps(**parameters).validate()

@@ -1,0 +1,203 @@
+"""The certificate against the true gap, at optima and at random parameters."""
+
+import pickle
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from families import ILL_POSED, UNEQUAL_UNITS, WELL_POSED, make_tasks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from objectives import make_objective, smallest_loss
+from reference import adapted_design, meta_loss, with_ones
+
+from sklearn_maml import GapCertificate, MAMLRegressor, certify
+from sklearn_maml._blocks import Episodes
+from sklearn_maml.losses import SquaredError
+
+FAMILIES = {**WELL_POSED, **ILL_POSED, **UNEQUAL_UNITS}
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 50])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_bound_holds_at_random_parameters_and_every_radius(name, n_steps):
+    objective = make_objective(FAMILIES[name](), n_steps=n_steps)
+    best, rng = smallest_loss(objective), np.random.default_rng(0)
+    for size in (1e-8, 1e-3, 1.0, 1e3):
+        theta = size * rng.normal(size=objective.n_parameters)
+        certificate = certify(objective, theta)
+        gap = objective.value_and_gradient(theta)[0] - best
+        assert gap <= certificate.bound * (1 + 1e-9)
+        for radius in certificate.radius * np.array([0.0, 1e-3, 0.5, 1.0, 2.0, 1e3]):
+            assert gap <= certificate.at(radius) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("n_steps", [1, 5])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_at_the_fit_the_bound_is_rounding_and_the_lower_bound_is_below_the_minimum(name, n_steps):
+    tasks = FAMILIES[name]()
+    objective = make_objective(tasks, n_steps=n_steps)
+    certificate = MAMLRegressor(0.02, n_steps).fit(tasks).gap_certificate_
+    scale = objective.value_and_gradient(np.zeros(objective.n_parameters))[0]
+    best = smallest_loss(objective) * (1 + 1e-13)  # lstsq rounds too
+    assert certificate.lower_bound <= best + certificate.rounding
+    if name in WELL_POSED:
+        assert certificate.bound <= 1e-12 * scale
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.01, 1.0]),
+    st.sampled_from([Episodes(), Episodes(0.5), Episodes((0, 1), n_episodes=2)]),
+    st.integers(0, 1000),
+)
+def test_the_bound_holds_for_any_small_problem(n_tasks, n_rows, d, alpha, episodes, seed):
+    rng = np.random.default_rng(seed)
+    tasks = make_tasks(n_tasks, n_rows + 1, n_features=d, seed=seed)
+    objective = make_objective(tasks, 0.3, 2, alpha=alpha, episodes=episodes)
+    theta = rng.normal(size=d + 1)
+    certificate = certify(objective, theta)
+    gap = certificate.meta_loss - smallest_loss(objective)
+    assert -1e-12 * certificate.meta_loss <= gap <= certificate.bound * (1 + 1e-9)
+
+
+def test_every_term_is_what_the_theorem_says():
+    tasks, rng = make_tasks(7, 6, n_features=3), np.random.default_rng(0)
+    theta = rng.normal(size=4)
+    certificate = certify(make_objective(tasks, 0.02, 2, cap=False), theta)
+    episodes = [((with_ones(X), y),) * 2 for X, y in tasks]
+    value = meta_loss(theta, episodes, 0.02, 2)
+    h = 1e-6 * np.eye(4)
+    gradient = [
+        (meta_loss(theta + e, episodes, 0.02, 2) - meta_loss(theta - e, episodes, 0.02, 2)) / 2e-6
+        for e in h
+    ]
+    assert certificate.meta_loss == pytest.approx(value, rel=1e-12)
+    assert certificate.epsilon == pytest.approx(np.linalg.norm(gradient), rel=1e-7)
+    assert certificate.weight_norm == pytest.approx(2 * np.sqrt(value), rel=1e-12)
+    # The representation error at the best radius, from the stacked adapted design.
+    design, target = adapted_design(tasks, 0.02, 2)
+    to_optimum = theta - np.linalg.lstsq(design, target, rcond=None)[0]
+    radius = certificate.radius
+    lam = bisect(lambda lam: ridge(design, to_optimum, lam), radius)
+    error = np.linalg.norm(design @ (to_optimum - ridge(design, to_optimum, lam)))
+    assert certificate.representation_error == pytest.approx(error, rel=1e-4, abs=1e-9)
+    assert certificate.bound == pytest.approx(
+        radius * certificate.epsilon + certificate.weight_norm * error, rel=1e-4
+    )
+
+
+def ridge(design, to_optimum, lam):
+    gram = design.T @ design
+    return np.linalg.solve(gram + lam * np.eye(len(gram)), gram @ to_optimum)
+
+
+def bisect(v, radius):
+    low, high = -40.0, 40.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (low, middle) if np.linalg.norm(v(np.exp(middle))) < radius else (middle, high)
+    return np.exp(low)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bound_is_convex_in_the_radius_and_least_at_the_reported_one(seed):
+    objective = make_objective(make_tasks(10, 8, seed=seed))
+    certificate = certify(objective, np.random.default_rng(seed).normal(size=6))
+    radii = np.linspace(0, 2 * certificate.curve.distance, 201)
+    bounds = np.array([certificate.at(radius) for radius in radii])
+    assert (np.diff(bounds, 2) >= -1e-9 * bounds.max()).all()
+    assert certificate.bound <= bounds.min() * (1 + 1e-3)
+    assert certificate.at(certificate.radius) == pytest.approx(certificate.bound, rel=1e-6)
+
+
+def test_at_the_optimum_no_spectrum_is_needed_and_any_radius_can_be_asked():
+    certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
+    assert certificate.curve.eigenvalues == ()
+    assert certificate.at(0.0) >= certificate.slack + certificate.rounding
+    assert certificate.at(certificate.curve.distance / 2) <= certificate.at(0.0) + 1e-12
+    assert certificate.at(2.0) == pytest.approx(2 * certificate.epsilon + certificate.rounding)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_shared_inputs_bring_corollary_1(n_steps):
+    X = make_tasks(1, 12)[0][0]
+    tasks = [(X, y) for _, y in make_tasks(9, 12)]
+    theta = np.random.default_rng(0).normal(size=6)
+    objective = make_objective(tasks, n_steps=n_steps)
+    certificate = certify(objective, theta)
+    episodes = [((with_ones(X), y),) * 2 for X, y in tasks]
+    risks = [meta_loss(theta, [episode], 0.02, n_steps) for episode in episodes]
+    assert certificate.corollary.weight_norm == pytest.approx(2 * np.mean(np.sqrt(risks)))
+    assert certificate.corollary.route == "Corollary 1"
+    assert certificate.bound <= certificate.corollary.bound
+    gap = certificate.meta_loss - smallest_loss(objective)
+    assert gap <= certificate.corollary.bound * (1 + 1e-9)
+    for radius in (0.0, certificate.radius / 3):
+        assert gap <= certificate.corollary.at(radius) * (1 + 1e-9)
+
+
+def test_unshared_inputs_do_not_bring_it():
+    X, y = make_tasks(1, 12)[0]
+    other = X.copy()
+    other[-1, -1] += 1e-9
+    assert certify(make_objective([(X, y), (other, y)]), np.zeros(6)).corollary is None
+    weights = np.arange(1.0, 13.0)
+    model = MAMLRegressor().fit([(X, y, weights), (X, y)])
+    assert model.gap_certificate_.corollary is None
+
+
+def test_the_comparator_does_not_come_from_the_solver():
+    # Whatever a solver returns is certified: here parameters that are plainly wrong.
+    tasks = make_tasks(10, 8)
+    model = MAMLRegressor().fit(tasks)
+    model.coef_ = model.coef_ + 1.0
+    certificate = model.certify(tasks)
+    objective_gap = certificate.meta_loss - model.gap_certificate_.meta_loss
+    assert objective_gap > 0.1
+    assert objective_gap <= certificate.bound
+
+
+def test_certify_judges_other_tasks():
+    tasks, others = make_tasks(10, 8, seed=1), make_tasks(12, 8, seed=2)
+    model = MAMLRegressor(0.02).fit(tasks)
+    certificate = model.certify(others)
+    objective = make_objective(others)
+    gap = certificate.meta_loss - smallest_loss(objective)
+    assert 0 < gap <= certificate.bound
+    theta = np.append(model.coef_, model.intercept_)
+    assert certificate.meta_loss == pytest.approx(objective.value_and_gradient(theta)[0])
+
+
+def test_a_certificate_is_frozen_pickled_printed_and_a_number():
+    certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
+    with pytest.raises(FrozenInstanceError):
+        certificate.bound = 0.0
+    again = pickle.loads(pickle.dumps(certificate))
+    assert again == certificate
+    assert isinstance(certificate, GapCertificate)
+    assert float(certificate) == certificate.bound
+    text = str(certificate)
+    for word in ("gap, at most", "meta-loss", "global minimum", "comparator", "assumptions"):
+        assert word in text
+    assert all(status for _, status in certificate.assumptions)
+
+
+@pytest.mark.parametrize("radius", [-1.0, np.nan])
+def test_a_radius_that_is_none_is_refused(radius):
+    certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
+    with pytest.raises(ValueError, match="radius must be a number >= 0"):
+        certificate.at(radius)
+
+
+def test_a_loss_without_a_constant_hessian_has_no_certificate_yet():
+    class NotQuadratic(SquaredError):
+        constant_hessian = False
+
+    objective = make_objective(make_tasks(4, 5))
+    objective.loss = NotQuadratic()
+    with pytest.raises(NotImplementedError, match="NotQuadratic"):
+        certify(objective, np.zeros(6))

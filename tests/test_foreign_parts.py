@@ -1,0 +1,54 @@
+"""A user's own loss, rule and solver get gradient, exact fit and certificate unasked."""
+
+import numpy as np
+import pytest
+from families import make_tasks
+from foreign_parts import HalfSquaredError, Shift, SteepestDescent
+
+from sklearn_maml import GradientSteps, MAMLRegressor
+
+
+def test_half_the_loss_is_the_same_fit_with_half_the_value_and_twice_the_step():
+    tasks = make_tasks(20, 8)
+    half = MAMLRegressor(0.04, 2, loss=HalfSquaredError()).fit(tasks)
+    whole = MAMLRegressor(0.02, 2).fit(tasks)
+    assert half.coef_ == pytest.approx(whole.coef_, rel=1e-10)
+    assert half.meta_loss_ == pytest.approx(whole.meta_loss_ / 2, rel=1e-12)
+    assert half.gap_certificate_.bound <= 1e-12
+    wrong = whole.coef_ + 1.0
+    half.coef_, whole.coef_ = wrong, wrong.copy()
+    half.intercept_ = whole.intercept_
+    a, b = half.certify(tasks), whole.certify(tasks)
+    assert a.epsilon == pytest.approx(b.epsilon / 2, rel=1e-9)
+    assert a.bound >= a.meta_loss - half.gap_certificate_.meta_loss
+
+
+def test_a_shift_of_the_intercept_leaves_regression_within_tasks():
+    tasks = make_tasks(20, 8)
+    model = MAMLRegressor(adaptation=Shift()).fit(tasks)
+    X = np.vstack([X - X.mean(axis=0) for X, _ in tasks])
+    y = np.concatenate([y - y.mean() for _, y in tasks])
+    assert model.coef_ == pytest.approx(np.linalg.lstsq(X, y, rcond=None)[0], rel=1e-9)
+    assert model.gap_certificate_.bound <= 1e-12
+    assert not hasattr(model, "inner_lr_")
+    X_new, y_new = make_tasks(1, 5, seed=9)[0]
+    adapted = model.adapt(X_new, y_new)
+    assert np.mean(adapted.predict(X_new)) == pytest.approx(np.mean(y_new))
+
+
+def test_another_solver_is_certified_by_what_it_returns():
+    tasks = make_tasks(20, 8)
+    rough = MAMLRegressor(0.02, solver=SteepestDescent(3)).fit(tasks)
+    fine = MAMLRegressor(0.02, solver=SteepestDescent(500)).fit(tasks)
+    exact = MAMLRegressor(0.02).fit(tasks)
+    gap = rough.meta_loss_ - exact.meta_loss_
+    assert 0 < gap <= rough.gap_certificate_.bound
+    assert rough.n_iter_ == 3
+    assert fine.coef_ == pytest.approx(exact.coef_, rel=1e-6)
+
+
+def test_a_rule_instance_is_left_as_it_was():
+    rule = GradientSteps(0.02, 3)
+    model = MAMLRegressor(adaptation=rule).fit(make_tasks(20, 8))
+    assert model.adaptation_ is not rule
+    assert rule.get_params()["n_steps"] == 3

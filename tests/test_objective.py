@@ -1,0 +1,93 @@
+"""The meta-objective against loops over tasks, and against differences."""
+
+import numpy as np
+import pytest
+from families import make_tasks
+from objectives import make_objective
+from reference import meta_loss, with_ones
+
+from sklearn_maml import MAMLRegressor
+from sklearn_maml._blocks import Episodes
+from sklearn_maml._objective import Risk
+from sklearn_maml.losses import LOSSES
+
+
+def as_episode(X, y):
+    return (with_ones(X), y), (with_ones(X), y)
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2, 5])
+def test_the_value_is_the_mean_query_loss_after_adapting(n_steps):
+    tasks = make_tasks(9, 6, n_features=3)
+    theta = np.random.default_rng(0).normal(size=4)
+    expected = meta_loss(theta, [as_episode(*task) for task in tasks], 0.02, n_steps)
+    value, _ = make_objective(tasks, 0.02, n_steps).value_and_gradient(theta)
+    assert value == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("shots", [0, 1, 4])
+def test_first_rows_as_support_are_the_papers_split(shots):
+    tasks = make_tasks(9, 6, n_features=3)
+    theta = np.random.default_rng(0).normal(size=4)
+    episodes = [
+        ((with_ones(X)[:shots], y[:shots]), (with_ones(X)[shots:], y[shots:])) for X, y in tasks
+    ]
+    objective = make_objective(tasks, 0.02, 2, episodes=Episodes(shots, "first"))
+    value, _ = objective.value_and_gradient(theta)
+    assert value == pytest.approx(meta_loss(theta, episodes, 0.02, 2), rel=1e-13)
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("episodes", [Episodes(), Episodes(2), Episodes((1, 3), n_episodes=2)])
+def test_the_gradient_is_the_derivative_of_the_value(episodes, alpha, n_steps):
+    objective = make_objective(make_tasks(9, 6), 0.05, n_steps, alpha=alpha, episodes=episodes)
+    rng = np.random.default_rng(0)
+    theta, h = rng.normal(size=6), 1e-5
+    _, gradient = objective.value_and_gradient(theta)
+    for v in rng.normal(size=(4, 6)):
+        up, down = (objective.value_and_gradient(theta + s * h * v)[0] for s in (1, -1))
+        assert gradient @ v == pytest.approx((up - down) / (2 * h), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_risk_has_the_gradient_and_hessian_of_its_value(loss):
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(size=(3, 7))
+    risk = Risk(
+        LOSSES[loss](),
+        rng.normal(size=(3, 7, 4)),
+        rng.uniform(0.1, 2, size=(3, 7)),
+        weights / weights.sum(axis=1, keepdims=True),
+    )
+    theta, V, h = rng.normal(size=(3, 4)), rng.normal(size=(3, 2, 4)), 1e-5
+    for e in np.eye(4):
+        up, down = theta + h * e, theta - h * e
+        slope = (risk.value(up) - risk.value(down)) / (2 * h)
+        np.testing.assert_allclose(risk.gradient(theta) @ e, slope, rtol=1e-6, atol=1e-9)
+        bend = (risk.gradient(up) - risk.gradient(down)) / (2 * h)
+        products = np.einsum("nkd,nd->nk", V, bend)
+        np.testing.assert_allclose(risk.hessian_dot(theta, V) @ e, products, rtol=1e-6, atol=1e-8)
+
+
+def test_the_last_evaluation_is_not_repeated():
+    objective = make_objective(make_tasks(5, 6))
+    theta = np.ones(6)
+    first = objective.value_and_gradient(theta)
+    assert objective.value_and_gradient(theta.copy()) is first
+    assert objective.value_and_gradient(2 * theta) is not first
+
+
+def test_verbose_prints_each_evaluation_and_silence_is_the_default(capsys):
+    tasks = make_tasks(5, 6)
+    MAMLRegressor().fit(tasks)
+    assert capsys.readouterr().out == ""
+    MAMLRegressor(verbose=1).fit(tasks)
+    assert capsys.readouterr().out.count("meta-loss") >= 2
+
+
+def test_relative_step_shares_count_tasks_by_weight():
+    X, y = make_tasks(1, 6)[0]
+    model = MAMLRegressor(inner_lr=0.1).fit([(X, y, 1.0), (100 * X, y, 3.0)])
+    assert model.capped_share_ == pytest.approx(0.75)
+    assert model.inner_lr_ == 0.1

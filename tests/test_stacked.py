@@ -1,0 +1,71 @@
+"""Stacked linear algebra against numpy, matrix by matrix."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_maml._stacked import (
+    geometric_sum,
+    largest_eigenvalue,
+    matvec,
+    row_products,
+    vecmat,
+    weighted_gram,
+)
+
+
+def spd(r, seed, n=3):
+    rows = np.random.default_rng(seed).normal(size=(n, r, r + 1))
+    return rows @ rows.swapaxes(1, 2)
+
+
+def test_products_of_matrices_and_vectors():
+    rng = np.random.default_rng(0)
+    M, v, u = rng.normal(size=(4, 3, 2)), rng.normal(size=(4, 2)), rng.normal(size=(4, 3))
+    assert matvec(M, v) == pytest.approx(np.einsum("nij,nj->ni", M, v))
+    assert vecmat(u, M) == pytest.approx(np.einsum("nij,ni->nj", M, u))
+
+
+@pytest.mark.parametrize(("k", "m", "d"), [(1, 5, 3), (5, 5, 3), (5, 2, 7), (1, 2, 7), (9, 9, 2)])
+def test_row_products_do_not_depend_on_the_order_of_multiplication(k, m, d):
+    rng = np.random.default_rng(0)
+    V, left, right = (
+        rng.normal(size=(4, k, d)),
+        rng.normal(size=(4, m, d)),
+        rng.normal(size=(4, m, d)),
+    )
+    weights = rng.uniform(size=(4, m))
+    expected = V @ left.swapaxes(1, 2) @ (weights[..., None] * right)
+    assert row_products(V, left, weights, right) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("m", "d"), [(5, 3), (3, 5), (4, 4)])
+def test_the_gram_matrix_is_the_smaller_one_and_keeps_the_eigenvalues(m, d):
+    rng = np.random.default_rng(0)
+    rows, weights = rng.normal(size=(4, m, d)), rng.uniform(size=(4, m))
+    gram = weighted_gram(rows, weights)
+    assert gram.shape == (4, min(m, d), min(m, d))
+    hessian = np.einsum("nm,nmd,nme->nde", weights, rows, rows)
+    top = np.linalg.eigvalsh(hessian)[:, -min(m, d) :]
+    assert np.linalg.eigvalsh(gram) == pytest.approx(top)
+
+
+@given(st.integers(1, 70), st.integers(1, 5), st.integers(0, 10))
+def test_geometric_sum_adds_up_the_powers(n_steps, r, seed):
+    gram = spd(r, seed)
+    step = 0.9 / np.linalg.eigvalsh(gram)[:, -1]
+    total, power = np.zeros_like(gram), np.broadcast_to(np.eye(r), gram.shape)
+    for _ in range(n_steps):
+        total = total + step[:, None, None] * power
+        power = power @ (np.eye(r) - step[:, None, None] * gram)
+    np.testing.assert_allclose(geometric_sum(gram, step, n_steps), total, rtol=1e-11, atol=1e-12)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 60), st.integers(0, 100), st.floats(-150, 150))
+def test_the_bound_on_the_largest_eigenvalue_is_tight_and_never_below_it(r, seed, exponent):
+    gram = spd(r, seed) * 10.0**exponent
+    ratio = largest_eigenvalue(gram) / np.linalg.eigvalsh(gram)[:, -1]
+    assert (ratio > 1 - 1e-12).all()
+    assert (ratio <= r ** (1 / 512) + 1e-12).all()
