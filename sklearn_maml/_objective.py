@@ -247,7 +247,9 @@ class MetaObjective:
         return support, Risk(self.loss, *block.query), block.weight
 
     def _apply(self, f, theta, i):
-        return f(self.linearize(i, theta))
+        # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return f(self.linearize(i, theta))
 
     def fold(self, f, combine):
         """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
