@@ -22,14 +22,18 @@ from sklearn_maml.losses import (
     SquaredError,
     Tweedie,
 )
-from sklearn_maml.solvers import LeastSquares
+from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "LBFGS",
+    "SGD",
     "AdaptedRegressor",
     "Gamma",
     "GapCertificate",
+    "GaussNewton",
+    "GradientDescent",
     "GradientSteps",
     "LeastSquares",
     "LogCosh",

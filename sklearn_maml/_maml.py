@@ -67,7 +67,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     adaptation : AdaptationRule, default=None
         Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
     solver : str or Solver, default="auto"
-        "auto" chooses the exact solver for the squared loss.
+        "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
+        gradient descent for a first-order rule.
     alpha : float, default=0.0
         Ridge penalty on the meta-parameters in feature space, the intercept excepted.
     fit_intercept : bool, default=True
@@ -322,7 +323,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         _check_number("alpha", self.alpha, 0)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise TypeError(f"fit_intercept must be True or False; got {self.fit_intercept!r}.")
-        solver = "least_squares" if self.solver == "auto" else self.solver
+        solver = self.solver
+        if isinstance(solver, str) and solver == "auto":
+            solver = _best_solver(self._loss, self.adaptation)
         return resolve(solver, SOLVERS, Solver, "solver")
 
     def _make_rule(self, blocks):
@@ -511,6 +514,13 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
         check_is_fitted(meta)
         return meta
+
+
+def _best_solver(loss, adaptation):
+    """What solver="auto" stands for."""
+    if getattr(adaptation, "first_order", False):
+        return "gradient_descent"
+    return "least_squares" if loss.constant_hessian else "gauss_newton"
 
 
 def _check_number(name, value, low):

@@ -42,6 +42,11 @@ class Risk:
     weights: np.ndarray
     memo: dict = field(default_factory=dict)
 
+    def take(self, members):
+        """The risk of some of the stacked tasks."""
+        targets = self.targets[..., members, :]
+        return Risk(self.loss, self.features[members], targets, self.weights[members])
+
     def predict(self, theta):
         """``phi_j' theta``: theta (..., d) to (..., m)."""
         return matvec(self.features, theta)
@@ -245,6 +250,41 @@ class MetaObjective:
         if block.query is block.support:
             return support, support, block.weight
         return support, Risk(self.loss, *block.query), block.weight
+
+    def batches(self, size, random):
+        """Random batches of tasks, each a function from theta to an unbiased gradient.
+
+        Blocks come in random order, and so do the batches of a block, so that a block is built
+        once a pass. Gradients are scaled by the number of batches: their mean over a pass, theta
+        held fixed, is the gradient of the meta-loss.
+
+        Parameters
+        ----------
+        size : int
+            Tasks (episodes) a batch, at most.
+        random : RandomState
+
+        Yields
+        ------
+        callable
+            Maps theta to a gradient of its shape.
+        """
+        counts = [len(self.blocks[i].weight) for i in range(len(self.blocks))]
+        n_batches = sum(-(-count // size) for count in counts)
+        for i in random.permutation(len(self.blocks)):
+            risks = self.risks(i)
+            order = random.permutation(counts[i])
+            for start in range(0, counts[i], size):
+                members = order[start : start + size]
+                yield partial(self._batch_gradient, risks, members, n_batches)
+
+    def _batch_gradient(self, risks, members, scale, theta):
+        support, query, weight = risks
+        chosen = support.take(members)
+        other = chosen if query is support else query.take(members)
+        theta_i, pullback = self.rule.adapt(theta[..., None, :], chosen)
+        part = Linearization(chosen, other, weight[members], theta_i, pullback)
+        return scale * part.gradient + 2 * self.penalty * theta
 
     def _apply(self, f, theta, i):
         # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.

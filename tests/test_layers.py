@@ -15,6 +15,7 @@ FLOORS = {
     "_blocks": 1,
     "_objective": 1,
     "_quadratic": 1,
+    "_gauss_newton": 1,
     "losses": 2,
     "adaptation": 2,
     "solvers": 2,
