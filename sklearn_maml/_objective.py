@@ -177,6 +177,13 @@ class MetaObjective:
         y = self.blocks.tasks.y
         return 0 if y.ndim == 1 else y.shape[1]
 
+    def exact(self):
+        """The objective with its rule's true derivative: itself, unless the rule is first-order."""
+        rule = self.rule.exact()
+        if rule is self.rule:
+            return self
+        return MetaObjective(self.blocks, self.loss, rule, self.penalty, self.n_jobs, self.verbose)
+
     def value_and_gradient(self, theta):
         """L(theta), summed over targets, and its gradient.
 

@@ -67,6 +67,15 @@ class AdaptationRule(Component):
         """
         return np.zeros(risk.weights.shape[:-1])
 
+    def lipschitz(self, risk):
+        """Lipschitz constants of ``theta -> theta_i`` and of ``theta -> J_i``, for each task.
+
+        They hold for all theta; infinite, by default, where none is known. With them and a
+        penalty, certificates can prove a meta-loss strongly convex.
+        """
+        unknown = np.full(risk.weights.shape[:-1], np.inf)
+        return unknown, unknown
+
 
 @dataclass(frozen=True)
 class Standardization:
@@ -244,6 +253,29 @@ class GradientSteps(AdaptationRule):
         at_targets = risk.weights * risk.loss.saturated_hessian(risk.targets)
         largest, _ = curvature_norm(self._rows(risk.features), at_targets)
         return self._length() * largest.reshape(-1, *risk.weights.shape[:-1]).max(axis=0)
+
+    def lipschitz(self, risk):
+        """Constants of steps that overshoot in no direction; see `AdaptationRule.lipschitz`.
+
+        With M the metric, a step is no expansion in the norm of ``M^-1/2``, so that the second
+        derivative of ``g' A(theta)`` along v is at most ``kappa |g| |v|^2``, ``kappa = n_steps eta
+        l3 lambda_max(sum_j a_j |f_j| f_j f_j') |M|^1/2 |M^-1|``, with f the rows in M's units and
+        l3 the loss's largest third derivative.
+        """
+        shape = risk.weights.shape[:-1]
+        if self.n_steps == 0:
+            return np.ones(shape), np.zeros(shape)
+        capped = self.cap or (self.relative and self._length() <= 1)
+        metric = np.linalg.eigvalsh(self._metric(np.eye(risk.features.shape[-1])))
+        if not (capped and np.isfinite(risk.loss.third_bound) and metric[0] > 0):
+            return super().lipschitz(risk)
+        rows = self._rows(risk.features)
+        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
+        kappa = self.n_steps * self._step(risk) * risk.loss.third_bound * largest
+        return (
+            np.full(shape, np.sqrt(metric[-1] / metric[0])),
+            kappa * np.sqrt(metric[-1]) / metric[0],
+        )
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""

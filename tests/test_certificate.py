@@ -13,7 +13,6 @@ from reference import adapted_design, meta_loss, with_ones
 
 from sklearn_maml import GapCertificate, MAMLRegressor, certify
 from sklearn_maml._blocks import Episodes
-from sklearn_maml.losses import SquaredError
 
 FAMILIES = {**WELL_POSED, **ILL_POSED, **UNEQUAL_UNITS}
 
@@ -191,13 +190,3 @@ def test_a_radius_that_is_none_is_refused(radius):
     certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
     with pytest.raises(ValueError, match="radius must be a number >= 0"):
         certificate.at(radius)
-
-
-def test_a_loss_without_a_constant_hessian_has_no_certificate_yet():
-    class NotQuadratic(SquaredError):
-        constant_hessian = False
-
-    objective = make_objective(make_tasks(4, 5))
-    objective.loss = NotQuadratic()
-    with pytest.raises(NotImplementedError, match="NotQuadratic"):
-        certify(objective, np.zeros(6))

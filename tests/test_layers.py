@@ -16,6 +16,7 @@ FLOORS = {
     "_objective": 1,
     "_quadratic": 1,
     "_gauss_newton": 1,
+    "_query_minima": 1,
     "losses": 2,
     "adaptation": 2,
     "solvers": 2,
