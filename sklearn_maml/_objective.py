@@ -196,14 +196,17 @@ class MetaObjective:
         value : float
         gradient : ndarray of the shape of theta
         """
-        at, known = self._last
-        if at is None or not np.array_equal(at, theta):
+        if not self._known(theta):
             self.reduce_with_gradient(_nothing, theta)
-            known = self._last[1]
-        return known
+        return self._last[1]
+
+    def _known(self, theta):
+        return self._last[0] is not None and np.array_equal(self._last[0], theta)
 
     def reduce_with_gradient(self, f, theta):
         """`reduce`, with value and gradient at theta evaluated in the same pass and kept."""
+        if self._known(theta):
+            return self.reduce(f, theta)
         value, gradient, *rest = self.reduce(partial(_with_gradient, f), theta)
         value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta

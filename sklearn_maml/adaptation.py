@@ -7,6 +7,7 @@ three. To add one, write a subclass of `AdaptationRule`.
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral, Real
 
 import numpy as np
@@ -18,10 +19,9 @@ from sklearn_maml._stacked import (
     largest_eigenvalue,
     row_products,
     vecmat,
-    weighted_gram,
 )
 
-__all__ = ["AdaptationRule", "GradientSteps", "Standardization", "standardization"]
+__all__ = ["AdaptationRule", "GradientSteps", "Standardization"]
 
 
 class AdaptationRule(Component):
@@ -95,6 +95,32 @@ class Standardization:
     mean: np.ndarray
     scale: np.ndarray
 
+    @classmethod
+    def from_moments(cls, mean, deviation, intercept, intercept_step):
+        """Coordinates for features with these moments.
+
+        Parameters
+        ----------
+        mean, deviation : ndarray of shape (d,)
+            Of the features, the intercept's constant column included.
+        intercept : bool
+            Whether the last column is that of an intercept. If not, nothing is centred, and
+            features are scaled by their root mean squares.
+        intercept_step : float
+            How many times as far a step moves the intercept as a standardised coefficient.
+
+        Returns
+        -------
+        Standardization
+        """
+        if not intercept:
+            scale = np.hypot(mean, deviation)
+            return cls(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
+        # What rounding leaves of a constant column's deviation is no scale.
+        scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+        scale[-1] = 1.0 / np.sqrt(intercept_step)
+        return cls(np.append(mean[:-1], 0.0), scale)
+
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
         out = self._centred(V)
@@ -120,32 +146,6 @@ class Standardization:
         return U
 
 
-def standardization(mean, deviation, intercept, intercept_step):
-    """The `Standardization` of features with these moments.
-
-    Parameters
-    ----------
-    mean, deviation : ndarray of shape (d,)
-        Of the features, the intercept's constant column included.
-    intercept : bool
-        Whether the last column is that of an intercept. If not, nothing is centred, and features
-        are scaled by their root mean squares.
-    intercept_step : float
-        How many times as far a step moves the intercept as a standardised coefficient.
-
-    Returns
-    -------
-    Standardization
-    """
-    if not intercept:
-        scale = np.hypot(mean, deviation)
-        return Standardization(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
-    # What rounding leaves of a constant column's deviation is no scale.
-    scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
-    scale[-1] = 1.0 / np.sqrt(intercept_step)
-    return Standardization(np.append(mean[:-1], 0.0), scale)
-
-
 # A step of exactly 1 / lambda_max would erase theta along that task's top direction.
 MARGIN = 1.01
 
@@ -157,7 +157,7 @@ class GradientSteps(AdaptationRule):
     the identity unless `coordinates` are given. The step of a task is capped, ``eta_i =
     min(inner_lr, 1 / lambda_i)``, just above the largest eigenvalue of that support set's Hessian:
     then no direction overshoots and no number of steps can diverge. lambda_i exceeds the
-    eigenvalue by 1 to 2 percent, so that a capped task still depends on theta in every direction.
+    eigenvalue by 1 to 6 percent, so that a capped task still depends on theta in every direction.
     The cap depends on support inputs only, so that theory and certificate hold unchanged.
 
     Losses of unbounded curvature (`Poisson`, `Gamma`, `Tweedie`) have no such eigenvalue for all
@@ -186,6 +186,13 @@ class GradientSteps(AdaptationRule):
         Whether the pullback is the identity instead of the derivative (first-order MAML). For the
         solvers `GradientDescent` and `SGD`; certificates use the true derivative.
 
+    Notes
+    -----
+    Several steps at the cap take a task almost all the way to its own fit along the steepest
+    direction: after K of them theta counts for as little as ``0.06^K`` there. Where all tasks are
+    capped, and adapt to the rows they are judged on (``support="all"``), theta is then hardly
+    determined in that direction. Shorter steps, or ``relative=True``, avoid it.
+
     References
     ----------
     Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
@@ -194,17 +201,12 @@ class GradientSteps(AdaptationRule):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from sklearn_maml._objective import Risk
-    >>> from sklearn_maml.adaptation import GradientSteps
-    >>> from sklearn_maml.losses import SquaredError
-    >>> risk = Risk(SquaredError(), np.eye(2), np.array([1.0, 2.0]), np.array([0.5, 0.5]))
-    >>> theta_i, pullback = GradientSteps(inner_lr=0.25).adapt(np.zeros(2), risk)
-    >>> theta_i
-    array([0.25, 0.5 ])
-    >>> pullback(np.eye(2))
-    array([[0.75, 0.  ],
-           [0.  , 0.75]])
+    >>> from sklearn_maml import GradientSteps, MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=50, random_state=0)
+    >>> model = MAMLRegressor(adaptation=GradientSteps(0.05, n_steps=5)).fit(tasks)
+    >>> model.adaptation_
+    GradientSteps(inner_lr=0.05, n_steps=5)
     """
 
     def __init__(
@@ -249,9 +251,9 @@ class GradientSteps(AdaptationRule):
         if self.relative:
             return np.full(risk.weights.shape[:-1], self._length())
         if np.isfinite(risk.loss.hessian_bound):
-            return self._length() * self._largest_curvature(risk)
+            return self._length() * self._largest_curvature(risk, self._geometry(risk))
         at_targets = risk.weights * risk.loss.saturated_hessian(risk.targets)
-        largest, _ = curvature_norm(self._rows(risk.features), at_targets)
+        largest, _ = curvature_norm(self._geometry(risk).rows, at_targets)
         return self._length() * largest.reshape(-1, *risk.weights.shape[:-1]).max(axis=0)
 
     def lipschitz(self, risk):
@@ -269,9 +271,10 @@ class GradientSteps(AdaptationRule):
         metric = np.linalg.eigvalsh(self._metric(np.eye(risk.features.shape[-1])))
         if not (capped and np.isfinite(risk.loss.third_bound) and metric[0] > 0):
             return super().lipschitz(risk)
-        rows = self._rows(risk.features)
+        geometry = self._geometry(risk)
+        rows = geometry.rows
         largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        kappa = self.n_steps * self._step(risk) * risk.loss.third_bound * largest
+        kappa = self.n_steps * self._step(risk, geometry) * risk.loss.third_bound * largest
         return (
             np.full(shape, np.sqrt(metric[-1] / metric[0])),
             kappa * np.sqrt(metric[-1]) / metric[0],
@@ -296,15 +299,15 @@ class GradientSteps(AdaptationRule):
 
     def _adapt_evenly(self, theta, risk):
         """Steps whose length does not depend on theta."""
-        step = self._step(risk)
+        geometry = self._geometry(risk)
+        step = self._step(risk, geometry)
         path = [theta]
         for _ in range(self.n_steps):
             path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
-        closed = self.n_steps > 1 and risk.loss.constant_hessian
 
         def pullback(V):
-            if closed and V.shape[-2] > 1:
-                return self._pull_back_at_once(V, risk, step)
+            if risk.loss.constant_hessian and V.shape[-2] > 1:
+                return self._pull_back_at_once(V, risk, step, geometry)
             for at in reversed(path[:-1]):
                 weight = step[..., None] * risk.curvature(at)
                 V = V - row_products(self._metric(V), risk.features, weight, risk.features)
@@ -314,9 +317,9 @@ class GradientSteps(AdaptationRule):
 
     def _adapt_damped(self, theta, risk):
         """Steps whose length depends on where they start, ``d eta = -eta shortening' d theta``."""
-        path = []
+        geometry, path = self._geometry(risk), []
         for _ in range(self.n_steps):
-            step, shortening = self._damped_step(theta, risk)
+            step, shortening = self._damped_step(theta, risk, geometry)
             move = step[..., None] * self._metric(risk.gradient(theta))
             path.append((theta, step, move, shortening))
             theta = theta - move
@@ -331,13 +334,13 @@ class GradientSteps(AdaptationRule):
 
         return theta, pullback
 
-    def _damped_step(self, theta, risk):
+    def _damped_step(self, theta, risk, geometry):
         """The step's length at theta, shape (...), and minus its logarithm's gradient (..., d)."""
         loss, y, z = risk.loss, risk.targets, risk.predict(theta)
         hessian = loss.hessian(y, z)
         bend = np.hypot(hessian, loss.saturated_hessian(y))
         safe = np.where(bend > 0, bend, 1.0)
-        largest, shares = curvature_norm(self._rows(risk.features), risk.weights * bend)
+        largest, shares = curvature_norm(geometry.rows, risk.weights * bend)
         slopes = shares * (hessian / safe) * (loss.third(y, z) / safe)
         if self.relative:
             length = min(self._length(), 1.0) if self.cap else self._length()
@@ -347,7 +350,7 @@ class GradientSteps(AdaptationRule):
             slopes = slopes * np.square(step * largest)[..., None]
         return step, vecmat(slopes, risk.features)
 
-    def _pull_back_at_once(self, V, risk, step):
+    def _pull_back_at_once(self, V, risk, step, geometry):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
 
         With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
@@ -355,23 +358,27 @@ class GradientSteps(AdaptationRule):
         ``J = I - L F' W^1/2 q(T) W^1/2 Phi``, or ``I - L q(F' W F) F' W Phi`` where rows
         outnumber features.
         """
-        rows = self._rows(risk.features)
-        left = rows if V is risk.features else self._rows(V)
-        curvature = risk.curvature(None)
-        gram = weighted_gram(rows, curvature)
-        q = geometric_sum(gram, step, self.n_steps)
-        if rows.shape[-2] > rows.shape[-1]:
-            return V - row_products(np.matmul(left, q), rows, curvature, risk.features)
-        root = np.sqrt(curvature)
-        q *= root[..., :, None]
-        q *= root[..., None, :]
-        products = np.matmul(left, np.swapaxes(rows, -1, -2))
-        return V - np.matmul(np.matmul(products, q), risk.features)
+        rows, curvature = geometry.rows, risk.curvature(None)
+        if geometry.tall:
+            left = rows if V is risk.features else geometry.standardise(V)
+            left = np.matmul(left, geometric_sum(geometry.gram(curvature), step, self.n_steps))
+            return V - row_products(left, rows, curvature, risk.features)
+        if V is risk.features:
+            products = geometry.products
+        else:
+            products = np.matmul(geometry.standardise(V), np.swapaxes(rows, -1, -2))
+        if self.n_steps == 1:
+            products = products * (step[..., None] * curvature)[..., None, :]
+        else:
+            q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
+            root = np.sqrt(curvature)
+            products = np.matmul(products, root[..., :, None] * q * root[..., None, :])
+        away = np.matmul(products, risk.features)
+        return np.subtract(V, away, out=away)
 
-    def _rows(self, V):
-        """``V L``, times the roots of the step lengths' ratios."""
-        V = V if self.coordinates is None else self.coordinates.rows(V)
-        return V if np.ndim(self.inner_lr) == 0 else V * np.sqrt(self._ratios())
+    def _geometry(self, risk):
+        ratios = None if np.ndim(self.inner_lr) == 0 else self._ratios()
+        return Geometry(risk, self.coordinates, ratios)
 
     def _metric(self, V):
         """``V L diag(ratios) L'``."""
@@ -388,27 +395,70 @@ class GradientSteps(AdaptationRule):
     def _ratios(self):
         return np.asarray(self.inner_lr, dtype=float) / self._length()
 
-    def _step(self, risk):
+    def _step(self, risk, geometry):
         """The step length of each task, shape (...)."""
         longest = self._length()
         if not (self.cap or self.relative):
             return np.full(risk.weights.shape[:-1], longest)
-        largest = self._largest_curvature(risk)
+        largest = self._largest_curvature(risk, geometry)
         if self.relative:
             length = min(longest, 1.0) if self.cap else longest
             return length / np.where(largest > 0, largest, 1.0)
         return longest / np.maximum(1.0, longest * largest)
 
-    def _largest_curvature(self, risk):
+    def _largest_curvature(self, risk, geometry):
         """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
-            curvature = risk.weights * risk.loss.hessian_bound
-            gram = weighted_gram(self._rows(risk.features), curvature)
+            gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
             largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
             near = (largest > 0) if self.relative else (self._length() * largest > 1)
-            largest[near] = MARGIN * largest_eigenvalue(gram[near])
+            if near.any():
+                largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest
         return risk.memo["largest_curvature"]
+
+
+class Geometry:
+    """Support rows in the coordinates in which steps are taken, and their inner products.
+
+    What is asked for is computed once; it lives as long as one block's linearization.
+
+    Parameters
+    ----------
+    risk : Risk
+    coordinates : Standardization or None
+    ratios : ndarray of shape (d,), default=None
+        Of the step lengths, in these coordinates; None where they are all the same.
+    """
+
+    def __init__(self, risk, coordinates, ratios=None):
+        self.risk, self.coordinates, self.ratios = risk, coordinates, ratios
+        self.tall = risk.features.shape[-2] > risk.features.shape[-1]
+
+    def standardise(self, V):
+        """``V L`` for rows V (..., k, d), times the roots of the ratios."""
+        V = V if self.coordinates is None else self.coordinates.rows(V)
+        return V if self.ratios is None else V * np.sqrt(self.ratios)
+
+    @cached_property
+    def rows(self):
+        """``F = Phi L``, shape (..., m, d)."""
+        return self.standardise(self.risk.features)
+
+    @cached_property
+    def products(self):
+        """``F F'``, shape (..., m, m)."""
+        return np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+
+    def gram(self, weights):
+        """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share eigenvalues."""
+        root = np.sqrt(weights)
+        if self.tall:
+            scaled = root[..., None] * self.rows
+            return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
+        gram = self.products * root[..., :, None]
+        gram *= root[..., None, :]
+        return gram
 
 
 def _check_step_lengths(inner_lr):

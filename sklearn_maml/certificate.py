@@ -238,9 +238,10 @@ def _certify_quadratic(objective, theta):
     shape = quadratic(objective)
     meta_loss, gradient, weight_norm, root_risks, rounding = _facts(objective, theta)
     to_optimum = shape.newton_step(objective, theta, gradient)
-    _, slope = objective.value_and_gradient(theta - to_optimum)
     epsilon = float(np.linalg.norm(gradient))
-    slack = shape.gap(slope)
+    slack = shape.gap(gradient)  # the comparator is no worse than theta itself
+    if slack > rounding:
+        slack = shape.gap(objective.value_and_gradient(theta - to_optimum)[1])
     curve = Curve(float(np.linalg.norm(to_optimum)), shape.length(to_optimum))
     if curve.distance * epsilon > slack + rounding:  # else nothing is to be gained
         eigenvalues, squares = shape.spectrum(to_optimum)

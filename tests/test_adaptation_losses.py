@@ -72,7 +72,7 @@ def test_damped_steps_never_overshoot_and_stay_finite(loss, size):
     risk = stacked_risk(loss, m=6, n_tasks=50)
     theta = size * np.random.default_rng(3).normal(size=4)
     rule = GradientSteps(1e3, 20)
-    step, _ = rule._damped_step(theta, risk)
+    step, _ = rule._damped_step(theta, risk, rule._geometry(risk))
     H = np.einsum("nm,nmd,nme->nde", risk.curvature(theta), risk.features, risk.features)
     assert (step * np.linalg.eigvalsh(H)[:, -1] <= 1 + 1e-12).all()
     theta_i, _ = rule.adapt(theta, risk)
@@ -81,7 +81,8 @@ def test_damped_steps_never_overshoot_and_stay_finite(loss, size):
 
 def test_a_damped_step_much_shorter_than_the_cap_is_inner_lr():
     risk = stacked_risk(Poisson())
-    step, shortening = GradientSteps(1e-6)._damped_step(np.zeros(4), risk)
+    rule = GradientSteps(1e-6)
+    step, shortening = rule._damped_step(np.zeros(4), risk, rule._geometry(risk))
     np.testing.assert_allclose(step, 1e-6, rtol=1e-9)
     assert np.abs(shortening).max() < 1e-9
 
