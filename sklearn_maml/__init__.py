@@ -9,6 +9,7 @@
 (15,)
 """
 
+from sklearn_maml._classifier import AdaptedClassifier, MAMLClassifier
 from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
@@ -29,6 +30,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "LBFGS",
     "SGD",
+    "AdaptedClassifier",
     "AdaptedRegressor",
     "Gamma",
     "GapCertificate",
@@ -38,6 +40,7 @@ __all__ = [
     "LeastSquares",
     "LogCosh",
     "LogLoss",
+    "MAMLClassifier",
     "MAMLRegressor",
     "Poisson",
     "PseudoHuber",

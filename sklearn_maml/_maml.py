@@ -282,10 +282,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         if y is not None and groups is None:
             y = _check_y(y, self)
             return r2_score(y, self.predict(X), sample_weight=sample_weight)
-        objective = self._objective_on(X, y, groups, sample_weight)
-        truth, predicted, weight = objective.reduce(
-            _query_predictions, self._theta(), combine=_concatenate
-        )
+        truth, predicted, weight = self._query_responses(X, y, groups, sample_weight)
         return r2_score(truth.T, predicted.T, sample_weight=weight)
 
     def certify(self, X, y=None, *, groups=None, sample_weight=None):
@@ -454,9 +451,21 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
 
     def _response(self, X, coef, intercept):
         """The response that parameters in feature space predict."""
+        return self._loss.inverse_link(self._linear(X, coef, intercept))
+
+    def _linear(self, X, coef, intercept):
+        """What parameters in feature space predict, before the link."""
         X = self._check_X(X)
         phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
-        return self._loss.inverse_link(phi @ coef.T + intercept)
+        return phi @ coef.T + intercept
+
+    def _query_responses(self, X, y, groups, sample_weight):
+        """Query targets of other tasks, adapted predictions and weights, pooled, rows last."""
+        objective = self._objective_on(X, y, groups, sample_weight)
+        truth, predicted, weight = objective.reduce(
+            _query_predictions, self._theta(), combine=_concatenate
+        )
+        return truth, self._loss.inverse_link(predicted), weight
 
     def _adapted_theta(self, X, y, sample_weight):
         """Parameters of the one task whose support rows these are."""

@@ -65,7 +65,11 @@ def refuses(message, call, error=ValueError):
         ({"adaptation": GradientSteps}, TypeError, "adaptation must be .*AdaptationRule; got"),
         ({"loss": "hinge"}, ValueError, "loss='hinge' is not known; expected one of .*'squared"),
         ({"loss": SquaredError}, TypeError, "loss must be a name or an instance of Loss"),
-        ({"solver": "newton"}, ValueError, "solver='newton' is not known; expected one of .*'least"),
+        (
+            {"solver": "newton"},
+            ValueError,
+            "solver='newton' is not known; expected one of .*'least",
+        ),
         ({"alpha": -1}, ValueError, "alpha must be finite and >= 0; got -1"),
         ({"alpha": np.nan}, ValueError, "alpha must be finite and >= 0; got nan"),
         ({"alpha": True}, TypeError, "alpha must be a number >= 0; got True"),

@@ -22,6 +22,7 @@ FLOORS = {
     "solvers": 2,
     "certificate": 2,
     "_maml": 3,
+    "_classifier": 4,
     "datasets": 3,
 }
 
