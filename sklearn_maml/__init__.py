@@ -23,6 +23,7 @@ from sklearn_maml.losses import (
     SquaredError,
     Tweedie,
 )
+from sklearn_maml.ntk import NTKFeatures
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
 __version__ = "0.1.0.dev0"
@@ -42,6 +43,7 @@ __all__ = [
     "LogLoss",
     "MAMLClassifier",
     "MAMLRegressor",
+    "NTKFeatures",
     "Poisson",
     "PseudoHuber",
     "SmoothedQuantile",

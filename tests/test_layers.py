@@ -24,6 +24,7 @@ FLOORS = {
     "_maml": 3,
     "_classifier": 4,
     "datasets": 3,
+    "ntk": 3,
 }
 
 
