@@ -2,14 +2,12 @@
 The bound falls as the network widens
 =====================================
 
-Theorem 1 of Wang, Cai, Yang & Wang (2020) bounds the gap of MAML's meta-loss by ``R * epsilon`` plus
-what the adapted features cannot represent. Here the data stay the same and the random network that
-makes the features grows: once there are more features than query rows, nothing is left that they
-cannot represent, and at a stationary point the bound is as good as zero, although these
+Theorem 1 of Wang, Cai, Yang & Wang (2020) bounds the gap of MAML's meta-loss by ``R * epsilon``
+plus what the adapted features cannot represent. Here the data stay the same and the random network
+that makes the features grows: once there are more features than query rows, nothing is left that
+they cannot represent, and at a stationary point the bound is as good as zero, although these
 meta-losses are not convex and their minimum is not known.
 """
-
-import numpy as np
 
 from sklearn_maml import MAMLClassifier, MAMLRegressor, NTKFeatures
 from sklearn_maml.datasets import make_linear_tasks
@@ -39,12 +37,13 @@ results = {
 # The bound of Theorem 1 and its parts. ``theorem`` holds ``R * epsilon`` and the representation
 # error times the weight norm; ``minima`` compares with each task's own best fit and is never
 # larger. The last column is the meta-loss itself.
+FEATURES = [(N_INPUTS + 2) * width + 1 for width in WIDTHS]
 for name, column in results.items():
     print(f"\n{name}\n{'features':>9}{'theorem':>11}{'R eps':>11}{'minima':>11}{'meta-loss':>11}")
-    for width, c in zip(WIDTHS, column, strict=True):
+    for features, c in zip(FEATURES, column, strict=True):
         routes = dict(c.routes)
         print(
-            f"{(N_INPUTS + 2) * width + 1:>9}{routes['Theorem 1']:>11.2e}{c.radius * c.epsilon:>11.2e}"
+            f"{features:>9}{routes['Theorem 1']:>11.2e}{c.radius * c.epsilon:>11.2e}"
             f"{routes['query minima']:>11.2e}{c.meta_loss:>11.2e}"
         )
 
@@ -54,11 +53,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
 for axis, (name, column) in zip(axes, results.items(), strict=True):
-    features = (N_INPUTS + 2) * np.array(WIDTHS) + 1
     theorem = [dict(c.routes)["Theorem 1"] for c in column]
-    axis.loglog(features, theorem, "o-", label="bound of Theorem 1")
-    axis.loglog(features, [c.meta_loss for c in column], "s--", label="meta-loss")
-    axis.loglog(features, [c.radius * c.epsilon for c in column], "^:", label="$R \\epsilon$")
+    axis.loglog(FEATURES, theorem, "o-", label="bound of Theorem 1")
+    axis.loglog(FEATURES, [c.meta_loss for c in column], "s--", label="meta-loss")
+    axis.loglog(FEATURES, [c.radius * c.epsilon for c in column], "^:", label="$R \\epsilon$")
     axis.axvline(N_ROWS, color="gray", lw=0.8)
     axis.set(title=name, xlabel="features (line: number of query rows)")
 axes[0].legend()
