@@ -9,8 +9,11 @@
 (15,)
 """
 
+from sklearn_maml._adapted import AdaptedRegressor, AdaptedTasks
 from sklearn_maml._classifier import AdaptedClassifier, MAMLClassifier
-from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
+from sklearn_maml._maml import MAMLRegressor
+from sklearn_maml._maml_cv import MAMLRegressorCV
+from sklearn_maml._rows import SingleTaskWarning
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import (
@@ -23,6 +26,7 @@ from sklearn_maml.losses import (
     SquaredError,
     Tweedie,
 )
+from sklearn_maml.model_selection import adapt, adapt_tasks, few_shot_curve, few_shot_scorer
 from sklearn_maml.ntk import NTKFeatures
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
@@ -33,6 +37,7 @@ __all__ = [
     "SGD",
     "AdaptedClassifier",
     "AdaptedRegressor",
+    "AdaptedTasks",
     "Gamma",
     "GapCertificate",
     "GaussNewton",
@@ -43,11 +48,17 @@ __all__ = [
     "LogLoss",
     "MAMLClassifier",
     "MAMLRegressor",
+    "MAMLRegressorCV",
     "NTKFeatures",
     "Poisson",
     "PseudoHuber",
+    "SingleTaskWarning",
     "SmoothedQuantile",
     "SquaredError",
     "Tweedie",
+    "adapt",
+    "adapt_tasks",
     "certify",
+    "few_shot_curve",
+    "few_shot_scorer",
 ]

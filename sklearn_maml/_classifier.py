@@ -212,8 +212,8 @@ class MAMLClassifier(ScoresMixin, ClassifierMixin, BaseEstimator):
         if y is not None and groups is None:
             return accuracy_score(y, self.predict(X), sample_weight=sample_weight)
         X, y = _encode(X, y, self.classes_)
-        truth, response, weight = self._scores._query_responses(X, y, groups, sample_weight)
-        right = _index(truth.T) == _index(response.T)
+        truth, response, weight, _ = self._scores._query_predictions(X, y, groups, sample_weight)
+        right = _index(truth) == _index(response)
         return float(np.average(right, weights=weight))
 
     def certify(self, X, y=None, *, groups=None, sample_weight=None):

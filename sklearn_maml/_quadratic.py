@@ -16,11 +16,13 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 
 from sklearn_maml._stacked import one_blas_thread
 
-__all__ = ["Quadratic", "quadratic"]
+__all__ = ["Quadratic", "quadratic", "safe_cholesky"]
 
 # Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
 # Above it each Newton step still gains five digits, and a second one recovers them all.
 SAFELY_POSITIVE = 1e-11
+# Squares of smaller features begin to underflow.
+SMALLEST_FEATURE = 1e-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ def _factorise(objective):
         squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
         scale = _scale(squares, objective)
         normal = (normal + np.diag(objective.penalty)) / np.outer(scale, scale)
-        factor = _safe_cholesky(normal)
+        factor = safe_cholesky(normal)
         if factor is not None:
             return Quadratic(scale, factor, definite=True, rank=d)
     triangle, _ = reduce_rows(objective, zero, scale)
@@ -124,11 +126,22 @@ def _factorise(objective):
 
 
 def _scale(squares, objective):
+    """Root mean squares of the columns; 1 for a column of zeros."""
+    small = np.flatnonzero(squares < SMALLEST_FEATURE**2)
+    if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or).any():
+        raise ValueError(
+            f"Features whose root mean square is below {SMALLEST_FEATURE:g} are lost to rounding "
+            f"(columns {small.tolist()} of phi); rescale them, for example with a StandardScaler."
+        )
     scale = np.sqrt(squares + objective.penalty)
     return np.where(scale > 0, scale, 1.0)
 
 
-def _safe_cholesky(matrix):
+def _any_entry(objective, columns, i):
+    return objective.risks(i)[1].features[..., columns].any(axis=(0, 1))
+
+
+def safe_cholesky(matrix):
     """The upper Cholesky factor, or None where the smallest eigenvalue is not safely positive."""
     try:
         factor = cholesky(matrix, check_finite=False)

@@ -5,7 +5,7 @@ which task and what they weigh.
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -389,6 +389,17 @@ class Tasks:
             rows=rows,
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             weight=task_weight / task_weight.sum(),
+        )
+
+    def only(self, kept):
+        """Some of the tasks; `kept` is a boolean array of shape (n_tasks,)."""
+        sizes, weight = self.sizes[kept], self.weight[kept]
+        rows = np.arange(self.offsets[-1]) if self.rows is None else self.rows
+        return replace(
+            self,
+            rows=rows[np.repeat(kept, self.sizes)],
+            offsets=np.concatenate([[0], np.cumsum(sizes)]),
+            weight=weight / weight.sum(),
         )
 
     @property

@@ -7,7 +7,7 @@ three. To add one, write a subclass of `AdaptationRule`.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -29,11 +29,15 @@ class AdaptationRule(Component):
 
     Attributes
     ----------
+    affine : bool
+        Whether theta_i is affine in theta where the loss has a constant Hessian. The
+        meta-objective is then a quadratic, which is minimised and certified exactly.
     first_order : bool
         Whether the pullback leaves out derivatives. Only solvers that follow a gradient without
         comparing it to the meta-loss take such a rule, and certificates use `exact`.
     """
 
+    affine = False
     first_order = False
 
     def exact(self):
@@ -148,6 +152,8 @@ class Standardization:
 
 # A step of exactly 1 / lambda_max would erase theta along that task's top direction.
 MARGIN = 1.01
+# Up to this many steps are taken one by one, where the loss would allow to take them at once.
+FEW_STEPS = 8
 
 
 class GradientSteps(AdaptationRule):
@@ -209,6 +215,8 @@ class GradientSteps(AdaptationRule):
     GradientSteps(inner_lr=0.05, n_steps=5)
     """
 
+    affine = True
+
     def __init__(
         self,
         inner_lr=0.1,
@@ -248,8 +256,8 @@ class GradientSteps(AdaptationRule):
 
         Where lambda_i depends on theta, that of predictions which fit the targets exactly.
         """
-        if self.relative:
-            return np.full(risk.weights.shape[:-1], self._length())
+        if self.relative or self.n_steps == 0:
+            return np.full(risk.weights.shape[:-1], self._length() * (self.n_steps > 0))
         if np.isfinite(risk.loss.hessian_bound):
             return self._length() * self._largest_curvature(risk, self._geometry(risk))
         at_targets = risk.weights * risk.loss.saturated_hessian(risk.targets)
@@ -301,13 +309,20 @@ class GradientSteps(AdaptationRule):
         """Steps whose length does not depend on theta."""
         geometry = self._geometry(risk)
         step = self._step(risk, geometry)
+        if risk.loss.constant_hessian and self.n_steps > FEW_STEPS:
+            pullback = partial(self._pull_back_at_once, risk, step, geometry)
+            return theta - self._all_steps(theta, risk, step, geometry), pullback
+        return self._one_by_one(theta, risk, step, geometry)
+
+    def _one_by_one(self, theta, risk, step, geometry):
+        """One step after another; the pullback walks them backwards."""
         path = [theta]
         for _ in range(self.n_steps):
             path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
 
         def pullback(V):
             if risk.loss.constant_hessian and V.shape[-2] > 1:
-                return self._pull_back_at_once(V, risk, step, geometry)
+                return self._pull_back_at_once(risk, step, geometry, V)
             for at in reversed(path[:-1]):
                 weight = step[..., None] * risk.curvature(at)
                 V = V - row_products(self._metric(V), risk.features, weight, risk.features)
@@ -350,7 +365,21 @@ class GradientSteps(AdaptationRule):
             slopes = slopes * np.square(step * largest)[..., None]
         return step, vecmat(slopes, risk.features)
 
-    def _pull_back_at_once(self, V, risk, step, geometry):
+    def _all_steps(self, theta, risk, step, geometry):
+        """``theta - theta^K`` for a constant Hessian; see `_pull_back_at_once`."""
+        rows, curvature = geometry.rows, risk.curvature(None)
+        q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
+        if geometry.tall:
+            away = vecmat(vecmat(risk.residual(theta), rows), q)
+        else:
+            root = np.sqrt(curvature)
+            newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
+            away = vecmat(root * vecmat(root * newton, q), rows)
+        if self.coordinates is not None or np.ndim(self.inner_lr):
+            away = self._lift(away)
+        return away
+
+    def _pull_back_at_once(self, risk, step, geometry, V):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
 
         With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
@@ -388,6 +417,11 @@ class GradientSteps(AdaptationRule):
             return V * self._ratios()
         return self.coordinates.lift(self.coordinates.rows(V) * self._ratios())
 
+    def _lift(self, U):
+        """``U (L diag(ratios)^1/2)'`` for rows U (..., d) in the stepping coordinates."""
+        U = U if np.ndim(self.inner_lr) == 0 else U * np.sqrt(self._ratios())
+        return U if self.coordinates is None else self.coordinates.lift(U)
+
     def _length(self):
         """The step length, or the largest one."""
         return float(np.max(self.inner_lr))
@@ -404,14 +438,14 @@ class GradientSteps(AdaptationRule):
         if self.relative:
             length = min(longest, 1.0) if self.cap else longest
             return length / np.where(largest > 0, largest, 1.0)
-        return longest / np.maximum(1.0, longest * largest)
+        return 1.0 / np.maximum(1.0 / longest, largest)
 
     def _largest_curvature(self, risk, geometry):
         """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
             gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
-            largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
-            near = (largest > 0) if self.relative else (self._length() * largest > 1)
+            largest = np.asarray(np.einsum("...ii->...", gram))  # the trace
+            near = (largest > 0) if self.relative else (largest > 1 / self._length())
             if near.any():
                 largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest

@@ -10,6 +10,7 @@ import sklearn_maml
 HOUSE = Path(sklearn_maml.__file__).parent
 FLOORS = {
     "_stacked": 0,
+    "_overflow": 0,
     "_component": 1,
     "_tasks": 1,
     "_blocks": 1,
@@ -21,10 +22,15 @@ FLOORS = {
     "adaptation": 2,
     "solvers": 2,
     "certificate": 2,
-    "_maml": 3,
-    "_classifier": 4,
+    "_rows": 2,
+    "_adapted": 3,
+    "_folds": 3,
     "datasets": 3,
     "ntk": 3,
+    "_maml": 4,
+    "_classifier": 5,
+    "model_selection": 4,
+    "_maml_cv": 5,
 }
 
 
