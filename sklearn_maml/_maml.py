@@ -597,8 +597,8 @@ def _warn_if_diverging(rule, share):
     """Warn where steps longer than 2 / curvature are taken as they are."""
     if share > 0 and not getattr(rule, "cap", True):
         warnings.warn(
-            f"Uncapped inner steps (inner_lr={np.max(rule.inner_lr):g}) diverge on {share:.0%} of the "
-            "tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
+            f"Uncapped inner steps (inner_lr={np.max(rule.inner_lr):g}) diverge on {share:.0%} of "
+            "the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -176,12 +176,12 @@ class GaussNewton(Solver):
         while len(values) <= self.max_iter:
             hessian = gauss_newton_hessian(objective, theta)
             value, gradient = objective.value_and_gradient(theta)
+            estimate = 0.5 * (gradient * damped_step(hessian, gradient, 1e-9)).sum()
             moved = False
+            if estimate <= max(wanted, 1e-15 * abs(value)):
+                break
             while not moved and damping < 1e12:
                 step = damped_step(hessian, gradient, damping)
-                estimate = 0.5 * (gradient * step).sum()
-                if estimate <= wanted or estimate <= 1e-15 * abs(value):
-                    return SolverResult(theta, len(values) - 1, True, tuple(values))
                 trial, _ = objective.value_and_gradient(theta - step)
                 predicted = (step * (gradient - 0.5 * apply_hessian(hessian, step))).sum()
                 gain = (value - trial) / predicted if np.isfinite(trial) else -1.0
@@ -274,12 +274,16 @@ class LBFGS(Solver):
             at = theta + to_theta(x.reshape(shape))
             value, gradient = objective.value_and_gradient(at)
             if not np.isfinite(value) or not np.isfinite(gradient).all():
-                return 1e3 * (1.0 + abs(start)), np.zeros(x.size)  # the line search turns back
+                return start + 1.0 + abs(start), np.zeros(x.size)  # the line search turns back
             fun.last = value
+            if value < fun.least:  # where scipy gives up it forgets what its line search found
+                fun.least, fun.best = value, at
             return value, to_slope(gradient).ravel()
 
+        fun.least, fun.best = start, theta
         rounds = min(30, self.max_iter - len(values) + 1)
-        result = minimize(
+        before = len(values)
+        minimize(
             fun,
             np.zeros(theta.size),
             jac=True,
@@ -292,10 +296,9 @@ class LBFGS(Solver):
                 "gtol": np.sqrt(2.0 * wanted / theta.size),
             },
         )
-        if not result.fun < start:
-            values.append(start)  # a round that gained nothing counts, so that rounds end
-            return theta
-        return theta + to_theta(result.x.reshape(shape))
+        if len(values) == before or fun.least < values[-1]:
+            values.append(fun.least)  # an aborted round counts too, so that rounds end
+        return fun.best
 
 
 class GradientDescent(Solver):

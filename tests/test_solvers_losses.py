@@ -10,6 +10,7 @@ from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._blocks import Episodes
+from sklearn_maml._gauss_newton import damped_cholesky
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
@@ -209,3 +210,44 @@ def test_targets_for_other_losses_are_refused_by_the_estimator():
     model = MAMLRegressor(loss="poisson").fit(good)
     with pytest.raises(ValueError, match=r"Poisson.*targets >= 0"):
         model.adapt(*tasks[0])
+
+
+class Misled:
+    """An objective whose gradient points uphill, or which is not finite away from the start."""
+
+    def __init__(self, objective, limit=np.inf):
+        self.objective, self.limit = objective, limit
+        self.sign = -1.0 if limit == np.inf else 1.0
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def value_and_gradient(self, theta):
+        value, gradient = self.objective.value_and_gradient(theta)
+        inside = np.linalg.norm(theta) <= self.limit
+        return (value if inside else np.inf), self.sign * gradient
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
+def test_a_solver_that_cannot_go_down_stops_with_a_warning(solver):
+    objective, start = Misled(small(PseudoHuber())), np.zeros(4)
+    with pytest.warns(ConvergenceWarning, match="stopped after"):
+        result = solver.minimize(objective, start)
+    assert not result.converged
+    assert (result.theta == start).all()
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(max_iter=20), LBFGS(max_iter=20)], ids=repr)
+def test_steps_into_infinity_are_taken_back(solver):
+    objective = Misled(small(PseudoHuber()), limit=0.1)
+    with pytest.warns(ConvergenceWarning, match="stopped after"):
+        result = solver.minimize(objective, np.zeros(4))
+    assert np.linalg.norm(result.theta) <= 0.1
+    assert result.values[-1] < result.values[0]
+
+
+def test_a_singular_hessian_is_damped_until_it_can_be_factorised():
+    hessian = np.array([[4.0, 4.0], [4.0, 4.0]])
+    lower = damped_cholesky(hessian, 0.0)
+    np.testing.assert_allclose(lower @ lower.T, hessian, rtol=1e-10)
+    assert np.isfinite(damped_cholesky(np.zeros((3, 3)), 1e-3)).all()
