@@ -10,27 +10,52 @@
 """
 
 from sklearn_maml._adapted import AdaptedRegressor, AdaptedTasks
+from sklearn_maml._classifier import AdaptedClassifier, MAMLClassifier
 from sklearn_maml._maml import MAMLRegressor
 from sklearn_maml._maml_cv import MAMLRegressorCV
 from sklearn_maml._rows import SingleTaskWarning
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
-from sklearn_maml.losses import SquaredError
+from sklearn_maml.losses import (
+    Gamma,
+    LogCosh,
+    LogLoss,
+    Poisson,
+    PseudoHuber,
+    SmoothedQuantile,
+    SquaredError,
+    Tweedie,
+)
 from sklearn_maml.model_selection import adapt, adapt_tasks, few_shot_curve, few_shot_scorer
-from sklearn_maml.solvers import LeastSquares
+from sklearn_maml.ntk import NTKFeatures
+from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "LBFGS",
+    "SGD",
+    "AdaptedClassifier",
     "AdaptedRegressor",
     "AdaptedTasks",
+    "Gamma",
     "GapCertificate",
+    "GaussNewton",
+    "GradientDescent",
     "GradientSteps",
     "LeastSquares",
+    "LogCosh",
+    "LogLoss",
+    "MAMLClassifier",
     "MAMLRegressor",
     "MAMLRegressorCV",
+    "NTKFeatures",
+    "Poisson",
+    "PseudoHuber",
     "SingleTaskWarning",
+    "SmoothedQuantile",
     "SquaredError",
+    "Tweedie",
     "adapt",
     "adapt_tasks",
     "certify",

@@ -80,7 +80,8 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     adaptation : AdaptationRule, default=None
         Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
     solver : str or Solver, default="auto"
-        "auto" chooses the exact solver for the squared loss.
+        "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
+        gradient descent for a first-order rule.
     alpha : float, default=0.0
         Ridge penalty on the meta-parameters in feature space, the intercept excepted.
     fit_intercept : bool, default=True
@@ -242,6 +243,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         solver = self._make_solver()
         check_featurizer(self.featurizer)
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
+        self._loss.check_targets(rows.tasks.y)
         self._unlabelled = y is not None and not rows.named
         self._warn_of_lost_groups(len(rows.tasks.y))
         self._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
@@ -462,11 +464,18 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"on_unknown_task must be 'meta' or 'raise'; got {self.on_unknown_task!r}."
             )
-        solver = "least_squares" if self.solver == "auto" else self.solver
+        solver = self.solver
+        if isinstance(solver, str) and solver == "auto":
+            solver = _best_solver(self._loss, self.adaptation)
         return resolve(solver, SOLVERS, Solver, "solver")
 
     def _make_rule(self, blocks):
         """The adaptation rule in use; "auto" is decided here."""
+        if np.ndim(self.inner_lr):
+            raise TypeError(
+                "inner_lr must be a positive number or 'auto'; for one a parameter pass "
+                f"adaptation=GradientSteps(inner_lr=...); got {self.inner_lr!r}."
+            )
         if self.adaptation is not None:
             automatic = isinstance(self.inner_lr, str) and self.inner_lr == "auto"
             if not automatic or self.n_steps != 1:
@@ -492,12 +501,17 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"y must have the shape ({', '.join(expected)}) of fit; got {y.shape}."
             )
+        self._loss.check_targets(y)
 
     def _response(self, X, coef, intercept):
         """The response that parameters in feature space predict."""
+        return self._loss.inverse_link(self._linear(X, coef, intercept))
+
+    def _linear(self, X, coef, intercept):
+        """What parameters in feature space predict, before the link."""
         X, _, _ = read_rows(self, X)
         phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
-        return self._loss.inverse_link(phi @ coef.T + intercept)
+        return phi @ coef.T + intercept
 
     def _adapted_theta(self, X, y, sample_weight):
         """Parameters of the one task whose support rows these are."""
@@ -567,6 +581,14 @@ def _certify(objective, theta):
     return certificate
 
 
+def _best_solver(loss, adaptation):
+    """What solver="auto" stands for."""
+    if getattr(adaptation, "first_order", False):
+        return "gradient_descent"
+    quadratic = loss.constant_hessian and getattr(adaptation, "affine", True)
+    return "least_squares" if quadratic else "gauss_newton"
+
+
 def _check_number(name, value, low):
     """Raise unless `value` is a finite number, at least `low`."""
     if (isinstance(value, bool) and name != "verbose") or not isinstance(value, Real):
@@ -584,8 +606,8 @@ def _warn_if_diverging(rule, share, stacklevel=5):
     """Warn where steps longer than 2 / curvature are taken as they are."""
     if share > 0 and not getattr(rule, "cap", True):
         warnings.warn(
-            f"Uncapped inner steps (inner_lr={rule.inner_lr:g}) diverge on {share:.0%} of the "
-            "tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
+            f"Uncapped inner steps (inner_lr={np.max(rule.inner_lr):g}) diverge on {share:.0%} of "
+            "the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
             ConvergenceWarning,
             stacklevel=stacklevel,
         )

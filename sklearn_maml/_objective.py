@@ -46,6 +46,11 @@ class Risk:
     weights: np.ndarray
     memo: dict = field(default_factory=dict)
 
+    def take(self, members):
+        """The risk of some of the stacked tasks."""
+        targets = self.targets[..., members, :]
+        return Risk(self.loss, self.features[members], targets, self.weights[members])
+
     def predict(self, theta):
         """``phi_j' theta``: theta (..., d) to (..., m)."""
         return matvec(self.features, theta)
@@ -204,6 +209,13 @@ class MetaObjective:
         y = self.blocks.tasks.y
         return 0 if y.ndim == 1 else y.shape[1]
 
+    def exact(self):
+        """The objective with its rule's true derivative: itself, unless the rule is first-order."""
+        rule = self.rule.exact()
+        if rule is self.rule:
+            return self
+        return MetaObjective(self.blocks, self.loss, rule, self.penalty, self.n_jobs, self.verbose)
+
     def value_and_gradient(self, theta):
         """L(theta), summed over targets, and its gradient.
 
@@ -326,8 +338,45 @@ class MetaObjective:
             return support, support, block.weight
         return support, Risk(self.loss, *block.query), block.weight
 
+    def batches(self, size, random):
+        """Random batches of tasks, each a function from theta to an unbiased gradient.
+
+        Blocks come in random order, and so do the batches of a block, so that a block is built
+        once a pass. Gradients are scaled by the number of batches: their mean over a pass, theta
+        held fixed, is the gradient of the meta-loss.
+
+        Parameters
+        ----------
+        size : int
+            Tasks (episodes) a batch, at most.
+        random : RandomState
+
+        Yields
+        ------
+        callable
+            Maps theta to a gradient of its shape.
+        """
+        counts = [len(self.blocks[i].weight) for i in range(len(self.blocks))]
+        n_batches = sum(-(-count // size) for count in counts)
+        for i in random.permutation(len(self.blocks)):
+            risks = self.risks(i)
+            order = random.permutation(counts[i])
+            for start in range(0, counts[i], size):
+                members = order[start : start + size]
+                yield partial(self._batch_gradient, risks, members, n_batches)
+
+    def _batch_gradient(self, risks, members, scale, theta):
+        support, query, weight = risks
+        chosen = support.take(members)
+        other = chosen if query is support else query.take(members)
+        theta_i, pullback = self.rule.adapt(theta[..., None, :], chosen)
+        part = Linearization(chosen, other, weight[members], theta_i, pullback)
+        return scale * part.gradient + 2 * self.penalty * theta
+
     def _apply(self, f, theta, i):
-        return f(self.linearize(i, theta))
+        # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return f(self.linearize(i, theta))
 
     def fold(self, f, combine):
         """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""

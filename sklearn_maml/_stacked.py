@@ -8,6 +8,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 __all__ = [
+    "curvature_norm",
     "geometric_sum",
     "largest_eigenvalue",
     "matvec",
@@ -127,3 +128,47 @@ def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
         if k == max_doublings or not loose.any():
             return largest * np.exp(log_bound)
         power, spare = np.matmul(power, power, out=spare), power
+
+
+def curvature_norm(rows, weights, doublings=3):
+    """A smooth upper bound on the largest eigenvalue of ``F' W F``, and its derivative in W.
+
+    The Schatten norm ``lambda = tr((F' W F)^p)^(1/p)`` with p = 2^(doublings + 1): at most
+    ``rank^(1/p)`` times the largest eigenvalue, 20 percent above it for rank 20.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (..., m, d)
+        F.
+    weights : ndarray of shape (..., m)
+        Non-negative.
+
+    Returns
+    -------
+    norm : ndarray of shape (...)
+    shares : ndarray of shape (..., m)
+        ``d log(lambda) = sum_j shares_j d log(w_j)``; non-negative, of sum 1.
+    """
+    top = weights.max(axis=-1, keepdims=True)
+    weights = weights / np.where(top > 0, top, 1.0)
+    few = rows.shape[-2] <= rows.shape[-1]
+    root = np.sqrt(weights)
+    scaled = root[..., None] * rows
+    turned = np.swapaxes(scaled, -1, -2)
+    power = np.matmul(scaled, turned) if few else np.matmul(turned, scaled)
+    log_norm, below = 0.0, np.eye(power.shape[-1])  # gram^(2^k), and gram^(2^k - 1) up to scale
+    for k in range(doublings + 1):
+        if k:
+            below = below if few else np.matmul(power, below)
+            power = np.matmul(power, power)
+        size = np.sqrt(np.einsum("...ij,...ij->...", power, power))
+        size = np.where(size > 0, size, 1.0)
+        power = power / size[..., None, None]
+        log_norm = log_norm + np.log(size) / 2**k
+    if few:
+        shares = np.square(power).sum(axis=-1)
+    else:
+        shares = (np.matmul(np.matmul(scaled, below), power) * scaled).sum(axis=-1)
+    total = shares.sum(axis=-1, keepdims=True)
+    norm = np.where(total[..., 0] > 0, np.exp(log_norm) * top[..., 0], 0.0)
+    return norm, shares / np.where(total > 0, total, 1.0)

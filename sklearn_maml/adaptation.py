@@ -14,6 +14,7 @@ import numpy as np
 
 from sklearn_maml._component import Component
 from sklearn_maml._stacked import (
+    curvature_norm,
     geometric_sum,
     largest_eigenvalue,
     row_products,
@@ -31,9 +32,17 @@ class AdaptationRule(Component):
     affine : bool
         Whether theta_i is affine in theta where the loss has a constant Hessian. The
         meta-objective is then a quadratic, which is minimised and certified exactly.
+    first_order : bool
+        Whether the pullback leaves out derivatives. Only solvers that follow a gradient without
+        comparing it to the meta-loss take such a rule, and certificates use `exact`.
     """
 
     affine = False
+    first_order = False
+
+    def exact(self):
+        """The rule that adapts in the same way, with its true derivative."""
+        return self
 
     @abstractmethod
     def adapt(self, theta, risk):
@@ -61,6 +70,15 @@ class AdaptationRule(Component):
         take no steps return 0.
         """
         return np.zeros(risk.weights.shape[:-1])
+
+    def lipschitz(self, risk):
+        """Lipschitz constants of ``theta -> theta_i`` and of ``theta -> J_i``, for each task.
+
+        They hold for all theta; infinite, by default, where none is known. With them and a
+        penalty, certificates can prove a meta-loss strongly convex.
+        """
+        unknown = np.full(risk.weights.shape[:-1], np.inf)
+        return unknown, unknown
 
 
 @dataclass(frozen=True)
@@ -148,10 +166,19 @@ class GradientSteps(AdaptationRule):
     eigenvalue by 1 to 6 percent, so that a capped task still depends on theta in every direction.
     The cap depends on support inputs only, so that theory and certificate hold unchanged.
 
+    Losses of unbounded curvature (`Poisson`, `Gamma`, `Tweedie`) have no such eigenvalue for all
+    theta. For them the step is damped by where it starts, and its derivative is part of the
+    pullback: ``eta_i = 1 / hypot(1 / inner_lr, lambda_i(theta^k))``, or ``inner_lr /
+    lambda_i(theta^k)`` if `relative`. lambda_i is a smooth bound on the largest eigenvalue of
+    ``sum_j a_j w_j phi_j phi_j'`` with ``w_j = hypot(l''(y_j, z_j), l''(y_j, link(y_j)))``. The
+    curvature at the target keeps a step from far below it from overshooting, where l'' is tiny.
+
     Parameters
     ----------
-    inner_lr : float, default=0.1
-        Step length eta, positive.
+    inner_lr : float or array-like of shape (d,), default=0.1
+        Step length eta, positive; or one a parameter (Meta-SGD), the intercept last, none
+        negative. Then steps are ``eta * r * gradient``, with eta the largest length, capped as a
+        whole, and r the ratios to it.
     n_steps : int, default=1
         Number of steps; 0 leaves theta as it is.
     cap : bool, default=True
@@ -161,6 +188,9 @@ class GradientSteps(AdaptationRule):
         direction: ``eta_i = inner_lr / lambda_i``, in any units of features and targets.
     coordinates : Standardization, default=None
         Coordinates in which to step; None steps on the parameters themselves.
+    first_order : bool, default=False
+        Whether the pullback is the identity instead of the derivative (first-order MAML). For the
+        solvers `GradientDescent` and `SGD`; certificates use the true derivative.
 
     Notes
     -----
@@ -172,7 +202,8 @@ class GradientSteps(AdaptationRule):
     References
     ----------
     Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
-    ICML 2017.
+    ICML 2017. Li, Zhou, Chen & Li, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning",
+    arXiv 1707.09835, 2017.
 
     Examples
     --------
@@ -186,39 +217,97 @@ class GradientSteps(AdaptationRule):
 
     affine = True
 
-    def __init__(self, inner_lr=0.1, n_steps=1, *, cap=True, relative=False, coordinates=None):
+    def __init__(
+        self,
+        inner_lr=0.1,
+        n_steps=1,
+        *,
+        cap=True,
+        relative=False,
+        coordinates=None,
+        first_order=False,
+    ):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.cap = cap
         self.relative = relative
         self.coordinates = coordinates
+        self.first_order = first_order
 
     def validate(self):
         """Raise for a step length that is not positive, or a number of steps that is not one."""
-        if isinstance(self.inner_lr, bool) or not isinstance(self.inner_lr, Real):
-            raise TypeError(f"inner_lr must be a positive number; got {self.inner_lr!r}.")
-        if not 0 < self.inner_lr < np.inf:
-            raise ValueError(f"inner_lr must be positive and finite; got {self.inner_lr}.")
+        _check_step_lengths(self.inner_lr)
         if isinstance(self.n_steps, bool) or not isinstance(self.n_steps, Integral):
             raise TypeError(f"n_steps must be an int >= 0; got {self.n_steps!r}.")
         if self.n_steps < 0:
             raise ValueError(f"n_steps must be an int >= 0; got {self.n_steps}.")
-        for name in ("cap", "relative"):
+        for name in ("cap", "relative", "first_order"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(f"{name} must be True or False; got {getattr(self, name)!r}.")
 
+    def exact(self):
+        """These steps with ``first_order=False``."""
+        if not self.first_order:
+            return self
+        return type(self)(**{**self.get_params(deep=False), "first_order": False})
+
     def relative_step(self, risk):
-        """``eta * lambda_i`` of each task, before the cap, shape (...)."""
+        """``eta * lambda_i`` of each task, before the cap, shape (...).
+
+        Where lambda_i depends on theta, that of predictions which fit the targets exactly.
+        """
         if self.relative or self.n_steps == 0:
-            return np.full(risk.weights.shape[:-1], float(self.inner_lr) * (self.n_steps > 0))
-        return self.inner_lr * self._largest_curvature(risk, Geometry(risk, self.coordinates))
+            return np.full(risk.weights.shape[:-1], self._length() * (self.n_steps > 0))
+        if np.isfinite(risk.loss.hessian_bound):
+            return self._length() * self._largest_curvature(risk, self._geometry(risk))
+        at_targets = risk.weights * risk.loss.saturated_hessian(risk.targets)
+        largest, _ = curvature_norm(self._geometry(risk).rows, at_targets)
+        return self._length() * largest.reshape(-1, *risk.weights.shape[:-1]).max(axis=0)
+
+    def lipschitz(self, risk):
+        """Constants of steps that overshoot in no direction; see `AdaptationRule.lipschitz`.
+
+        With M the metric, a step is no expansion in the norm of ``M^-1/2``, so that the second
+        derivative of ``g' A(theta)`` along v is at most ``kappa |g| |v|^2``, ``kappa = n_steps eta
+        l3 lambda_max(sum_j a_j |f_j| f_j f_j') |M|^1/2 |M^-1|``, with f the rows in M's units and
+        l3 the loss's largest third derivative.
+        """
+        shape = risk.weights.shape[:-1]
+        if self.n_steps == 0:
+            return np.ones(shape), np.zeros(shape)
+        capped = self.cap or (self.relative and self._length() <= 1)
+        metric = np.linalg.eigvalsh(self._metric(np.eye(risk.features.shape[-1])))
+        if not (capped and np.isfinite(risk.loss.third_bound) and metric[0] > 0):
+            return super().lipschitz(risk)
+        geometry = self._geometry(risk)
+        rows = geometry.rows
+        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
+        kappa = self.n_steps * self._step(risk, geometry) * risk.loss.third_bound * largest
+        return (
+            np.full(shape, np.sqrt(metric[-1] / metric[0])),
+            kappa * np.sqrt(metric[-1]) / metric[0],
+        )
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""
+        if np.ndim(self.inner_lr) and len(self.inner_lr) != theta.shape[-1]:
+            raise ValueError(
+                f"inner_lr has {len(self.inner_lr)} step lengths but there are {theta.shape[-1]} "
+                "parameters (one a feature, then the intercept if it is fitted)."
+            )
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
-        geometry = Geometry(risk, self.coordinates)
+        damped = (self.cap or self.relative) and not np.isfinite(risk.loss.hessian_bound)
+        if damped:
+            theta_i, pullback = self._adapt_damped(theta, risk)
+        else:
+            theta_i, pullback = self._adapt_evenly(theta, risk)
+        return theta_i, (lambda V: V) if self.first_order else pullback
+
+    def _adapt_evenly(self, theta, risk):
+        """Steps whose length does not depend on theta."""
+        geometry = self._geometry(risk)
         step = self._step(risk, geometry)
         if risk.loss.constant_hessian and self.n_steps > FEW_STEPS:
             pullback = partial(self._pull_back_at_once, risk, step, geometry)
@@ -241,6 +330,41 @@ class GradientSteps(AdaptationRule):
 
         return path[-1], pullback
 
+    def _adapt_damped(self, theta, risk):
+        """Steps whose length depends on where they start, ``d eta = -eta shortening' d theta``."""
+        geometry, path = self._geometry(risk), []
+        for _ in range(self.n_steps):
+            step, shortening = self._damped_step(theta, risk, geometry)
+            move = step[..., None] * self._metric(risk.gradient(theta))
+            path.append((theta, step, move, shortening))
+            theta = theta - move
+
+        def pullback(V):
+            for at, step, move, shortening in reversed(path):
+                weight = step[..., None] * risk.curvature(at)
+                along = np.matmul(V, move[..., None])
+                V = V - row_products(self._metric(V), risk.features, weight, risk.features)
+                V = V + along * shortening[..., None, :]
+            return V
+
+        return theta, pullback
+
+    def _damped_step(self, theta, risk, geometry):
+        """The step's length at theta, shape (...), and minus its logarithm's gradient (..., d)."""
+        loss, y, z = risk.loss, risk.targets, risk.predict(theta)
+        hessian = loss.hessian(y, z)
+        bend = np.hypot(hessian, loss.saturated_hessian(y))
+        safe = np.where(bend > 0, bend, 1.0)
+        largest, shares = curvature_norm(geometry.rows, risk.weights * bend)
+        slopes = shares * (hessian / safe) * (loss.third(y, z) / safe)
+        if self.relative:
+            length = min(self._length(), 1.0) if self.cap else self._length()
+            step = length / np.where(largest > 0, largest, 1.0)
+        else:
+            step = 1.0 / np.hypot(1.0 / self._length(), largest)
+            slopes = slopes * np.square(step * largest)[..., None]
+        return step, vecmat(slopes, risk.features)
+
     def _all_steps(self, theta, risk, step, geometry):
         """``theta - theta^K`` for a constant Hessian; see `_pull_back_at_once`."""
         rows, curvature = geometry.rows, risk.curvature(None)
@@ -251,7 +375,9 @@ class GradientSteps(AdaptationRule):
             root = np.sqrt(curvature)
             newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
             away = vecmat(root * vecmat(root * newton, q), rows)
-        return away if self.coordinates is None else self.coordinates.lift(away)
+        if self.coordinates is not None or np.ndim(self.inner_lr):
+            away = self._lift(away)
+        return away
 
     def _pull_back_at_once(self, risk, step, geometry, V):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
@@ -279,25 +405,47 @@ class GradientSteps(AdaptationRule):
         away = np.matmul(products, risk.features)
         return np.subtract(V, away, out=away)
 
+    def _geometry(self, risk):
+        ratios = None if np.ndim(self.inner_lr) == 0 else self._ratios()
+        return Geometry(risk, self.coordinates, ratios)
+
     def _metric(self, V):
-        return V if self.coordinates is None else self.coordinates.metric(V)
+        """``V L diag(ratios) L'``."""
+        if np.ndim(self.inner_lr) == 0:
+            return V if self.coordinates is None else self.coordinates.metric(V)
+        if self.coordinates is None:
+            return V * self._ratios()
+        return self.coordinates.lift(self.coordinates.rows(V) * self._ratios())
+
+    def _lift(self, U):
+        """``U (L diag(ratios)^1/2)'`` for rows U (..., d) in the stepping coordinates."""
+        U = U if np.ndim(self.inner_lr) == 0 else U * np.sqrt(self._ratios())
+        return U if self.coordinates is None else self.coordinates.lift(U)
+
+    def _length(self):
+        """The step length, or the largest one."""
+        return float(np.max(self.inner_lr))
+
+    def _ratios(self):
+        return np.asarray(self.inner_lr, dtype=float) / self._length()
 
     def _step(self, risk, geometry):
         """The step length of each task, shape (...)."""
+        longest = self._length()
         if not (self.cap or self.relative):
-            return np.full(risk.weights.shape[:-1], float(self.inner_lr))
+            return np.full(risk.weights.shape[:-1], longest)
         largest = self._largest_curvature(risk, geometry)
         if self.relative:
-            length = min(self.inner_lr, 1.0) if self.cap else self.inner_lr
+            length = min(longest, 1.0) if self.cap else longest
             return length / np.where(largest > 0, largest, 1.0)
-        return 1.0 / np.maximum(1.0 / self.inner_lr, largest)
+        return 1.0 / np.maximum(1.0 / longest, largest)
 
     def _largest_curvature(self, risk, geometry):
         """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
             gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
             largest = np.asarray(np.einsum("...ii->...", gram))  # the trace
-            near = (largest > 0) if self.relative else (largest > 1 / self.inner_lr)
+            near = (largest > 0) if self.relative else (largest > 1 / self._length())
             if near.any():
                 largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest
@@ -313,15 +461,18 @@ class Geometry:
     ----------
     risk : Risk
     coordinates : Standardization or None
+    ratios : ndarray of shape (d,), default=None
+        Of the step lengths, in these coordinates; None where they are all the same.
     """
 
-    def __init__(self, risk, coordinates):
-        self.risk, self.coordinates = risk, coordinates
+    def __init__(self, risk, coordinates, ratios=None):
+        self.risk, self.coordinates, self.ratios = risk, coordinates, ratios
         self.tall = risk.features.shape[-2] > risk.features.shape[-1]
 
     def standardise(self, V):
-        """``V L`` for rows V (..., k, d)."""
-        return V if self.coordinates is None else self.coordinates.rows(V)
+        """``V L`` for rows V (..., k, d), times the roots of the ratios."""
+        V = V if self.coordinates is None else self.coordinates.rows(V)
+        return V if self.ratios is None else V * np.sqrt(self.ratios)
 
     @cached_property
     def rows(self):
@@ -342,3 +493,20 @@ class Geometry:
         gram = self.products * root[..., :, None]
         gram *= root[..., None, :]
         return gram
+
+
+def _check_step_lengths(inner_lr):
+    """Raise unless `inner_lr` is a positive number, or a row of numbers that are not negative."""
+    if np.ndim(inner_lr) == 0:
+        if isinstance(inner_lr, bool) or not isinstance(inner_lr, Real):
+            raise TypeError(f"inner_lr must be a positive number; got {inner_lr!r}.")
+        if not 0 < inner_lr < np.inf:
+            raise ValueError(f"inner_lr must be positive and finite; got {inner_lr}.")
+        return
+    lengths = np.asarray(inner_lr)
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iuf":
+        raise TypeError(f"inner_lr must be a number, or one a parameter; got {inner_lr!r}.")
+    if not (np.isfinite(lengths).all() and (lengths >= 0).all() and (lengths > 0).any()):
+        raise ValueError(
+            f"inner_lr must be finite, nowhere negative and not all zero; got {inner_lr!r}."
+        )

@@ -16,6 +16,7 @@ from numbers import Real
 import numpy as np
 
 from sklearn_maml._quadratic import quadratic
+from sklearn_maml._query_minima import compare_all, representation
 
 __all__ = ["GapCertificate", "certify"]
 
@@ -29,19 +30,22 @@ class Curve:
     Attributes
     ----------
     distance : float
-        ||v*||, from where on the minimum is 0.
+        ||v*||, from where on the minimum is `rest`.
     start : float
         The minimum at R = 0, ``||psi v*||``.
     eigenvalues, squares : tuple of float
         Spectrum of psi' psi, and the squared coordinates of v* in it. Empty where they were not
         needed, or lost to rounding: then v is sought on the segment from 0 to v*, which is valid
         and no sharper.
+    rest : float
+        What no v represents: the minimum is ``min ||psi (v* - v)||``, squares added to its square.
     """
 
     distance: float
     start: float
     eigenvalues: tuple = ()
     squares: tuple = ()
+    rest: float = 0.0
 
     def with_spectrum(self, eigenvalues, squares):
         """The curve with a spectrum, if the spectrum still knows v* and psi v*."""
@@ -56,8 +60,9 @@ class Curve:
     def __call__(self, radius):
         """The representation error at a radius."""
         if radius >= self.distance:
-            return 0.0
-        segment = self.start * (1.0 - radius / self.distance)
+            return self.rest
+        inside = np.sqrt(max(self.start**2 - self.rest**2, 0.0))
+        segment = float(np.hypot(self.rest, inside * (1.0 - radius / self.distance)))
         if not self.eigenvalues or radius == 0:
             return segment
         # ||v(lam)|| falls from ||v*|| to 0 as lam grows from 0: bisect on log(lam).
@@ -73,12 +78,13 @@ class Curve:
         s, squares = np.array(self.eigenvalues), np.array(self.squares)
         length = np.sqrt((squares * (s / (s + lam)) ** 2).sum())
         error = (squares * s * (lam / (s + lam)) ** 2).sum()
-        lost = abs(self.start**2 - (squares * s).sum())  # what rounding left out of the spectrum
-        return length, np.sqrt(error + lost)
+        # What rounding left out of the spectrum counts as if nothing represented it.
+        lost = abs(self.start**2 - self.rest**2 - (squares * s).sum())
+        return length, np.sqrt(error + lost + self.rest**2)
 
     def best(self, epsilon, weight_norm):
         """The radius that minimises ``R epsilon + weight_norm * curve(R)``; also its error."""
-        candidates = [(self.distance, 0.0), (0.0, self.start)]
+        candidates = [(self.distance, self.rest), (0.0, self.start)]
         if self.eigenvalues:
             top = max(self.eigenvalues)
             grid = np.geomspace(1e-18 * top, 1e6 * top, 400) if top > 0 else []
@@ -118,9 +124,13 @@ class GapCertificate:
     assumptions : tuple of (str, str)
         What the bound rests on, and whether it was checked, holds by construction or is assumed.
     route : str
-        "Theorem 1", or "Corollary 1" where all tasks share their inputs.
+        What `bound` rests on: "Theorem 1"; "Corollary 1" where all tasks share their inputs; for
+        losses that are not quadratic also "query minima" or "strong convexity".
     corollary : GapCertificate or None
         The certificate by Corollary 1, where it applies; then `bound` is the smaller of the two.
+    routes : tuple of (str, float)
+        For losses that are not quadratic: each route that applies and its bound; `bound` is the
+        smallest. Empty otherwise.
 
     Examples
     --------
@@ -142,12 +152,13 @@ class GapCertificate:
     meta_loss: float
     slack: float
     rounding: float
-    unresolved: float
     comparator: str
     assumptions: tuple
     curve: Curve
     route: str = "Theorem 1"
     corollary: "GapCertificate | None" = None
+    routes: tuple = ()
+    unresolved: float = 0.0
 
     @property
     def lower_bound(self):
@@ -155,7 +166,7 @@ class GapCertificate:
         return self.meta_loss - self.bound
 
     def at(self, radius):
-        """The bound at a given R.
+        """The bound of Theorem 1 (or Corollary 1) at a given R.
 
         Parameters
         ----------
@@ -182,10 +193,12 @@ class GapCertificate:
     def __str__(self):
         share = self.bound / self.meta_loss if self.meta_loss > 0 else 0.0
         lines = [
-            f"Gap certificate ({self.route} of Wang, Cai, Yang & Wang, ICML 2020)",
+            "Gap certificate (Wang, Cai, Yang & Wang, ICML 2020)",
             f"  meta-loss of the fit          {self.meta_loss:.6g}",
             f"  global minimum, at least      {self.lower_bound:.6g}",
             f"  gap, at most                  {self.bound:.3g}  ({share:.2g} of the meta-loss)",
+            *(f"    by {name:<25}{bound:.3g}" for name, bound in self.routes),
+            f"  terms of {'Theorem 1' if self.routes else self.route}",
             f"    R * epsilon                 {self.radius:.3g} * {self.epsilon:.3g}",
             f"    weight norm * repr. error   {self.weight_norm:.3g} * "
             f"{self.representation_error:.3g}",
@@ -228,41 +241,51 @@ class GapCertificate:
 def certify(objective, theta):
     """Bound the suboptimality of theta, knowing nothing of how it was found.
 
-    The comparator is made here, from the objective and the gradient at theta alone: the Newton
-    step to the minimiser of the quadratic L, whose own suboptimality is evaluated and added.
+    The comparator is made here, from the objective at theta alone. Where the meta-loss is quadratic
+    it is the Newton step to the minimiser, whose own suboptimality is evaluated and added. For
+    other losses it is each task's own query minimiser, with a slack from Fenchel duality; then
+    three routes lead to a bound, and the smallest is reported:
+
+    - "Theorem 1" with these minimisers in place of the optimum;
+    - "query minima": ``L(omega) - sum_i p_i min R_i``, which Theorem 1 bounds from above. The
+      theorem says why it is small; the number itself is never larger;
+    - "strong convexity": ``epsilon^2 / (2 mu)``, where the penalty and the loss's third derivative
+      prove L strongly convex on a ball that holds both omega and the optimum.
 
     Parameters
     ----------
     objective : MetaObjective
-        With a loss whose Hessian is constant and a rule that is affine.
     theta : ndarray of shape (d,) or (n_targets, d)
         The meta-parameters omega to be certified.
 
     Returns
     -------
     GapCertificate
-
-    Raises
-    ------
-    NotImplementedError
-        If the meta-loss is not a quadratic.
     """
-    if not objective.is_quadratic:
-        raise NotImplementedError(
-            "No certificate is implemented for the loss "
-            f"{type(objective.loss).__name__} with the rule {type(objective.rule).__name__}: "
-            "the meta-loss is not a quadratic."
-        )
-    shape = quadratic(objective)
+    objective = objective.exact()
+    if objective.is_quadratic:
+        return _certify_quadratic(objective, theta)
+    return _certify_convex(objective, theta)
+
+
+def _facts(objective, theta):
+    """(L, its gradient, ||w||, sum_i p_i 2 R_i^(1/2), rounding of L) at theta, in one pass."""
     squared_norm, root_risks, *magnitudes = objective.reduce_with_gradient(
         partial(_weights_and_magnitudes, theta), theta
     )
     meta_loss, gradient = objective.value_and_gradient(theta)
     penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
+    weight_norm = float(np.sqrt(squared_norm + penalty_weight))
+    rounding = _rounding(abs(meta_loss), *magnitudes, objective.n_parameters)
+    return meta_loss, gradient, weight_norm, float(root_risks), rounding
+
+
+def _certify_quadratic(objective, theta):
+    """The certificate of a quadratic meta-loss, whose minimum is known to rounding."""
+    shape = quadratic(objective)
+    meta_loss, gradient, weight_norm, root_risks, rounding = _facts(objective, theta)
     to_optimum = shape.newton_step(objective, theta, gradient)
     epsilon = float(np.linalg.norm(gradient))
-    weight_norm = float(np.sqrt(squared_norm + penalty_weight))
-    rounding = _rounding(meta_loss, *magnitudes, len(shape.scale))
     slack = shape.gap(gradient)  # the comparator is no worse than theta itself
     if slack > rounding:
         slack = shape.gap(objective.value_and_gradient(theta - to_optimum)[1])
@@ -290,8 +313,102 @@ def certify(objective, theta):
     certificate = _tightened(certificate)
     if not shares_inputs(objective) or objective.penalty.any() or objective.n_targets:
         return certificate
-    corollary = _tightened(replace(certificate, weight_norm=float(root_risks), route="Corollary 1"))
+    corollary = _tightened(replace(certificate, weight_norm=root_risks, route="Corollary 1"))
     return replace(min(certificate, corollary, key=float), corollary=corollary)
+
+
+def _certify_convex(objective, theta):
+    """The certificate of any convex loss, by each task's own query minimiser."""
+    meta_loss, gradient, weight_norm, _, rounding = _facts(objective, theta)
+    if not (np.isfinite(meta_loss) and np.isfinite(gradient).all()):
+        raise ValueError(
+            f"The meta-loss at these meta-parameters is {meta_loss}; only finite ones have a "
+            "certificate. Scale the features, or start the solver elsewhere."
+        )
+    rows, lower, slack, magnitude = compare_all(objective, theta)
+    eigenvalues, squares, rest = representation(rows)
+    certificate = _tightened(
+        GapCertificate(
+            bound=np.nan,
+            epsilon=float(np.linalg.norm(gradient)),
+            radius=np.nan,
+            weight_norm=weight_norm,
+            representation_error=np.nan,
+            meta_loss=meta_loss,
+            slack=slack,
+            rounding=rounding + 16 * EPS * magnitude,
+            comparator="each task's own query minimiser, by Newton steps; its slack is bounded by "
+            "a dual feasible point",
+            assumptions=CONVEX_ASSUMPTIONS,
+            curve=Curve(
+                distance=float(np.sqrt(squares.sum())),
+                start=float(np.linalg.norm(rows[..., -1])),
+                eigenvalues=tuple(eigenvalues.tolist()),
+                squares=tuple(squares.tolist()),
+                rest=rest,
+            ),
+        )
+    )
+    direct = float(max(meta_loss - lower, 0.0) + certificate.rounding)
+    routes = [("Theorem 1", certificate.bound), ("query minima", direct)]
+    modulus = strong_convexity(objective, theta, meta_loss - lower)
+    if modulus > 0:
+        by_modulus = certificate.epsilon**2 / (2 * modulus) + certificate.rounding
+        routes.append(("strong convexity", by_modulus))
+    route, bound = min(routes, key=lambda pair: pair[1])
+    return replace(certificate, route=route, bound=bound, routes=tuple(routes))
+
+
+CONVEX_ASSUMPTIONS = (
+    ("the loss is convex and differentiable in the prediction", "holds by construction"),
+    ("the pullback is the derivative of the adapted parameters", "holds by construction"),
+    ("the query minimisers' own suboptimality", "bounded by duality, in the slack"),
+    ("the featurizer, the rule and the episodes are fixed", "holds by construction"),
+    ("the bound is about the training objective, not about new tasks", "by definition"),
+)
+
+
+def strong_convexity(objective, theta, excess):
+    """A modulus mu with ``Hess L >= mu I`` on a ball that holds theta and every global minimiser.
+
+    Where ``alpha ||theta'||^2 + sum_i p_i min R_i <= L(theta)`` fails, theta' is no minimiser: the
+    ball has the radius ``r = sqrt(excess / alpha)`` around 0. With rho = ||theta|| + r, G_i a bound
+    on the query gradients in the ball (also that by the largest slope of the loss) and kappa_i the
+    Lipschitz constant of J_i,
+
+        mu = 2 alpha - sum_i p_i kappa_i G_i,   G_i <= |grad R_i(theta_i)| + l''_max |Phi_i|^2 rho.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    theta : ndarray of shape (d,) or (n_targets, d)
+    excess : float
+        L(theta) less a lower bound on the data's part of the minimum.
+
+    Returns
+    -------
+    float
+        0 where nothing is proved, for example without a penalty on every parameter.
+    """
+    alpha, bend = objective.penalty.min(), objective.loss.hessian_bound
+    if not (alpha > 0 and np.isfinite(bend) and np.isfinite(excess)):
+        return 0.0
+    reach = float(np.linalg.norm(theta) + np.sqrt(max(excess, 0.0) / alpha))
+    (bending,) = objective.reduce(partial(_bending, objective.rule, reach), theta)
+    modulus = 2.0 * alpha - float(np.max(bending))
+    return max(modulus, 0.0)
+
+
+def _bending(rule, reach, linearization):
+    """A block's part of ``sum_i p_i kappa_i G_i``, for each target."""
+    query = linearization.query
+    adapted, kappa = rule.lipschitz(linearization.support)
+    size = np.linalg.norm(query.features, axis=-1)
+    here = np.linalg.norm(query.gradient(linearization.theta_i), axis=-1)
+    bend = query.loss.hessian_bound * (query.weights * size**2).sum(axis=-1)
+    steepest = query.loss.gradient_bound * (query.weights * size).sum(axis=-1)
+    steepest = np.minimum(steepest, here + bend * adapted * reach)
+    return ((linearization.weight * np.where(kappa > 0, kappa * steepest, 0.0)).sum(axis=-1),)
 
 
 def _tightened(certificate):

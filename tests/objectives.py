@@ -1,12 +1,35 @@
 """Meta-objectives of lists of tasks, and their minimum by numpy.linalg.lstsq."""
 
 import numpy as np
+from scipy.special import expit
 
 from sklearn_maml import GradientSteps
 from sklearn_maml._blocks import Blocks, Episodes, Features
 from sklearn_maml._objective import MetaObjective
 from sklearn_maml._tasks import Tasks, pool
 from sklearn_maml.losses import SquaredError
+
+
+def targets_for(loss, y):
+    """y itself, or squeezed into (0, 1) where the loss is not defined for all of y."""
+    try:
+        loss.check_targets(y)
+    except ValueError:
+        return expit(y)
+    return y
+
+
+def objective_of(tasks, loss, rule, alpha=0.0, episodes=None, penalise_last=False):
+    """A meta-objective with any loss and rule, without an intercept if all are penalised."""
+    pooled = pool(tasks)
+    codes = np.repeat(np.arange(len(tasks)), pooled.sizes)
+    features = Features(pooled.X, intercept=not penalise_last)
+    y = targets_for(loss, pooled.y)
+    blocks = Blocks(Tasks.from_codes(y, codes), features, episodes or Episodes())
+    penalty = np.full(features.width, float(alpha))
+    if not penalise_last:
+        penalty[-1] = 0.0
+    return MetaObjective(blocks, loss, rule, penalty)
 
 
 def make_objective(tasks, inner_lr=0.02, n_steps=1, alpha=0.0, episodes=None, **rule):

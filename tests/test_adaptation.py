@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from objectives import targets_for
 from reference import gradient_steps
 from sklearn.base import clone
 
@@ -16,10 +17,11 @@ SHAPES = [(3, 7), (7, 3), (4, 4), (1, 5), (6, 1)]
 def stacked_risk(m, d, n_tasks=4, loss=None, seed=0):
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.5, 1.5, size=(n_tasks, m))
+    loss = SquaredError() if loss is None else loss
     return Risk(
-        SquaredError() if loss is None else loss,
+        loss,
         rng.normal(size=(n_tasks, m, d)),
-        rng.normal(size=(n_tasks, m)),
+        targets_for(loss, rng.normal(size=(n_tasks, m))),
         weights / weights.sum(axis=1, keepdims=True),
     )
 

@@ -17,7 +17,7 @@ def test_a_name_and_an_instance_are_resolved():
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"loss='l2' is not known; expected one of 'squared_error'"
+        ValueError, match=r"loss='l2' is not known; expected one of .*'squared_error'"
     ):
         resolve("l2", LOSSES, Loss, "loss")
 

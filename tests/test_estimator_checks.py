@@ -27,6 +27,8 @@ def expected_failures(estimator):
         MAMLRegressor(featurizer=StandardScaler(with_mean=False)),
         MAMLRegressor(featurizer=PolynomialFeatures(include_bias=False), alpha=1e-3),
         MAMLRegressor(adaptation=GradientSteps(0.01, n_steps=2)),
+        MAMLRegressor(loss="pseudo_huber"),
+        MAMLRegressor(loss="log_cosh", n_steps=2, alpha=0.01),
         MAMLRegressor(support=2, random_state=0),
         MAMLRegressor(support=0.5, split="first"),
     ],

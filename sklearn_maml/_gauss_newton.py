@@ -1,0 +1,89 @@
+"""The Gauss-Newton Hessian of a meta-objective, and linear algebra with it.
+
+``H = sum_i p_i sum_j b_ij l''_ij psi_ij psi_ij' + 2 alpha I`` with the adapted design psi: the
+Hessian of the meta-loss where the inner loop is replaced by its linearisation. With several
+targets there is one H for each, on a leading axis.
+"""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+__all__ = [
+    "apply_hessian",
+    "damped_cholesky",
+    "damped_step",
+    "gauss_newton_hessian",
+    "hessian_diagonal",
+    "inverse_curvature",
+    "lifted",
+    "triangular",
+]
+
+
+def _bent_design(linearization):
+    """Adapted design rows times the roots of ``p_i b_ij l''_ij``, shape (..., rows, d)."""
+    query = linearization.query
+    hessian = query.loss.hessian(query.targets, linearization.predictions)
+    rows = np.sqrt(linearization.row_weight * hessian)[..., None] * linearization.design
+    return rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
+
+
+def _hessian_part(linearization):
+    """A block's part of the Gauss-Newton Hessian, shape (..., d, d)."""
+    rows = _bent_design(linearization)
+    return (np.matmul(np.swapaxes(rows, -1, -2), rows),)
+
+
+def hessian_diagonal(linearization):
+    """A block's part of the Gauss-Newton Hessian's diagonal, shape (..., d)."""
+    return (np.square(_bent_design(linearization)).sum(axis=-2),)
+
+
+def gauss_newton_hessian(objective, theta):
+    """``sum p b l'' psi psi' + 2 alpha I``, shape (..., d, d); value and gradient are kept."""
+    (hessian,) = objective.reduce_with_gradient(_hessian_part, theta)
+    return hessian + 2.0 * np.diag(objective.penalty)
+
+
+def lifted(diagonal):
+    """A diagonal without zeros, by which parameters of any unit can be compared."""
+    top = diagonal.max(axis=-1, keepdims=True)
+    return np.maximum(diagonal, np.where(top > 0, 1e-12 * top, 1.0))
+
+
+def damped_cholesky(hessian, damping):
+    """Lower factors of ``H + damping * diag(H)``; the damping grows where rounding asks for it."""
+    diagonal = lifted(np.diagonal(hessian, axis1=-2, axis2=-1))
+    scale = np.sqrt(diagonal)
+    unit = hessian / scale[..., :, None] / scale[..., None, :]
+    while True:
+        try:
+            lower = np.linalg.cholesky(unit + damping * np.eye(unit.shape[-1]))
+        except np.linalg.LinAlgError:
+            damping = max(10.0 * damping, 1e-14)
+        else:
+            return scale[..., None] * lower
+
+
+def triangular(lower, v, trans):
+    """``lower^-1 v`` or its transpose, for v of shape (..., d)."""
+    if v.ndim == 1:
+        return solve_triangular(lower, v, lower=True, trans=trans)
+    return np.stack([triangular(one, x, trans) for one, x in zip(lower, v, strict=True)])
+
+
+def damped_step(hessian, gradient, damping):
+    """``(H + damping diag(H))^-1 g``."""
+    lower = damped_cholesky(hessian, damping)
+    return triangular(lower, triangular(lower, gradient, "N"), "T")
+
+
+def apply_hessian(hessian, v):
+    """``H v`` for v of shape (..., d)."""
+    return np.matmul(hessian, v[..., None])[..., 0]
+
+
+def inverse_curvature(objective, theta):
+    """1 / the largest eigenvalue of the Gauss-Newton Hessian."""
+    largest = np.linalg.eigvalsh(gauss_newton_hessian(objective, theta)).max()
+    return 1.0 / largest if largest > 0 else 1.0

@@ -1,0 +1,176 @@
+"""Gradient steps with every loss: damped steps, one length a feature, first order."""
+
+import numpy as np
+import pytest
+from objectives import targets_for
+
+from sklearn_maml._objective import Risk
+from sklearn_maml._stacked import curvature_norm
+from sklearn_maml.adaptation import GradientSteps, Standardization
+from sklearn_maml.losses import LOSSES, Poisson, PseudoHuber, SquaredError, Tweedie
+
+LENGTHS = np.array([0.2, 0.0, 1.0, 0.1])
+UNITS = Standardization(np.array([0.5, -0.2, 0.1, 0.0]), np.array([1.0, 2.0, 0.5, 0.25]))
+RULES = {
+    "fixed": GradientSteps(0.02, cap=False),
+    "capped": GradientSteps(3.0),
+    "relative": GradientSteps(0.7, relative=True),
+    "relative, uncapped": GradientSteps(1.2, relative=True, cap=False),
+    "standardised": GradientSteps(0.5, relative=True, coordinates=UNITS),
+    "one a feature": GradientSteps(LENGTHS),
+    "one a feature, standardised": GradientSteps(LENGTHS, relative=True, coordinates=UNITS),
+}
+
+
+def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 1.5, size=(n_tasks, m))
+    weights[0, -1] = 0.0  # padding
+    shape = (n_tasks, m) if n_targets is None else (n_targets, n_tasks, m)
+    features = rng.normal(size=(n_tasks, m, d))
+    features[..., -1] = 1.0
+    y = targets_for(loss, 2 * rng.normal(size=shape))
+    return Risk(loss, features, y, weights / weights.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("m", [2, 6])
+@pytest.mark.parametrize("n_steps", [1, 2, 5])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pullback_is_the_derivative_of_adapt(loss, rule, n_steps, m):
+    risk, rng = stacked_risk(LOSSES[loss](), m), np.random.default_rng(1)
+    theta, V = rng.normal(size=4), rng.normal(size=(5, 3, 4))
+    rule = RULES[rule].__class__(**{**RULES[rule].get_params(deep=False), "n_steps": n_steps})
+    pulled = rule.adapt(theta, risk)[1](V)
+    assert pulled.shape == V.shape
+    h = 1e-3
+    for direction in np.eye(4):
+        at = [rule.adapt(theta + k * h * direction, risk)[0] for k in (-2, -1, 1, 2)]
+        slope = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h)
+        expected = np.einsum("nkd,nd->nk", V, slope)
+        scale = 1 + np.abs(expected).max()
+        np.testing.assert_allclose(pulled @ direction / scale, expected / scale, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("rule", ["capped", "standardised", "one a feature"])
+def test_several_targets_adapt_each_by_itself(loss, rule):
+    risk = stacked_risk(LOSSES[loss](), n_targets=3)
+    theta, V = np.random.default_rng(2).normal(size=(3, 4)), np.eye(4)[None].repeat(5, axis=0)
+    theta_i, pullback = RULES[rule].adapt(theta[:, None, :], risk)
+    for k in range(3):
+        one = Risk(risk.loss, risk.features, risk.targets[k], risk.weights)
+        expected, pull = RULES[rule].adapt(theta[k], one)
+        np.testing.assert_allclose(theta_i[k], expected, rtol=1e-10, atol=1e-12)
+        pulled = np.broadcast_to(pullback(V), (3, 5, 4, 4))[k]
+        np.testing.assert_allclose(pulled, pull(V), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [Poisson(), Tweedie(1.5), Tweedie(2.0)], ids=repr)
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_damped_steps_never_overshoot_and_stay_finite(loss, size):
+    risk = stacked_risk(loss, m=6, n_tasks=50)
+    theta = size * np.random.default_rng(3).normal(size=4)
+    rule = GradientSteps(1e3, 20)
+    step, _ = rule._damped_step(theta, risk, rule._geometry(risk))
+    H = np.einsum("nm,nmd,nme->nde", risk.curvature(theta), risk.features, risk.features)
+    assert (step * np.linalg.eigvalsh(H)[:, -1] <= 1 + 1e-12).all()
+    theta_i, _ = rule.adapt(theta, risk)
+    assert (risk.value(theta_i) < risk.value(theta)).all()
+
+
+def test_a_damped_step_much_shorter_than_the_cap_is_inner_lr():
+    risk = stacked_risk(Poisson())
+    rule = GradientSteps(1e-6)
+    step, shortening = rule._damped_step(np.zeros(4), risk, rule._geometry(risk))
+    np.testing.assert_allclose(step, 1e-6, rtol=1e-9)
+    assert np.abs(shortening).max() < 1e-9
+
+
+def test_relative_steps_do_not_depend_on_the_units_of_features():
+    risk, scale = stacked_risk(Poisson()), np.array([1.0, 1e3, 1e-4, 1.0])
+    other = Risk(risk.loss, risk.features * scale, risk.targets, risk.weights)
+    theta = np.array([0.1, -0.2, 0.3, 0.0])
+    one = GradientSteps(0.5, 2, relative=True, coordinates=Standardization(np.zeros(4), scale**0))
+    two = GradientSteps(0.5, 2, relative=True, coordinates=Standardization(np.zeros(4), scale))
+    np.testing.assert_allclose(
+        two.adapt(theta / scale, other)[0] * scale, one.adapt(theta, risk)[0], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), PseudoHuber(), Poisson()], ids=repr)
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("coordinates", [None, UNITS])
+def test_equal_lengths_are_one_length(loss, relative, coordinates):
+    risk, theta, V = stacked_risk(loss), np.ones(4), np.eye(4)[None].repeat(5, axis=0)
+    settings = {"n_steps": 3, "relative": relative, "coordinates": coordinates}
+    one, pull_one = GradientSteps(0.4, **settings).adapt(theta, risk)
+    each, pull_each = GradientSteps([0.4] * 4, **settings).adapt(theta, risk)
+    np.testing.assert_allclose(each, one, rtol=1e-10)
+    np.testing.assert_allclose(pull_each(V), pull_one(V), atol=1e-10)
+
+
+def test_lengths_are_those_of_meta_sgd_where_nothing_is_capped():
+    risk, theta = stacked_risk(PseudoHuber()), np.ones(4)
+    lengths = np.array([0.01, 0.02, 0.0, 0.03])
+    expected = theta - lengths * risk.gradient(theta)
+    np.testing.assert_allclose(GradientSteps(lengths).adapt(theta, risk)[0], expected)
+
+
+def test_first_order_adapts_alike_and_pulls_back_nothing():
+    risk, V = stacked_risk(PseudoHuber()), np.ones((5, 2, 4))
+    rule = GradientSteps(0.1, 2, first_order=True)
+    theta_i, pullback = rule.adapt(np.zeros(4), risk)
+    expected, true_pullback = rule.exact().adapt(np.zeros(4), risk)
+    assert (theta_i == expected).all()
+    assert (pullback(V) == V).all()
+    assert not np.allclose(true_pullback(V), V)
+    assert rule.exact().exact().first_order is False
+
+
+def test_a_task_without_curvature_keeps_its_step():
+    risk = stacked_risk(Poisson())
+    risk.weights[1] = 0.0
+    for rule in (GradientSteps(0.1, 2), GradientSteps(0.1, 2, relative=True)):
+        theta_i, pullback = rule.adapt(np.ones(4), risk)
+        assert (theta_i[1] == 1).all()
+        assert np.isfinite(pullback(np.ones((5, 1, 4)))).all()
+    assert GradientSteps(0.1).relative_step(risk)[1] == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])
+def test_curvature_norm_bounds_the_largest_eigenvalue_and_knows_its_derivative(shape):
+    rng = np.random.default_rng(4)
+    F, w = rng.normal(size=(6, *shape)), rng.uniform(0.1, 2, size=(6, shape[0]))
+    norm, shares = curvature_norm(F, w)
+    largest = np.linalg.eigvalsh(np.einsum("nm,nmd,nme->nde", w, F, F))[:, -1]
+    assert (norm >= largest * (1 - 1e-12)).all()
+    assert (norm <= largest * min(shape) ** (1 / 16) * (1 + 1e-12)).all()
+    np.testing.assert_allclose(shares.sum(axis=-1), 1)
+    for j in range(shape[0]):
+        up, down = w.copy(), w.copy()
+        up[:, j] *= np.exp(1e-5)
+        down[:, j] *= np.exp(-1e-5)
+        slope = np.log(curvature_norm(F, up)[0] / curvature_norm(F, down)[0]) / 2e-5
+        np.testing.assert_allclose(shares[:, j], slope, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("inner_lr", "error"),
+    [
+        ([0.1, -0.1], ValueError),
+        ([0.0, 0.0], ValueError),
+        ([0.1, np.nan], ValueError),
+        (np.ones((2, 2)), TypeError),
+        (["a", "b"], TypeError),
+    ],
+)
+def test_bad_step_lengths_are_refused(inner_lr, error):
+    with pytest.raises(error, match="inner_lr must be"):
+        GradientSteps(inner_lr).validate()
+
+
+def test_as_many_lengths_as_parameters_are_required():
+    GradientSteps([0.1, 0.2]).validate()
+    with pytest.raises(ValueError, match=r"inner_lr has 2 step lengths but there are 4"):
+        GradientSteps([0.1, 0.2]).adapt(np.zeros(4), stacked_risk(PseudoHuber()))

@@ -1,0 +1,245 @@
+"""Certificates of losses that are not quadratic: tried hard to beat, from far starts."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from families import make_tasks
+from foreign_parts import Shift
+from objectives import objective_of, targets_for
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_maml import GapCertificate, MAMLRegressor, certify
+from sklearn_maml._blocks import Episodes
+from sklearn_maml._objective import Risk
+from sklearn_maml._query_minima import query_minima, representation
+from sklearn_maml.adaptation import GradientSteps, Standardization
+from sklearn_maml.certificate import strong_convexity
+from sklearn_maml.losses import LOSSES, LogLoss, Loss, Poisson, PseudoHuber
+from sklearn_maml.solvers import GaussNewton
+
+CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
+RULES = {
+    "no steps": GradientSteps(0.1, 0),
+    "one step": GradientSteps(2.0),
+    "three relative steps": GradientSteps(0.8, 3, relative=True),
+    "one length a feature": GradientSteps([0.5, 1.0, 2.0, 0.1]),
+    "standardised": GradientSteps(
+        0.9, relative=True, coordinates=Standardization(np.zeros(4), np.array([1, 2, 0.5, 0.25]))
+    ),
+}
+EPISODES = {"all": Episodes(), "split": Episodes(2, "first"), "drawn": Episodes(0.5, n_episodes=2)}
+
+
+def solve(objective, theta):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # slow ends of far starts
+        return GaussNewton(tol=1e-13, max_iter=30).minimize(objective, theta)
+
+
+@pytest.mark.parametrize(
+    ("rule", "episodes"),
+    [
+        *((rule, "all") for rule in RULES),
+        ("one step", "split"),
+        ("three relative steps", "drawn"),
+    ],
+)
+@pytest.mark.parametrize("loss", CONVEX)
+def test_no_start_of_twenty_beats_the_lower_bound(loss, rule, episodes):
+    rng = np.random.default_rng(0)
+    tasks = make_tasks(5, 6, n_features=3, seed=len(loss))
+    objective = objective_of(
+        tasks, LOSSES[loss](), RULES[rule], rng.choice([0.0, 0.1]), episodes=EPISODES[episodes]
+    )
+    starts = rng.normal(size=(20, 4)) * np.geomspace(0.01, 20, 20)[:, None]
+    found = [solve(objective, start) for start in starts]
+    best = min(result.values[-1] for result in found)
+    for theta in (np.zeros(4), starts[5], starts[12], found[0].theta, found[-1].theta):
+        certificate = certify(objective, theta)
+        gap = objective.value_and_gradient(theta)[0] - best
+        assert certificate.lower_bound <= best
+        assert gap <= certificate.bound
+        for _, bound in certificate.routes:
+            assert gap <= bound
+        for radius in certificate.radius * np.array([0.0, 0.3, 1.0, 2.0]):
+            assert gap <= certificate.at(radius) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("loss", [PseudoHuber(), LogLoss()], ids=repr)
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_in_the_wide_regime_the_bound_falls_to_radius_times_epsilon(loss, n_steps):
+    tasks = make_tasks(6, 5, n_features=60, seed=1)
+    rule = GradientSteps(0.5, n_steps, relative=True)
+    objective = objective_of(tasks, loss, rule)
+    result = GaussNewton().minimize(objective, np.zeros(61))
+    certificate = certify(objective, result.theta)
+    theorem = dict(certificate.routes)["Theorem 1"]
+    start = objective.value_and_gradient(np.zeros(61))[0]
+    assert theorem <= 2 * certificate.radius * certificate.epsilon + 1e-9 * start
+    assert theorem <= 1e-4 * start
+
+
+@pytest.mark.parametrize("loss", CONVEX)
+@pytest.mark.parametrize(("m", "d"), [(12, 3), (4, 6), (5, 5)])
+def test_query_minima_are_those_of_scipy(loss, m, d):
+    loss, rng = LOSSES[loss](), np.random.default_rng(2)
+    weights = rng.uniform(size=(4, m))
+    weights[0, -2:] = 0.0
+    risk = Risk(
+        loss,
+        rng.normal(size=(4, m, d)),
+        targets_for(loss, 3 * rng.normal(size=(4, m))),
+        weights / weights.sum(axis=1, keepdims=True),
+    )
+    z, value, lower = query_minima(risk, 50 * rng.normal(size=(4, m)))
+    assert (lower <= value).all()
+    assert (value - lower <= 1e-9 * (1 + np.abs(value))).all()
+    reached = (risk.weights * loss.value(risk.targets, z)).sum(axis=-1)
+    np.testing.assert_allclose(reached, value, atol=1e-12)
+    for i in range(4):
+        alone = Risk(loss, risk.features[i], risk.targets[i], risk.weights[i])
+        found = minimize(alone.value, np.zeros(d), jac=alone.gradient, tol=1e-10)
+        assert lower[i] <= found.fun + 1e-12
+        assert value[i] <= found.fun + 1e-7
+
+
+def test_separable_classes_have_a_query_minimum_that_is_not_attained():
+    X = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]])
+    risk = Risk(LogLoss(), X[None], np.array([[0.0, 0, 1, 1]]), np.full((1, 4), 0.25))
+    z, value, lower = query_minima(risk, np.zeros((1, 4)))
+    assert lower == 0
+    assert 0 <= value < 1e-9
+    assert np.isfinite(z).all()
+
+
+def test_partly_separable_classes_still_have_a_tight_bound():
+    # The second feature separates the last two rows; the others are a coin toss.
+    X = np.array([[1.0, 0], [1, 0], [1, 0], [1, 1], [1, -1]])
+    risk = Risk(LogLoss(), X[None], np.array([[0.0, 1, 1, 1, 0]]), np.full((1, 5), 0.2))
+    _, value, lower = query_minima(risk, np.zeros((1, 5)))
+    assert value - lower < 1e-3
+    assert lower <= 0.6 * (np.log(3) - 2 / 3 * np.log(2)) + 1e-12 <= value + 1e-9
+
+
+@pytest.mark.parametrize("loss", [Poisson(), PseudoHuber()], ids=repr)
+def test_several_targets_add_up(loss):
+    rng = np.random.default_rng(3)
+    tasks = [(rng.normal(size=(9, 3)), rng.normal(size=(9, 2))) for _ in range(6)]
+    rule, theta = GradientSteps(0.5, 2, relative=True), rng.normal(size=(2, 4))
+    both = certify(objective_of(tasks, loss, rule, 0.01), theta)
+    lower = 0.0
+    for k in range(2):
+        y_all = targets_for(loss, np.concatenate([y for _, y in tasks]))
+        y = np.split(y_all[:, k], 6)
+        alone = objective_of([(X, y[i]) for i, (X, _) in enumerate(tasks)], loss, rule, 0.01)
+        lower += certify(alone, theta[k]).lower_bound
+    assert both.lower_bound == pytest.approx(lower, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2])
+@pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(3.0)], ids=repr)
+def test_strong_convexity_is_proved_only_where_it_holds(loss, n_steps):
+    tasks = make_tasks(5, 8, n_features=3, seed=4)
+    tasks = [(0.5 * X, y) for X, y in tasks]
+    rule = GradientSteps(0.5, n_steps, relative=True)
+    proved = 0
+    for alpha in (1e-3, 0.1, 1.0, 10.0):
+        objective = objective_of(tasks, loss, rule, alpha, penalise_last=True)
+        theta = solve(objective, np.zeros(3)).theta + 0.01
+        certificate = certify(objective, theta)
+        lower = dict(certificate.routes)["query minima"]
+        mu = strong_convexity(objective, theta, lower)
+        if mu == 0:
+            assert "strong convexity" not in dict(certificate.routes)
+            continue
+        proved += 1
+        assert certificate.route == "strong convexity"
+        assert certificate.bound < lower
+        best = solve(objective, theta).values[-1]
+        gap = objective.value_and_gradient(theta)[0] - best
+        assert gap <= certificate.bound
+        for seed in range(5):
+            at = np.random.default_rng(seed).normal(size=3)
+            at *= np.linalg.norm(theta) / np.linalg.norm(at)
+            around = [[at - h, at + h] for h in 1e-5 * np.eye(3)]
+            ends = [[objective.value_and_gradient(t)[1] for t in pair] for pair in around]
+            slopes = [(up - down) / 2e-5 for down, up in ends]
+            assert np.linalg.eigvalsh(np.array(slopes)).min() >= mu - 1e-6
+    assert proved > 0
+
+
+def test_nothing_is_proved_convex_without_a_penalty_or_for_unknown_rules():
+    tasks = make_tasks(5, 8, n_features=3, seed=4)
+    rule = GradientSteps(0.5)
+    no_penalty = objective_of(tasks, LogLoss(), rule, 0.0)
+    unpenalised_intercept = objective_of(tasks, LogLoss(), rule, 10.0)
+    unbounded = objective_of(tasks, Poisson(), rule, 10.0, penalise_last=True)
+    uncapped = objective_of(tasks, LogLoss(), GradientSteps(0.5, cap=False), 10.0, None, True)
+    foreign = objective_of(tasks, LogLoss(), Shift(), 10.0, penalise_last=True)
+    for objective in (no_penalty, unpenalised_intercept, unbounded, uncapped, foreign):
+        assert strong_convexity(objective, np.zeros(objective.n_parameters), 1.0) == 0.0
+
+
+class Softplus(Loss):
+    """The smallest loss a user could write: no bounds, no dual, no third derivative."""
+
+    hessian_bound = 0.25
+
+    def value(self, y, z):
+        return np.logaddexp(0.0, z) - y * z
+
+    def gradient(self, y, z):
+        return 1 / (1 + np.exp(-z)) - y
+
+    def hessian(self, y, z):
+        s = 1 / (1 + np.exp(-z))
+        return s * (1 - s) + 0 * y
+
+
+def test_a_loss_of_ones_own_gets_the_same_certificate():
+    tasks = [(X, (y > 0) * 1.0) for X, y in make_tasks(6, 9, n_features=2, seed=5)]
+    rule, theta = GradientSteps(0.5, 2), np.array([0.3, -0.1, 0.2])
+    ours = certify(objective_of(tasks, LogLoss(), rule), theta)
+    theirs = certify(objective_of(tasks, Softplus(), rule), theta)
+    assert theirs.bound == pytest.approx(ours.bound, rel=1e-6)
+    assert theirs.lower_bound <= ours.lower_bound + 1e-9
+
+
+def test_first_order_rules_are_certified_with_the_true_gradient():
+    tasks = make_tasks(6, 9, n_features=2, seed=5)
+    theta = np.array([0.3, -0.1, 0.2])
+    short = objective_of(tasks, PseudoHuber(), GradientSteps(0.5, 2, first_order=True))
+    full = objective_of(tasks, PseudoHuber(), GradientSteps(0.5, 2))
+    assert certify(short, theta) == certify(full, theta)
+
+
+def test_the_certificate_is_frozen_pickled_and_printed_with_all_routes():
+    model = MAMLRegressor(loss="pseudo_huber").fit(make_tasks(10, 9))
+    certificate = model.gap_certificate_
+    assert isinstance(certificate, GapCertificate)
+    assert pickle.loads(pickle.dumps(certificate)) == certificate
+    assert float(certificate) == min(bound for _, bound in certificate.routes)
+    text = str(certificate)
+    for words in ("by Theorem 1", "by query minima", "comparator: each task", "by duality"):
+        assert words in text
+
+
+def test_meta_parameters_with_an_infinite_loss_have_no_certificate():
+    objective = objective_of(make_tasks(4, 5), Poisson(), GradientSteps(0.1, 0))
+    with pytest.raises(ValueError, match="only finite ones have a certificate"):
+        certify(objective, np.full(6, 1e4))
+
+
+def test_representation_is_least_squares():
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(2, 9, 4))
+    rows[1, :, 1] = rows[1, :, 0]  # rank deficient
+    eigenvalues, squares, rest = representation(rows)
+    solutions = [np.linalg.lstsq(part[:, :-1], part[:, -1], rcond=None)[0] for part in rows]
+    residuals = [part[:, -1] - part[:, :-1] @ v for part, v in zip(rows, solutions, strict=True)]
+    assert len(eigenvalues) == 5
+    assert squares.sum() == pytest.approx(np.square(solutions).sum())
+    assert rest == pytest.approx(np.linalg.norm(residuals))

@@ -1,0 +1,253 @@
+"""Iterative solvers, over the registries, against scipy with differences and one another."""
+
+import numpy as np
+import pytest
+from families import make_tasks
+from objectives import objective_of, targets_for
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import PoissonRegressor
+
+from sklearn_maml import MAMLRegressor
+from sklearn_maml._blocks import Episodes
+from sklearn_maml._gauss_newton import damped_cholesky
+from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
+from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
+
+RULE = GradientSteps(0.5, 2, relative=True)
+PRECISE = {
+    "gauss_newton": GaussNewton(),
+    "lbfgs": LBFGS(),
+    "gradient_descent": GradientDescent(tol=1e-7),
+}
+
+
+def small(loss, rule=RULE, alpha=0.01, **options):
+    return objective_of(make_tasks(20, 8, n_features=3, seed=1), loss, rule, alpha, **options)
+
+
+@pytest.mark.parametrize("episodes", [None, Episodes(3, "first")])
+@pytest.mark.parametrize("solver", PRECISE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_solver_finds_the_minimum_of_every_loss(solver, loss, episodes):
+    objective = small(LOSSES[loss](), episodes=episodes)
+    start = np.zeros(objective.n_parameters)
+    result = PRECISE[solver].minimize(objective, start)
+    value, gradient = objective.value_and_gradient(result.theta)
+    assert (start == 0).all()
+    assert result.converged
+    assert result.n_iter == len(result.values) - 1
+    assert result.values[-1] == pytest.approx(value, rel=1e-14)
+    assert np.linalg.norm(gradient) < 1e-5 * (1 + abs(value))
+    peer = minimize(lambda t: objective.value_and_gradient(t)[0], start, tol=1e-7)
+    assert value <= peer.fun + 1e-9
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gauss_newton_is_monotone_from_far_away(loss):
+    objective = small(LOSSES[loss]())
+    for seed in range(3):
+        far = 10 * np.random.default_rng(seed).normal(size=objective.n_parameters)
+        values = GaussNewton().minimize(objective, far).values
+        assert (np.diff(values) < 0).all()
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
+def test_predictions_far_from_the_data_are_survived(solver):
+    tasks = make_tasks(20, 8, n_features=3, seed=1)
+    objective = objective_of(tasks, Poisson(), GradientSteps(0.1), 0.0)
+    start = 60.0 if isinstance(solver, GaussNewton) else 10.0
+    result = solver.minimize(objective, np.array([0.0, 0.0, 0.0, start]))
+    assert np.isfinite(result.values).all()
+    assert result.values[-1] < 1.0
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
+@pytest.mark.parametrize("loss", [PseudoHuber(), LogLoss()], ids=repr)
+def test_more_features_than_rows(solver, loss):
+    tasks = [(X, (y > 0) * 1.0) for X, y in make_tasks(4, 5, n_features=40, seed=2)]
+    objective = objective_of(tasks, loss, RULE, 0.0)
+    result = solver.minimize(objective, np.zeros(objective.n_parameters))
+    assert result.converged
+    assert result.values[-1] < 1e-6
+
+
+def test_a_diagonal_preconditioner_reaches_the_same_minimum(monkeypatch):
+    monkeypatch.setattr(LBFGS, "MAX_DENSE", 1)
+    objective = small(PseudoHuber())
+    expected = GaussNewton().minimize(objective, np.zeros(4)).values[-1]
+    assert LBFGS().minimize(objective, np.zeros(4)).values[-1] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS(), GradientDescent(tol=1e-8)], ids=repr)
+def test_several_targets_are_several_problems(solver):
+    rng = np.random.default_rng(3)
+    tasks = [(rng.normal(size=(9, 3)), rng.normal(size=(9, 2))) for _ in range(6)]
+    both = objective_of(tasks, PseudoHuber(), RULE, 0.01)
+    theta = solver.minimize(both, np.zeros((2, 4))).theta
+    for k in range(2):
+        one = objective_of([(X, y[:, k]) for X, y in tasks], PseudoHuber(), RULE, 0.01)
+        alone = solver.minimize(one, np.zeros(4)).theta
+        np.testing.assert_allclose(theta[k], alone, atol=1e-5)
+
+
+def test_gradient_descent_is_the_papers_iteration():
+    def schedule(iteration):
+        return 0.1 / (1 + iteration)
+
+    objective = small(PseudoHuber())
+    result = GradientDescent(schedule, max_iter=3, tol=1.0).minimize(objective, np.zeros(4))
+    assert result.n_iter == 0
+    with pytest.warns(ConvergenceWarning, match="gradient norm"):
+        result = GradientDescent(schedule, max_iter=3).minimize(objective, np.zeros(4))
+    theta = np.zeros(4)
+    for i in range(3):
+        theta = theta - schedule(i) * objective.value_and_gradient(theta)[1]
+    np.testing.assert_allclose(result.theta, theta, rtol=1e-13)
+
+
+def test_gradient_descent_with_too_long_steps_says_so():
+    objective = small(SquaredError())
+    with pytest.warns(ConvergenceWarning, match="GradientDescent stopped"):
+        GradientDescent(1e3).minimize(objective, np.zeros(4))
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(max_iter=1), LBFGS(max_iter=1)], ids=repr)
+def test_stopping_early_warns_with_got_wanted_and_remedy(solver):
+    objective = small(PseudoHuber())
+    with pytest.warns(ConvergenceWarning, match=r"after 1 iter.*wanted at most.*Raise max_iter=1"):
+        result = solver.minimize(objective, np.zeros(4))
+    assert not result.converged
+
+
+@pytest.mark.parametrize("method", ["momentum", "adam"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sgd_comes_near_the_minimum_and_repeats_itself(loss, method):
+    objective = small(LOSSES[loss]())
+    best = GaussNewton().minimize(objective, np.zeros(4)).values[-1]
+    solver = SGD(0.01, batch_size=4, n_epochs=100, method=method, random_state=0)
+    result = solver.minimize(objective, np.zeros(4))
+    assert result.n_iter == 100 == len(result.values) - 1
+    assert result.values[-1] - best < 0.1 * (result.values[0] - best)
+    assert (solver.minimize(objective, np.zeros(4)).theta == result.theta).all()
+
+
+@pytest.mark.parametrize("episodes", [None, Episodes(3), Episodes((1, 2), n_episodes=2)])
+def test_batches_average_to_the_gradient(episodes):
+    tasks = [task for m in (5, 9, 30) for task in make_tasks(7, m, n_features=3, seed=m)]
+    objective = objective_of(tasks, PseudoHuber(), RULE, 0.1, episodes=episodes)
+    theta = np.random.default_rng(4).normal(size=4)
+    parts = [f(theta) for f in objective.batches(4, np.random.RandomState(0))]
+    assert len(parts) > 5
+    gradient = objective.value_and_gradient(theta)[1]
+    np.testing.assert_allclose(np.mean(parts, axis=0), gradient, rtol=1e-12)
+
+
+def test_sgd_that_diverges_raises():
+    objective = small(Poisson(), GradientSteps(0.1, cap=False))
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch 1.*smaller learning_rate"):
+        SGD(1e6, random_state=0).minimize(objective, np.zeros(4))
+
+
+@pytest.mark.parametrize("solver", [LeastSquares(), GaussNewton(), LBFGS()], ids=repr)
+def test_solvers_that_need_the_true_gradient_refuse_first_order_rules(solver):
+    objective = small(SquaredError(), GradientSteps(0.1, first_order=True))
+    with pytest.raises(ValueError, match=r"GradientSteps has first_order=True.*gradient_descent"):
+        solver.minimize(objective, np.zeros(4))
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber"])
+def test_first_order_costs_something_and_auto_chooses_a_solver_for_it(loss):
+    tasks = make_tasks(20, 8, n_features=3, seed=1)
+    short = MAMLRegressor(loss=loss, adaptation=GradientSteps(0.3, 2, first_order=True)).fit(tasks)
+    full = MAMLRegressor(loss=loss, adaptation=GradientSteps(0.3, 2)).fit(tasks)
+    assert short.meta_loss_ > full.meta_loss_
+    assert short.gap_certificate_.bound >= short.meta_loss_ - full.meta_loss_
+    assert short.gap_certificate_.epsilon > 1e-3  # of the true gradient
+
+
+@pytest.mark.parametrize("solver", ["auto", "gauss_newton", "lbfgs"])
+def test_without_steps_the_fit_is_that_of_scikit_learn(solver):
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(80, 3))
+    y = rng.poisson(np.exp(0.5 * X @ [1.0, -1.0, 0.5] + 0.3)).astype(float)
+    peer = PoissonRegressor(alpha=0.05, tol=1e-10, solver="newton-cholesky").fit(X, y)
+    model = MAMLRegressor(n_steps=0, inner_lr=0.1, loss="poisson", alpha=0.05, solver=solver)
+    model.fit(X, y)
+    np.testing.assert_allclose(model.coef_, peer.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.predict(X), peer.predict(X), rtol=1e-5)
+    assert model.meta_loss_ > 0
+
+
+@pytest.mark.parametrize(
+    ("solver", "name", "error"),
+    [
+        (GaussNewton(tol=-1), "tol", ValueError),
+        (GaussNewton(max_iter=0), "max_iter", ValueError),
+        (LBFGS(tol="0"), "tol", TypeError),
+        (LBFGS(max_iter=1.0), "max_iter", TypeError),
+        (GradientDescent(0.0), "learning_rate", ValueError),
+        (GradientDescent("fast"), "learning_rate", TypeError),
+        (SGD(np.inf), "learning_rate", ValueError),
+        (SGD(batch_size=0), "batch_size", ValueError),
+        (SGD(n_epochs=True), "n_epochs", TypeError),
+        (SGD(momentum=1.0), "momentum", ValueError),
+        (SGD(method="rmsprop"), "method", ValueError),
+    ],
+    ids=repr,
+)
+def test_bad_hyperparameters_are_named(solver, name, error):
+    with pytest.raises(error, match=f"^{name} must be"):
+        solver.validate()
+
+
+def test_targets_for_other_losses_are_refused_by_the_estimator():
+    tasks = make_tasks(5, 8)
+    with pytest.raises(ValueError, match=r"Poisson.*targets >= 0"):
+        MAMLRegressor(loss="poisson").fit(tasks)
+    good = [(X, targets_for(Poisson(), y)) for X, y in tasks]
+    model = MAMLRegressor(loss="poisson").fit(good)
+    with pytest.raises(ValueError, match=r"Poisson.*targets >= 0"):
+        model.adapt(*tasks[0])
+
+
+class Misled:
+    """An objective whose gradient points uphill, or which is not finite away from the start."""
+
+    def __init__(self, objective, limit=np.inf):
+        self.objective, self.limit = objective, limit
+        self.sign = -1.0 if limit == np.inf else 1.0
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def value_and_gradient(self, theta):
+        value, gradient = self.objective.value_and_gradient(theta)
+        inside = np.linalg.norm(theta) <= self.limit
+        return (value if inside else np.inf), self.sign * gradient
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
+def test_a_solver_that_cannot_go_down_stops_with_a_warning(solver):
+    objective, start = Misled(small(PseudoHuber())), np.zeros(4)
+    with pytest.warns(ConvergenceWarning, match="stopped after"):
+        result = solver.minimize(objective, start)
+    assert not result.converged
+    assert (result.theta == start).all()
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(max_iter=20), LBFGS(max_iter=20)], ids=repr)
+def test_steps_into_infinity_are_taken_back(solver):
+    objective = Misled(small(PseudoHuber()), limit=0.1)
+    with pytest.warns(ConvergenceWarning, match="stopped after"):
+        result = solver.minimize(objective, np.zeros(4))
+    assert np.linalg.norm(result.theta) <= 0.1
+    assert result.values[-1] < result.values[0]
+
+
+def test_a_singular_hessian_is_damped_until_it_can_be_factorised():
+    hessian = np.array([[4.0, 4.0], [4.0, 4.0]])
+    lower = damped_cholesky(hessian, 0.0)
+    np.testing.assert_allclose(lower @ lower.T, hessian, rtol=1e-10)
+    assert np.isfinite(damped_cholesky(np.zeros((3, 3)), 1e-3)).all()

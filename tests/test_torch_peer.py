@@ -1,0 +1,33 @@
+"""Value and gradient of the meta-loss against PyTorch's automatic differentiation."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sklearn_maml._blocks import Blocks, Episodes, Features
+from sklearn_maml._objective import MetaObjective
+from sklearn_maml._tasks import Tasks
+from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.losses import LOSSES
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import torch_peer
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("loss", torch_peer.LOSSES)
+def test_value_and_gradient_are_those_of_torch(loss, n_steps):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), rng.integers(0, 2, 60).astype(float)
+    tasks = Tasks.from_codes(y, np.repeat(np.arange(6), 10))
+    blocks = Blocks(tasks, Features(X), Episodes())
+    rule = GradientSteps(0.05, n_steps, cap=False)
+    objective = MetaObjective(blocks, LOSSES[loss](), rule, np.array([0.1] * 4 + [0.0]))
+    peer = torch_peer.value_and_gradient(objective, loss, np.full(6, 0.05), n_steps)
+    for theta in 0.3 * rng.normal(size=(3, 5)):
+        value, gradient = objective.value_and_gradient(theta)
+        expected = peer(theta)
+        assert value == pytest.approx(expected[0], rel=1e-12)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-9, atol=1e-12)
