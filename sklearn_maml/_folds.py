@@ -13,6 +13,7 @@ from scipy.linalg import cho_solve
 from sklearn_maml._blocks import Blocks
 from sklearn_maml._objective import MetaObjective
 from sklearn_maml._quadratic import safe_cholesky
+from sklearn_maml._stacked import one_blas_thread
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.solvers import LeastSquares
 
@@ -45,7 +46,8 @@ class Folds:
     def scores(self, rule):
         """R2 on the tasks left out, shape (n_splits, n_alphas)."""
         objective = self._objective(self.blocks, rule, self.penalties[0])
-        theta = self._solve(objective)
+        with one_blas_thread():  # many small factorisations: threads would only wait
+            theta = self._solve(objective)
         errors = {}
         y = self.blocks.tasks.y
         for split_of in self.rounds:
@@ -174,15 +176,18 @@ def _grams(rows, of, n_cells):
 
 def _errors(objective, theta, split_of, origin, i):
     """A block's sums for each split: squared errors, and weight, mean and square of targets."""
-    support, query, weight = objective.risks(i)
+    at_one = objective.linearize(i, theta[0, 0])
+    query, weight = at_one.query, at_one.weight
     of = split_of[objective.blocks.owner(i)]
     # An episode of weight 0 stands for a task that is too small for it.
     real = (query.weights > 0).sum(axis=1, keepdims=True) * ((of >= 0) & (weight > 0))[:, None]
     w = query.weights * real * weight[:, None]
     splits, at = np.unique(of, return_inverse=True)
-    own = np.moveaxis(theta[of], 0, -2)
-    theta_i, _ = objective.rule.adapt(own, support)
-    squared = (w * np.square(query.predict(theta_i) - query.targets)).sum(axis=-1)
+    # Predictions are affine in theta: from those at one theta, all others by one product.
+    others = (theta[of] - theta[0, 0]).reshape(len(of), -1, theta.shape[-1])
+    shift = np.moveaxis(np.matmul(at_one.design, np.swapaxes(others, -1, -2)), -1, 0)
+    predictions = at_one.predictions + shift.reshape(*theta.shape[1:-1], *shift.shape[1:])
+    squared = (w * np.square(predictions - query.targets)).sum(axis=-1)
     centred = query.targets - np.reshape(origin, (*np.shape(origin), 1, 1))
     members = (at[:, None] == np.arange(len(splits))).astype(float)
     sums = [
