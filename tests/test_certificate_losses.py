@@ -243,3 +243,12 @@ def test_representation_is_least_squares():
     assert len(eigenvalues) == 5
     assert squares.sum() == pytest.approx(np.square(solutions).sum())
     assert rest == pytest.approx(np.linalg.norm(residuals))
+
+
+def test_blocks_of_tasks_add_up():
+    tasks = [task for m in (3, 8, 30) for task in make_tasks(4, m, n_features=3, seed=m)]
+    rule, theta = GradientSteps(0.5, 2), np.array([0.3, -0.1, 0.2, 0.5])
+    together = certify(objective_of(tasks, PseudoHuber(), rule), theta)
+    alone = [certify(objective_of([task], PseudoHuber(), rule), theta) for task in tasks]
+    lower = np.mean([certificate.lower_bound for certificate in alone])
+    assert together.lower_bound == pytest.approx(lower, rel=1e-9)
