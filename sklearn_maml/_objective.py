@@ -242,7 +242,8 @@ class MetaObjective:
         value, gradient, *rest = self.reduce(partial(_with_gradient, f), theta)
         value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta
-        report(f"meta-loss {value:.8g}, gradient norm {np.linalg.norm(gradient):.3g}", self.verbose)
+        size = np.hypot.reduce(gradient, axis=None)  # no square overflows
+        report(f"meta-loss {value:.8g}, gradient norm {size:.3g}", self.verbose)
         self._last = theta.copy(), (value, gradient)
         return rest
 
