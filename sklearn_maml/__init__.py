@@ -10,7 +10,7 @@
 """
 
 from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
-from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.adaptation import GradientSteps, Proximal
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.solvers import LeastSquares
@@ -23,6 +23,7 @@ __all__ = [
     "GradientSteps",
     "LeastSquares",
     "MAMLRegressor",
+    "Proximal",
     "SquaredError",
     "certify",
 ]

@@ -5,7 +5,7 @@ equal size into arrays with a leading task axis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -90,12 +90,14 @@ class Rows(NamedTuple):
     """Rows of a stack of tasks: features (..., m, d), targets and weights (..., m).
 
     The weights of a task sum to 1, or are all 0 where it has no rows; padding has weight 0. With
-    several targets, `targets` has one more leading axis, (n_targets, n_stacked, m).
+    several targets, `targets` has one more leading axis, (n_targets, n_stacked, m). `size` (...)
+    is the number of rows that a task counts for: the sum of its weights before they were scaled.
     """
 
     features: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    size: np.ndarray
 
 
 class Block(NamedTuple):
@@ -144,6 +146,13 @@ class Episodes:
                 f"n_episodes={self.n_episodes} would repeat the same split with "
                 f"support={self.support!r}, split={self.split!r}; use n_episodes=1."
             )
+
+    def at_least(self, n_splits, n_tasks):
+        """As many draws per task, up to 50, as make up `n_splits` for each number of shots."""
+        if self.split == "first":
+            return self
+        n_draws = min(50, -(-n_splits // n_tasks))
+        return replace(self, n_episodes=max(self.n_episodes, n_draws))
 
     def shots(self, sizes):
         """Numbers of support rows, shape (n_draws, n_tasks); -1 where a task is too small.
@@ -213,7 +222,7 @@ class Episodes:
 def _check_support(support):
     """Raise unless `support` is "all", an int, a fraction or a sequence of ints."""
     hint = (
-        "support must be 'all', an int >= 0 (that many rows), a fraction in (0, 1) "
+        "support must be 'auto', 'all', an int >= 0 (that many rows), a fraction in (0, 1) "
         f"or a list of ints >= 0; got {support!r}."
     )
     if isinstance(support, str):
@@ -270,6 +279,19 @@ class Blocks(Sequence):
     def __getstate__(self):
         return {**self.__dict__, "_cache": {}, "_flat_cache": {}}
 
+    def unsplit(self):
+        """The same tasks with ``support="all"``."""
+        return Blocks(self.tasks, self.features, Episodes())
+
+    def sample(self, n_tasks):
+        """At most that many of the tasks, drawn at random, split in the same way."""
+        known = len(self.tasks.weight)
+        if known <= n_tasks:
+            return self
+        rng = np.random.default_rng(self.episodes.seed)
+        members = np.sort(rng.choice(known, n_tasks, replace=False))
+        return Blocks(self.tasks.take(members), self.features, self.episodes)
+
     def n_query(self):
         """An upper bound on the number of query rows over all episodes."""
         tasks, episodes = self.tasks, self.episodes
@@ -290,7 +312,8 @@ class Blocks(Sequence):
         if i in self._flat_cache:
             return self._flat_cache[i]
         rows, start, sizes = self._rows(i)
-        flat = Rows(self.features[rows], self.tasks.y[rows].T, self.tasks.row_weight[rows])
+        weights = self.tasks.row_weight[rows]
+        flat = Rows(self.features[rows], self.tasks.y[rows].T, weights, weights.sum())
         if self._cached:
             self._flat_cache[i] = flat, start, sizes
         return flat, start, sizes
@@ -336,10 +359,12 @@ def _stack(flat, start, position, mask):
         if (mask == position.shape[1]).all():  # equal sizes: a view, no copy
             shape = position.shape
             weights = flat.weights.reshape(shape)
+            total = weights.sum(axis=1, keepdims=True)
             return Rows(
                 flat.features.reshape(*shape, -1),
                 flat.targets.reshape(*flat.targets.shape[:-1], *shape),
-                weights / weights.sum(axis=1, keepdims=True),
+                weights / total,
+                total[:, 0],
             )
         mask = position < mask[:, None]
     index = np.where(mask, start[:, None] + position, 0)
@@ -349,6 +374,7 @@ def _stack(flat, start, position, mask):
         flat.features[index],
         flat.targets[..., index],
         weights / np.where(total > 0, total, 1.0),
+        total[:, 0],
     )
 
 

@@ -23,7 +23,7 @@ from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments,
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
 from sklearn_maml._tasks import Tasks, group_rows, is_task_list, looks_ragged, pool
-from sklearn_maml.adaptation import AdaptationRule, GradientSteps, standardization
+from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps, standardization
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
 from sklearn_maml.solvers import SOLVERS, Solver
@@ -35,6 +35,10 @@ __all__ = ["AdaptedRegressor", "MAMLRegressor"]
 AUTO_REMAINDER = 0.1
 # ... and move the intercept this many times as far as a coefficient.
 AUTO_INTERCEPT_STEP = 16.0
+# What support="auto" stands for where the rule is learned: one fit for all numbers of shots, each
+# with this many random splits in all, if tasks are few.
+AUTO_SHOTS = (0, 1, 2, 3, 5, 10)
+AUTO_EPISODES = 4000
 
 
 class MAMLRegressor(RegressorMixin, BaseEstimator):
@@ -152,7 +156,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         solver="auto",
         alpha=0.0,
         fit_intercept=True,
-        support="all",
+        support="auto",
         split="random",
         n_episodes=1,
         n_jobs=None,
@@ -200,14 +204,19 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             If the data or a parameter are not as described; the message names it.
         """
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
-        self._episodes = self._make_episodes()
-        solver = self._make_solver()
+        solver, rule = self._make_solver(), self._given_rule()
+        self._episodes = self._make_episodes(rule)
         X, tasks, self.task_ids_ = self._read(X, y, groups, sample_weight, reset=True)
+        if self._shots_are_free(rule):
+            self._episodes = self._episodes.at_least(AUTO_EPISODES, len(tasks.weight))
         self.featurizer_ = _fit_featurizer(self.featurizer, X, tasks)
         blocks = Blocks(tasks, self._features(X), self._episodes)
-        self.adaptation_ = self._make_rule(blocks)
+        self.adaptation_ = self._steps(blocks) if rule is None else rule
         objective = self._objective(blocks)
-        result = solver.minimize(objective, _zeros(objective))
+        self.adaptation_, self.learned_ = self.adaptation_.learn(objective, solver)
+        objective = self._objective(blocks)
+        result = solver.minimize(objective, objective.origin())
+        self.adaptation_ = self.adaptation_.calibrate(objective, result.theta)
         self.n_tasks_, self.n_iter_ = len(self.task_ids_), result.n_iter
         self.coef_, self.intercept_ = _split_theta(result.theta, self.fit_intercept)
         self.gap_certificate_ = certify(objective, result.theta)
@@ -309,8 +318,15 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             return self.coef_
         return np.concatenate([self.coef_, np.asarray(self.intercept_)[..., None]], axis=-1)
 
-    def _make_episodes(self):
+    def _shots_are_free(self, rule):
+        """Whether "auto" stands for mixed numbers of shots: where a rule has to be learned."""
+        automatic = isinstance(self.support, str) and self.support == "auto"
+        return automatic and rule is not None and bool(rule.learnable)
+
+    def _make_episodes(self, rule):
         support = self.support
+        if isinstance(support, str) and support == "auto":
+            support = AUTO_SHOTS if self._shots_are_free(rule) else "all"
         if isinstance(support, list | np.ndarray):
             support = tuple(np.asarray(support).tolist())
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -325,15 +341,19 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         solver = "least_squares" if self.solver == "auto" else self.solver
         return resolve(solver, SOLVERS, Solver, "solver")
 
-    def _make_rule(self, blocks):
-        """The adaptation rule in use; "auto" is decided here."""
-        if self.adaptation is not None:
-            if self.inner_lr != "auto" or self.n_steps != 1:
-                raise ValueError(
-                    f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
-                    "with adaptation=...; set them on the adaptation rule instead."
-                )
-            return clone(resolve(self.adaptation, {}, AdaptationRule, "adaptation"))
+    def _given_rule(self):
+        """The rule that `adaptation` names or is, or None."""
+        if self.adaptation is None:
+            return None
+        if self.inner_lr != "auto" or self.n_steps != 1:
+            raise ValueError(
+                f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
+                "with adaptation=...; set them on the adaptation rule instead."
+            )
+        return clone(resolve(self.adaptation, RULES, AdaptationRule, "adaptation"))
+
+    def _steps(self, blocks):
+        """The gradient steps in use; "auto" is decided here."""
         if isinstance(self.inner_lr, str) and self.inner_lr != "auto":
             raise ValueError(f"inner_lr must be 'auto' or a number; got {self.inner_lr!r}.")
         if self.inner_lr != "auto":
@@ -420,7 +440,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         tasks = Tasks.from_codes(y, np.zeros(len(y), dtype=np.intp), _row_weights(sample_weight, X))
         rows = slice(None) if tasks.rows is None else tasks.rows
         weight = tasks.row_weight[rows]
-        risk = Risk(self._loss, self._features(X)[rows], y[rows].T, weight / weight.sum())
+        risk = Risk(self._loss, self._features(X)[rows], y[rows].T, weight / weight.sum(), weight.sum())
         theta, _ = self.adaptation_.adapt(self._theta(), risk)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
         return theta
@@ -567,11 +587,6 @@ def _fit_featurizer(featurizer, X, tasks):
         X, y, weight = take_rows(X, kept), y[kept], weight[kept]
     weighted = has_fit_parameter(featurizer, "sample_weight") and not (weight == 1).all()
     return featurizer.fit(X, y, **({"sample_weight": weight} if weighted else {}))
-
-
-def _zeros(objective):
-    shape = (objective.n_parameters,)
-    return np.zeros((objective.n_targets, *shape) if objective.n_targets else shape)
 
 
 def _split_theta(theta, fit_intercept):

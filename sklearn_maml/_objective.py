@@ -31,6 +31,8 @@ class Risk:
     targets : ndarray of shape (..., m)
     weights : ndarray of shape (..., m)
         Sum to 1 over the rows of a task; padding has weight 0.
+    size : ndarray of shape (...), default=None
+        How many rows a task counts for; None counts those that weigh something.
     memo : dict
         Facts of the size of a task that depend on neither theta nor the targets, such as the
         curvature of the squared loss. It outlives the features.
@@ -40,7 +42,13 @@ class Risk:
     features: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    size: np.ndarray | None = None
     memo: dict = field(default_factory=dict)
+
+    @property
+    def n_rows(self):
+        """How many rows each task counts for, shape (...)."""
+        return np.asarray((self.weights > 0).sum(axis=-1) if self.size is None else self.size)
 
     def predict(self, theta):
         """``phi_j' theta``: theta (..., d) to (..., m)."""
@@ -166,11 +174,25 @@ class MetaObjective:
         """d: the length of theta."""
         return len(self.penalty)
 
+    def origin(self):
+        """Parameters that are all zero, of the shape that theta has."""
+        return np.zeros((self.n_targets, self.n_parameters) if self.n_targets else self.n_parameters)
+
     @property
     def n_targets(self):
         """The number of targets, or 0 where targets have one axis."""
         y = self.blocks.tasks.y
         return 0 if y.ndim == 1 else y.shape[1]
+
+    def vary(self, rule=None, blocks=None):
+        """The objective with another rule or on other blocks; it prints nothing."""
+        return MetaObjective(
+            self.blocks if blocks is None else blocks,
+            self.loss,
+            self.rule if rule is None else rule,
+            self.penalty,
+            self.n_jobs,
+        )
 
     def value_and_gradient(self, theta):
         """L(theta), summed over targets, and its gradient.

@@ -4,7 +4,7 @@ Rows are pooled once and never copied again as a whole: `Tasks` remembers which 
 which task and what they weigh.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,6 +254,8 @@ class Tasks:
         Task i has the rows ``rows[offsets[i]:offsets[i + 1]]``.
     weight : ndarray of shape (n_tasks,)
         Task weights p_i; they sum to 1.
+    count : float
+        How many tasks they count for: the sum of their weights before they were scaled.
     """
 
     y: np.ndarray
@@ -261,6 +263,7 @@ class Tasks:
     rows: np.ndarray | None
     offsets: np.ndarray
     weight: np.ndarray
+    count: float
 
     @classmethod
     def from_codes(cls, y, codes, row_weight=None, task_weight=None, names=None):
@@ -305,6 +308,26 @@ class Tasks:
             rows=rows,
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             weight=task_weight / task_weight.sum(),
+            count=float(task_weight.sum()),
+        )
+
+    def take(self, members):
+        """Some of the tasks: `members` is a sorted array of task numbers.
+
+        Returns
+        -------
+        Tasks
+        """
+        sizes = self.sizes[members]
+        start = np.repeat(self.offsets[members] - (np.cumsum(sizes) - sizes), sizes)
+        rows = start + np.arange(sizes.sum())
+        share = self.weight[members].sum()
+        return replace(
+            self,
+            rows=rows if self.rows is None else self.rows[rows],
+            offsets=np.concatenate([[0], np.cumsum(sizes)]),
+            weight=self.weight[members] / share,
+            count=self.count * share,
         )
 
     @property

@@ -9,18 +9,21 @@ import sklearn_maml
 
 HOUSE = Path(sklearn_maml.__file__).parent
 FLOORS = {
+    "_coordinates": 0,
+    "_mixed": 0,
     "_stacked": 0,
     "_component": 1,
     "_tasks": 1,
     "_blocks": 1,
     "_objective": 1,
+    "_metrics": 2,
     "_quadratic": 1,
-    "losses": 2,
-    "adaptation": 2,
-    "solvers": 2,
-    "certificate": 2,
-    "_maml": 3,
-    "datasets": 3,
+    "losses": 3,
+    "adaptation": 3,
+    "solvers": 3,
+    "certificate": 3,
+    "_maml": 4,
+    "datasets": 4,
 }
 
 
