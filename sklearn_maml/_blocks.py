@@ -120,12 +120,15 @@ class Episodes:
         Draws per task and number of shots.
     seed : int
         Draws depend on it and on the position of a block, so that each pass sees the same ones.
+    lenient : bool
+        Whether a task that is too small to be split is predicted without support rows.
     """
 
     support: Any = "all"
     split: str = "random"
     n_episodes: int = 1
     seed: int = 0
+    lenient: bool = False
 
     def check(self):
         """Raise for values that are out of range, or that would be ignored."""
@@ -147,12 +150,21 @@ class Episodes:
                 f"support={self.support!r}, split={self.split!r}; use n_episodes=1."
             )
 
-    def at_least(self, n_splits, n_tasks):
-        """As many draws per task, up to 50, as make up `n_splits` for each number of shots."""
-        if self.split == "first":
-            return self
-        n_draws = min(50, -(-n_splits // n_tasks))
-        return replace(self, n_episodes=max(self.n_episodes, n_draws))
+    def adjusted(self, n_splits, n_tasks):
+        """As many draws per task, up to 20, as make up `n_splits`; and no task is too small.
+
+        Parameters
+        ----------
+        n_splits : int
+            Wanted for each number of shots, over all tasks.
+        n_tasks : int
+
+        Returns
+        -------
+        Episodes
+        """
+        n_draws = 1 if self.split == "first" else min(20, -(-n_splits // n_tasks))
+        return replace(self, n_episodes=max(self.n_episodes, n_draws), lenient=True)
 
     def shots(self, sizes):
         """Numbers of support rows, shape (n_draws, n_tasks); -1 where a task is too small.
@@ -168,7 +180,10 @@ class Episodes:
                 shots = np.clip(nearest, 1, np.maximum(sizes - 1, 1))[None]
         else:
             shots = np.repeat(np.array(self.support)[:, None], len(sizes), axis=1)
-        return np.repeat(np.where(shots < sizes, shots, -1), self.n_episodes, axis=0)
+        shots = np.where(shots < sizes, shots, -1)
+        if self.lenient:
+            shots[0, (shots < 0).all(axis=0)] = 0
+        return np.repeat(shots, self.n_episodes, axis=0)
 
     def check_sizes(self, sizes, names=None):
         """Raise where a task has too few rows to be split, naming it."""

@@ -1,6 +1,7 @@
 """The estimators: they validate, assemble the parts and store what comes out."""
 
 import warnings
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
@@ -37,8 +38,8 @@ AUTO_REMAINDER = 0.1
 AUTO_INTERCEPT_STEP = 16.0
 # What support="auto" stands for where the rule is learned: one fit for all numbers of shots, each
 # with this many random splits in all, if tasks are few.
-AUTO_SHOTS = (0, 1, 2, 3, 5, 10)
-AUTO_EPISODES = 4000
+AUTO_SHOTS = (1, 2, 3, 5, 10)
+AUTO_EPISODES = 1000
 
 
 class MAMLRegressor(RegressorMixin, BaseEstimator):
@@ -208,7 +209,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self._episodes = self._make_episodes(rule)
         X, tasks, self.task_ids_ = self._read(X, y, groups, sample_weight, reset=True)
         if self._shots_are_free(rule):
-            self._episodes = self._episodes.at_least(AUTO_EPISODES, len(tasks.weight))
+            self._episodes = self._episodes.adjusted(AUTO_EPISODES, len(tasks.weight))
         self.featurizer_ = _fit_featurizer(self.featurizer, X, tasks)
         blocks = Blocks(tasks, self._features(X), self._episodes)
         self.adaptation_ = self._steps(blocks) if rule is None else rule
@@ -332,7 +333,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         episodes = Episodes(support, self.split, self.n_episodes, seed)
         episodes.check()
-        return episodes
+        return replace(episodes, lenient=self._shots_are_free(rule))
 
     def _make_solver(self):
         _check_number("alpha", self.alpha, 0)

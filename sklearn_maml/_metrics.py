@@ -35,8 +35,8 @@ VARIES = 1e-10
 # Directions of standardised features whose mean square is below this share of the largest's are
 # left out of the mixed model: they are sums of others.
 COLLINEAR = 1e-12
-# The scale of a metric is sought between exp(-8) and exp(8).
-LOG_SCALE = 8.0
+# The scale of a metric is sought between exp(-8) and exp(8), or near that of the likelihood.
+LOG_SCALE, LOG_NEAR = 8.0, 1.5
 # log standard deviations of a metric in standardised features stay within these bounds.
 LOG_DEVIATION = (-12.0, 12.0)
 
@@ -232,8 +232,12 @@ def _task_moments(objective, coordinates, random_basis, fixed_basis, i):
     return [gram], [cross], [share], [total], [share @ risk.size]
 
 
-def best_scale(objective, solver, make_rule):
+def best_scale(objective, solver, make_rule, near=False):
     """The scale of a metric that leaves the smallest meta-loss, theta being exact for each.
+
+    A metric so large that it fits every support set leaves theta hardly determined, and free to
+    fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
+    that next to 1 (`near`), or the first one on the way up from small scales.
 
     Parameters
     ----------
@@ -241,6 +245,8 @@ def best_scale(objective, solver, make_rule):
     solver : Solver
     make_rule : callable
         From a scale to the rule with that scale.
+    near : bool
+        Whether a scale of 1 is about right.
 
     Returns
     -------
@@ -251,10 +257,20 @@ def best_scale(objective, solver, make_rule):
         at = objective.vary(rule=make_rule(np.exp(log_scale)))
         return solver.minimize(at, at.origin()).values[-1]
 
-    found = minimize_scalar(
-        loss, bracket=(-0.5, 0.5), method="brent", options={"xtol": 0.02, "maxiter": 40}
-    )
-    return float(np.exp(np.clip(found.x, -LOG_SCALE, LOG_SCALE)))
+    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    return float(np.exp(found.x))
+
+
+def _first_valley(loss, low, high):
+    """An interval with the first minimum of a function, walking up from `low` in steps of 1."""
+    at, value = low, loss(low)
+    for x in np.arange(low + 1, high + 1):
+        ahead = loss(x)
+        if ahead > 1.01 * value:
+            break
+        at, value = (x, ahead) if ahead < value else (at, value)
+    return max(at - 1, low), min(at + 1, high)
 
 
 def minimize_query_loss(objective, solver, make_rule, coordinates, kind, start):

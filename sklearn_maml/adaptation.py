@@ -529,7 +529,9 @@ class Proximal(AdaptationRule):
             strength = 1.0
         elif strength is None and objective.blocks.episodes.support != "all":
             few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_SCALE))
-            strength = 1.0 / best_scale(few, solver, lambda x: self._with(metric, 1.0 / x))
+            near = found.criterion == "reml"
+            scale = best_scale(few, solver, lambda x: self._with(metric, 1.0 / x), near)
+            strength = 1.0 / scale
         elif strength is None and found.criterion is None:
             raise ValueError(_needs_query("strength"))
         rule = self._with(metric, 1.0 if strength is None else strength, self.noise)
