@@ -69,22 +69,26 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         wrap a fitted one in ``sklearn.frozen.FrozenEstimator``. None uses the columns of X.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
-    adaptation : AdaptationRule, default=None
+    adaptation : str or AdaptationRule, default=None
         Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
+        "learned" learns from the tasks how they differ: ``Proximal()``, the recommended choice for
+        data in groups.
     solver : str or Solver, default="auto"
         "auto" chooses the exact solver for the squared loss.
     alpha : float, default=0.0
         Ridge penalty on the meta-parameters in feature space, the intercept excepted.
     fit_intercept : bool, default=True
         Whether to add a constant feature; it is adapted like the others, and not penalised.
-    support : "all", int, float or list of int, default="all"
+    support : "auto", "all", int, float or list of int, default="auto"
         What a task adapts to while fitting: "all" rows, which are then also the query rows; that
         many rows; a fraction of them; or each number of rows in turn. The remaining rows are
-        the query. Choose what deployment will look like.
+        the query. Choose what deployment will look like. "auto" is "all", but 1, 2, 3, 5 and 10
+        rows in turn for a rule that is learned, as far as a task has them, with up to 20 random
+        splits of each task where tasks are few.
     split : {"random", "first"}, default="random"
         Which rows are the support: drawn at random, or a task's first rows, for ordered data.
     n_episodes : int, default=1
-        Random splits per task (and per number of rows).
+        Random splits per task (and per number of rows); the least number for support="auto".
     n_jobs : int, default=None
         Workers for blocks of tasks, as in joblib. It does not change the result in any bit.
     random_state : int, RandomState or None, default=None
@@ -100,7 +104,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     featurizer_ : transformer or None
         The fitted featurizer.
     adaptation_ : AdaptationRule
-        The rule in use.
+        The rule in use, with what was learned of it.
+    learned_ : LearnedMetric or None
+        What was learned of the rule, and how; print it.
     inner_lr_ : float
         The step length in use, before the cap; for "auto" in units of 1 / the largest eigenvalue
         of each task's Hessian in standardised features. Present for rules that have one.
@@ -225,19 +231,25 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self._report_steps(objective)
         return self
 
-    def predict(self, X):
+    def predict(self, X, return_std=False):
         """Predict with the meta-parameters: for a task of which nothing is known.
 
         Parameters
         ----------
         X : array-like of shape (n_rows, n_features)
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            tasks differ by. For rules that know of them, such as `Proximal`.
 
         Returns
         -------
-        ndarray of shape (n_rows,) or (n_rows, n_targets)
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
         """
         check_is_fitted(self)
-        return self._response(X, self.coef_, self.intercept_)
+        mean = self._response(X, self.coef_, self.intercept_)
+        return (mean, self._deviation(X)) if return_std else mean
 
     def adapt(self, X, y, *, sample_weight=None):
         """Learn a new task from its support rows; the model itself is unchanged.
@@ -434,8 +446,15 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
         return self._loss.inverse_link(phi @ coef.T + intercept)
 
+    def _deviation(self, X, support=None):
+        """Standard deviations of the rows' targets, given a task's support rows."""
+        X = self._check_X(X)
+        rows = self._features(X)[slice(None)]
+        variance = self.adaptation_.predictive_variance(rows, support)
+        return np.sqrt(np.moveaxis(variance, 0, -1) if variance.ndim > 1 else variance)
+
     def _adapted_theta(self, X, y, sample_weight):
-        """Parameters of the one task whose support rows these are."""
+        """Parameters of the one task whose support rows these are, and its support risk."""
         X, y = self._check_flat(X, y, reset=False)
         self._check_targets(y)
         tasks = Tasks.from_codes(y, np.zeros(len(y), dtype=np.intp), _row_weights(sample_weight, X))
@@ -444,7 +463,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         risk = Risk(self._loss, self._features(X)[rows], y[rows].T, weight / weight.sum(), weight.sum())
         theta, _ = self.adaptation_.adapt(self._theta(), risk)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
-        return theta
+        return theta, risk
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -508,23 +527,31 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         self : AdaptedRegressor
         """
         meta = self._meta()
-        theta = meta._adapted_theta(X, y, sample_weight)
+        theta, self._support = meta._adapted_theta(X, y, sample_weight)
         self.coef_, self.intercept_ = _split_theta(theta, meta.fit_intercept)
         return self
 
-    def predict(self, X):
+    def predict(self, X, return_std=False):
         """Predict rows of the task.
 
         Parameters
         ----------
         X : array-like of shape (n_rows, n_features)
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            the support rows leave unknown of the task. Uncertainty of the meta-parameters is not
+            part of them. For rules that know of them, such as `Proximal`.
 
         Returns
         -------
-        ndarray of shape (n_rows,) or (n_rows, n_targets)
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
         """
         check_is_fitted(self)
-        return self._meta()._response(X, self.coef_, self.intercept_)
+        meta = self._meta()
+        mean = meta._response(X, self.coef_, self.intercept_)
+        return (mean, meta._deviation(X, self._support)) if return_std else mean
 
     def _meta(self):
         meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta

@@ -27,8 +27,9 @@ __all__ = ["MixedModel", "Moments", "fit_reml", "likelihood", "symmetric_basis"]
 FLOOR, NONE = 1e-2, 1e-7
 # A direction with a standard deviation below this counts as having no variance.
 SINGULAR = 1e-3
-# Residual variances below this share of the targets' are rounding: the likelihood is unbounded.
-NO_NOISE = 1e-15
+# Without noise the likelihood is unbounded where a task has fewer rows than random effects; so no
+# residual variance is taken to be below this share of what one model for all tasks leaves.
+NO_NOISE = 1e-10
 # A step changes no standard deviation by more than this, in units of itself (or of FLOOR).
 LONGEST = 2.0
 
@@ -136,9 +137,8 @@ def likelihood(moments, relative):
     solved = cross - np.matmul(gram, np.matmul(middle, cross))
     count = moments.count[:, None, None]
     explained = (count * cross).reshape(-1, r + t).T @ np.matmul(middle, cross).reshape(-1, r + t)
-    fixed, noise, contrast, log_fixed = _profile(moments.total - explained, moments)
-    value = t * (moments.count @ log_determinant + log_fixed)
-    value += moments.dof * (np.log(2 * np.pi * noise) + 1).sum()
+    fixed, deviance, noise, contrast, log_fixed = _profile(moments.total - explained, moments)
+    value = t * (moments.count @ log_determinant + log_fixed) + deviance
     precision = gram - np.matmul(gram, np.matmul(middle, gram))  # Z' V^-1 Z
     total = np.tensordot(moments.count, precision, axes=1)
     fitted = np.tensordot(count * np.matmul(solved, contrast), solved, axes=([0, 2], [0, 2]))
@@ -179,20 +179,37 @@ def _expected_information(precision, count, total, n_rows):
 
 
 def _profile(schur, moments):
-    """Fixed effects, residual variances, the contrast W and log|X'V^-1X|, from [X y]'V^-1[X y].
+    """Profile out fixed effects and residual variances, given [X y]'V^-1[X y].
 
-    W is such that ``(L'Z'V^-1[X y]) W (...)'`` sums up what the gradient takes off log|V|.
+    Returns
+    -------
+    fixed : ndarray of shape (t, r)
+    deviance : float
+        The residuals' part of -2 log likelihood.
+    noise : ndarray of shape (t,)
+    contrast : ndarray of shape (r + t, r + t)
+        W such that ``(L'Z'V^-1[X y]) W (...)'`` sums up what the gradient takes off log|V|.
+    log_fixed : float
+        log|X'V^-1X|
     """
     t, r = moments.n_targets, moments.n_fixed
-    factor = cho_factor(schur[:r, :r], lower=True)
-    fixed = cho_solve(factor, schur[:r, r:])
-    residual = np.concatenate([-fixed, np.eye(t)])
-    noise = np.diagonal(residual.T @ schur @ residual) / moments.dof
-    noise = np.maximum(noise, NO_NOISE * np.diagonal(moments.total)[r:] / moments.n_rows)
-    noise = np.maximum(noise, np.finfo(float).tiny)
+    fixed, residual, sums = _least_squares(schur, r)
+    pooled = _least_squares(moments.total, r)[2]
+    floor = np.maximum(NO_NOISE * pooled / moments.dof, np.finfo(float).tiny)
+    noise = np.maximum(sums / moments.dof, floor)
+    deviance = (moments.dof * np.log(2 * np.pi * noise) + sums / noise).sum()
     contrast = (residual / noise) @ residual.T
+    factor = cho_factor(schur[:r, :r], lower=True)
     contrast[:r, :r] += t * cho_solve(factor, np.eye(r))
-    return fixed.T, noise, contrast, 2 * np.log(np.diagonal(factor[0])).sum()
+    log_fixed = 2 * np.log(np.diagonal(factor[0])).sum()
+    return fixed.T, float(deviance), noise, contrast, log_fixed
+
+
+def _least_squares(products, r):
+    """Coefficients (r, t), contrasts (r + t, t) and residual sums of squares (t,), from [X y]'[X y]."""
+    fixed = cho_solve(cho_factor(products[:r, :r], lower=True), products[:r, r:])
+    residual = np.concatenate([-fixed, np.eye(len(products) - r)])
+    return fixed, residual, np.maximum(np.diagonal(residual.T @ products @ residual), 0.0)
 
 
 def symmetric_basis(q):
@@ -229,8 +246,11 @@ def fit_reml(moments, relative, basis, max_iter=200, tol=1e-9):
         step, change = _scoring_step(at, basis, damping)
         root = at.root + step
         candidate = at.scale @ root @ root @ at.scale
-        there = likelihood(moments, candidate)
-        if there.value < at.value:
+        try:
+            there = likelihood(moments, candidate)
+        except np.linalg.LinAlgError:  # X'V^-1X lost to rounding: too large a step
+            there = None
+        if there is not None and there.value < at.value:
             relative, at, damping = candidate, there, damping / 10
         else:
             damping = 10 * max(damping, 1e-6)

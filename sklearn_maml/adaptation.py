@@ -117,6 +117,23 @@ class AdaptationRule(Component):
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
+    def predictive_variance(self, V, risk=None):
+        """Variance of the target of rows V, for a task with that support risk (None: any task).
+
+        Parameters
+        ----------
+        V : ndarray of shape (k, d)
+        risk : Risk, default=None
+
+        Returns
+        -------
+        ndarray of shape (k,) or (n_targets, k)
+        """
+        raise ValueError(
+            f"return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
+            f"{type(self).__name__} does not."
+        )
+
     def relative_step(self, risk):
         """Step length times the support Hessian's largest eigenvalue, for each task.
 
@@ -472,6 +489,11 @@ class Proximal(AdaptationRule):
             support = np.matmul(risk.features, factor)
             left = rows - np.matmul(np.matmul(rows, self._gain(risk, support)), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
+
+    def predictive_variance(self, V, risk=None):
+        """``noise (1 + spread)``; see `AdaptationRule.predictive_variance`."""
+        noise = np.asarray(self.noise)
+        return noise[..., None] * (1.0 + self.spread(V, risk))
 
     def learn(self, objective, solver):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
