@@ -294,7 +294,7 @@ class GradientSteps(AdaptationRule):
 # "auto" fits a mixed model with a full covariance up to this number of random effects.
 MANY_EFFECTS = 15
 # The scale of a metric is one number: this many tasks determine it.
-TASKS_FOR_SCALE = 2000
+TASKS_FOR_SCALE, TASKS_FOR_NOISE = 2000, 20000
 KINDS = ("auto", "identity", "intercept", "diagonal", "full")
 
 
@@ -426,14 +426,14 @@ class Proximal(AdaptationRule):
             raise ValueError(
                 f"criterion must be 'auto', 'reml' or 'query'; got {self.criterion!r}."
             )
-        if isinstance(self.metric, str) and self.metric not in KINDS:
+        named = isinstance(self.metric, str)
+        if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
-        fixed = not isinstance(self.metric, str) or self.metric == "identity"
-        if fixed and self.criterion != "auto":
+        if self.criterion != "auto" and not (named and self.metric != "identity"):
             raise ValueError(
                 f"criterion={self.criterion!r} has no effect with a metric that is not learned."
             )
-        if self.metric == "auto" and self.criterion != "auto":
+        if self.criterion != "auto" and self.metric == "auto":
             raise ValueError(
                 f"criterion={self.criterion!r} needs a metric to learn: give metric='intercept', "
                 "'diagonal' or 'full'; metric='auto' chooses both."
@@ -522,7 +522,8 @@ class Proximal(AdaptationRule):
         """The rule with an estimate of the noise's variance, where none was given."""
         if self.noise is not None:
             return self
-        return self._with(self.metric, self.strength, noise=noise_variance(objective, theta))
+        few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
+        return self._with(self.metric, self.strength, noise=noise_variance(few, theta))
 
     def _choose(self, coordinates):
         """Metric, criterion and the reason for them."""
