@@ -33,29 +33,12 @@ from baselines import MixedModel, Standardizer
 import sklearn_maml
 from sklearn_maml import GradientSteps, MAMLRegressor, SquaredError
 from sklearn_maml._objective import Risk
-from sklearn_maml.adaptation import AdaptationRule, standardization
+from sklearn_maml.adaptation import Standardization
 
 N_STEPS = (1, 2, 5, 10)
 INTERCEPT_STEPS = (1, 4, 8, 16, 32)
 ETAS = (0.02, 0.05, 0.1, 0.5)
 REMAINDERS = (0.02, 0.05, 0.1, 0.2)
-
-
-class RelativeSteps(AdaptationRule):
-    """Gradient steps of length c / lambda_max(Hessian), with (1 - c)^n_steps = remainder."""
-
-    def __init__(self, remainder, n_steps, *, coordinates=None):
-        self.remainder = remainder
-        self.n_steps = n_steps
-        self.coordinates = coordinates
-
-    def adapt(self, theta, risk):
-        """Take the steps: of length 1, on risks scaled task by task."""
-        unit = GradientSteps(1.0, self.n_steps, cap=False, coordinates=self.coordinates)
-        steepest = np.maximum(unit.relative_step(risk), 1e-300)  # 0 for a stack's empty places
-        step = (1 - self.remainder ** (1 / self.n_steps)) / steepest
-        weights = risk.weights * step[..., None]
-        return unit.adapt(theta, Risk(risk.loss, risk.features, risk.targets, weights))
 
 
 @dataclass(frozen=True)
@@ -108,16 +91,17 @@ class Candidate:
         scale[np.isinf(scale)] = 0.0
         if not self.standardize:
             mean, scale = np.zeros_like(mean), np.ones_like(scale)
-        coordinates = standardization(mean, scale, True, self.intercept_step)
-        rule = {"fixed": GradientSteps, "relative": RelativeSteps}[self.kind]
-        return rule(self.step, self.n_steps, coordinates=coordinates)
+        coordinates = Standardization.from_moments(mean, scale, True, self.intercept_step)
+        relative = self.kind == "relative"
+        step = 1 - self.step ** (1 / self.n_steps) if relative else self.step
+        return GradientSteps(step, self.n_steps, relative=relative, coordinates=coordinates)
 
 
 @dataclass(frozen=True, eq=False)
 class _Adapter:
     """The fitted rule, applied to a stack of tasks in one call."""
 
-    rule: AdaptationRule
+    rule: GradientSteps
     theta: np.ndarray
 
     def adapt_predict(self, X_s, y_s, X_q):

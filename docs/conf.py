@@ -24,15 +24,16 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["math.css"]
 html_show_sourcelink = False
-html_sidebars = {page: [] for page in ("index", "quickstart", "theory", "changelog")}
+html_sidebars = {page: [] for page in ("index", "quickstart", "theory", "extending", "changelog")}
 html_theme_options = {"show_prev_next": False, "navbar_end": ["theme-switcher"]}
 
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 # The API pages list what each public module names in __all__, and nothing else.
-modules = [f"sklearn_maml.{m.name}" for m in iter_modules(sklearn_maml.__path__) if m.name[0] != "_"]
-autosummary_context = {"public": {m: import_module(m).__all__ for m in ["sklearn_maml", *modules]}}
+names = [m.name for m in iter_modules(sklearn_maml.__path__) if not m.name.startswith("_")]
+modules = ["sklearn_maml", *(f"sklearn_maml.{name}" for name in names)]
+autosummary_context = {"public": {m: import_module(m).__all__ for m in modules}}
 numpydoc_show_class_members = False
 
 

@@ -10,9 +10,10 @@
 """
 
 from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
-from sklearn_maml.adaptation import GradientSteps, Proximal
+from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import SquaredError
+from sklearn_maml.proximal import Proximal
 from sklearn_maml.solvers import LeastSquares
 
 __version__ = "0.1.0.dev0"

@@ -28,6 +28,8 @@ __all__ = [
 BLOCK_ELEMENTS = 2**18
 # Blocks are kept between passes over the data only where all of them fit into 64 MiB.
 CACHED_ELEMENTS = 2**23
+# Features beyond this are refused: the squares of their products would overflow float64.
+LARGEST_FEATURE = 1e70
 
 
 class Features:
@@ -50,6 +52,11 @@ class Features:
 
     def __getitem__(self, rows):
         phi = self._phi(rows)
+        if not np.vdot(phi, phi) < LARGEST_FEATURE**2:  # cheaper than to look for the largest
+            raise ValueError(
+                f"Features must be at most {LARGEST_FEATURE:g} in size; got "
+                f"{np.abs(phi).max():g}. Rescale the columns of X."
+            )
         if not self.intercept:
             return phi
         out = np.empty((phi.shape[0], self.width))
@@ -60,7 +67,13 @@ class Features:
     def _phi(self, rows):
         phi = take_rows(self.X, rows)
         if self.transform is not None:
+            n_rows = phi.shape[0]
             phi = check_phi(self.transform(phi))
+            if phi.shape[0] != n_rows:
+                raise ValueError(
+                    f"The featurizer must return one row a row of X; it made {phi.shape[0]} rows "
+                    f"of {n_rows}."
+                )
         return phi.toarray() if sp.issparse(phi) else np.asarray(phi)
 
 
@@ -192,9 +205,9 @@ class Episodes:
         fits = (self.shots(sizes) >= 0).any(axis=0)
         if not fits.all():
             i = int(np.argmin(fits))
-            name = i if names is None else repr(names[i])
+            name = i if names is None else names[i]
             raise ValueError(
-                f"Task {name} has n_samples={sizes[i]} row(s): too few for "
+                f"Task {name} has n_samples={sizes[i]}: too few rows for "
                 f"support={self.support!r}, which must leave at least one row to predict. "
                 "Use a smaller support or leave the task out."
             )
@@ -237,8 +250,8 @@ class Episodes:
 def _check_support(support):
     """Raise unless `support` is "all", an int, a fraction or a sequence of ints."""
     hint = (
-        "support must be 'auto', 'all', an int >= 0 (that many rows), a fraction in (0, 1) "
-        f"or a list of ints >= 0; got {support!r}."
+        "support must be 'all', an int >= 0 (that many rows), a fraction in (0, 1) "
+        f"a list of ints >= 0, or 'auto'; got {support!r}."
     )
     if isinstance(support, str):
         if support != "all":
@@ -430,7 +443,8 @@ def moments(blocks):
         phi, weight = blocks.pooled(i)
         if origin is None:  # near the mean, so that large offsets do not cancel
             origin = phi.mean(axis=0)
-        phi = phi - origin
-        total = total + weight @ phi
-        square = square + weight @ np.square(phi)
+        centred = phi - origin
+        total = total + weight @ centred
+        centred *= centred
+        square = square + weight @ centred
     return origin + total, np.sqrt(np.maximum(square - total**2, 0.0))

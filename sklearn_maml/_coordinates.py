@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Standardization", "standardization"]
+__all__ = ["Standardization"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,32 @@ class Standardization:
 
     mean: np.ndarray
     scale: np.ndarray
+
+    @classmethod
+    def from_moments(cls, mean, deviation, intercept, intercept_step):
+        """Coordinates for features with these moments.
+
+        Parameters
+        ----------
+        mean, deviation : ndarray of shape (d,)
+            Of the features, the intercept's constant column included.
+        intercept : bool
+            Whether the last column is that of an intercept. If not, nothing is centred, and
+            features are scaled by their root mean squares.
+        intercept_step : float
+            How many times as far a step moves the intercept as a standardised coefficient.
+
+        Returns
+        -------
+        Standardization
+        """
+        if not intercept:
+            scale = np.hypot(mean, deviation)
+            return cls(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
+        # What rounding leaves of a constant column's deviation is no scale.
+        scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+        scale[-1] = 1.0 / np.sqrt(intercept_step)
+        return cls(np.append(mean[:-1], 0.0), scale)
 
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
@@ -48,29 +74,3 @@ class Standardization:
     def _uncentre(self, U):
         U[..., -1] -= U @ self.mean
         return U
-
-
-def standardization(mean, deviation, intercept, intercept_step):
-    """The `Standardization` of features with these moments.
-
-    Parameters
-    ----------
-    mean, deviation : ndarray of shape (d,)
-        Of the features, the intercept's constant column included.
-    intercept : bool
-        Whether the last column is that of an intercept. If not, nothing is centred, and features
-        are scaled by their root mean squares.
-    intercept_step : float
-        How many times as far a step moves the intercept as a standardised coefficient.
-
-    Returns
-    -------
-    Standardization
-    """
-    if not intercept:
-        scale = np.hypot(mean, deviation)
-        return Standardization(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
-    # What rounding leaves of a constant column's deviation is no scale.
-    scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
-    scale[-1] = 1.0 / np.sqrt(intercept_step)
-    return Standardization(np.append(mean[:-1], 0.0), scale)

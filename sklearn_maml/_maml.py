@@ -1,6 +1,8 @@
 """The estimators: they validate, assemble the parts and store what comes out."""
 
 import warnings
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from numbers import Real
 
@@ -14,7 +16,6 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
-    check_consistent_length,
     check_is_fitted,
     has_fit_parameter,
     validate_data,
@@ -23,10 +24,19 @@ from sklearn.utils.validation import (
 from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments, take_rows
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
-from sklearn_maml._tasks import Tasks, group_rows, is_task_list, looks_ragged, pool
-from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps, standardization
+from sklearn_maml._tasks import (
+    Tasks,
+    check_finite,
+    group_rows,
+    is_task_list,
+    looks_ragged,
+    pool,
+    refuse_masked,
+)
+from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
+from sklearn_maml.proximal import RULES
 from sklearn_maml.solvers import SOLVERS, Solver
 
 __all__ = ["AdaptedRegressor", "MAMLRegressor"]
@@ -40,6 +50,8 @@ AUTO_INTERCEPT_STEP = 16.0
 # with this many random splits in all, if tasks are few.
 AUTO_SHOTS = (1, 2, 3, 5, 10)
 AUTO_EPISODES = 1000
+# Targets beyond this are refused, like such features: squares of products would overflow float64.
+LARGEST_TARGET = 1e70
 
 
 class MAMLRegressor(RegressorMixin, BaseEstimator):
@@ -210,9 +222,11 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If the data or a parameter are not as described; the message names it.
         """
+        vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         solver, rule = self._make_solver(), self._given_rule()
         self._episodes = self._make_episodes(rule)
+        _check_featurizer(self.featurizer)
         X, tasks, self.task_ids_ = self._read(X, y, groups, sample_weight, reset=True)
         if self._shots_are_free(rule):
             self._episodes = self._episodes.adjusted(AUTO_EPISODES, len(tasks.weight))
@@ -220,14 +234,15 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         blocks = Blocks(tasks, self._features(X), self._episodes)
         self.adaptation_ = self._steps(blocks) if rule is None else rule
         objective = self._objective(blocks)
-        self.adaptation_, self.learned_ = self.adaptation_.learn(objective, solver)
-        objective = self._objective(blocks)
-        result = solver.minimize(objective, objective.origin())
-        self.adaptation_ = self.adaptation_.calibrate(objective, result.theta)
+        with _refusing_overflow():
+            self.adaptation_, self.learned_ = self.adaptation_.learn(objective, solver)
+            objective = objective.vary(rule=self.adaptation_, verbose=self.verbose)
+            result = solver.minimize(objective, objective.origin())
+            certificate = _certify(objective, result.theta)
+            self.adaptation_ = self.adaptation_.calibrate(objective, result.theta)
         self.n_tasks_, self.n_iter_ = len(self.task_ids_), result.n_iter
         self.coef_, self.intercept_ = _split_theta(result.theta, self.fit_intercept)
-        self.gap_certificate_ = certify(objective, result.theta)
-        self.meta_loss_ = self.gap_certificate_.meta_loss
+        self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
         self._report_steps(objective)
         return self
 
@@ -267,7 +282,16 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             Fitted, from the meta-parameters.
         """
         check_is_fitted(self)
-        return AdaptedRegressor(FrozenEstimator(self)).fit(X, y, sample_weight=sample_weight)
+        if self.learned_ is not None and self.n_tasks_ == 1:
+            warnings.warn(
+                "The model was fitted to one task, which does not show how tasks differ: adapting "
+                "returns the meta-parameters. Fit it with groups= or to a list of tasks.",
+                UserWarning,
+                stacklevel=2,
+            )
+        # A copy (of references), so that fitting the model anew leaves the adapted one as it is.
+        meta = FrozenEstimator(copy(self))
+        return AdaptedRegressor(meta).fit(X, y, sample_weight=sample_weight)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.
@@ -285,6 +309,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if y is not None and groups is None:
+            y = _check_y(y, self)
             return r2_score(y, self.predict(X), sample_weight=sample_weight)
         objective = self._objective_on(X, y, groups, sample_weight)
         truth, predicted, weight = objective.reduce(
@@ -306,7 +331,9 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             How far the meta-loss on these tasks is from its minimum over all meta-parameters.
         """
         check_is_fitted(self)
-        return certify(self._objective_on(X, y, groups, sample_weight), self._theta())
+        objective = self._objective_on(X, y, groups, sample_weight)
+        with _refusing_overflow():
+            return _certify(objective, self._theta())
 
     def _objective_on(self, X, y, groups, sample_weight):
         """The meta-objective on other tasks, with the fitted featurizer and rule."""
@@ -340,8 +367,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         support = self.support
         if isinstance(support, str) and support == "auto":
             support = AUTO_SHOTS if self._shots_are_free(rule) else "all"
-        if isinstance(support, list | np.ndarray):
-            support = tuple(np.asarray(support).tolist())
+        if isinstance(support, np.ndarray):
+            support = support.tolist()
+        if isinstance(support, list):
+            support = tuple(support)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         episodes = Episodes(support, self.split, self.n_episodes, seed)
         episodes.check()
@@ -358,22 +387,28 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         """The rule that `adaptation` names or is, or None."""
         if self.adaptation is None:
             return None
-        if self.inner_lr != "auto" or self.n_steps != 1:
+        if not self._automatic_step() or self.n_steps != 1:
             raise ValueError(
                 f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
                 "with adaptation=...; set them on the adaptation rule instead."
             )
         return clone(resolve(self.adaptation, RULES, AdaptationRule, "adaptation"))
 
+    def _automatic_step(self):
+        return isinstance(self.inner_lr, str) and self.inner_lr == "auto"
+
     def _steps(self, blocks):
         """The gradient steps in use; "auto" is decided here."""
-        if isinstance(self.inner_lr, str) and self.inner_lr != "auto":
+        automatic = self._automatic_step()
+        if isinstance(self.inner_lr, str) and not automatic:
             raise ValueError(f"inner_lr must be 'auto' or a number; got {self.inner_lr!r}.")
-        if self.inner_lr != "auto":
+        if not automatic:
             rule = GradientSteps(self.inner_lr, self.n_steps)
         else:
             GradientSteps(n_steps=self.n_steps).validate()
-            coordinates = standardization(*moments(blocks), self.fit_intercept, AUTO_INTERCEPT_STEP)
+            coordinates = Standardization.from_moments(
+                *moments(blocks), self.fit_intercept, AUTO_INTERCEPT_STEP
+            )
             length = 1.0 - AUTO_REMAINDER ** (1.0 / max(self.n_steps, 1))
             rule = GradientSteps(length, self.n_steps, relative=True, coordinates=coordinates)
         rule.validate()
@@ -391,18 +426,21 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         """Validated rows, the `Tasks` they form and the tasks' labels."""
         if is_task_list(X, y):
             X, y, codes, ids, weights = _read_task_list(X, y, groups, sample_weight)
-            X, y = self._check_rows(X, y, reset)
+            X, y = self._check_rows(X, y, reset, finite=False)
         else:
-            X, y = self._check_flat(X, y, reset)
+            X, y = self._check_flat(X, y, reset, finite=False)
             ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
             if groups is not None:
                 ids, codes = group_rows(groups, len(y))
             weights = (_row_weights(sample_weight, X), None)
+        check_finite(y, codes, ids, "y")
+        if self.featurizer is None:  # else its output is checked
+            check_finite(X, codes, ids, "X")
         tasks = Tasks.from_codes(y, codes, *weights, names=ids)
         self._episodes.check_sizes(tasks.sizes, names=ids)
         return X, tasks, ids
 
-    def _check_flat(self, X, y, reset):
+    def _check_flat(self, X, y, reset, finite=True):
         """Rows and targets in two tables; errors point to the list of tasks."""
         hint = "pass a list of (X, y) tuples, one a task, or all rows with y= and groups=."
         if y is None:
@@ -411,18 +449,28 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             )
         if looks_ragged(X):
             raise ValueError(f"X is a list of tables, one a task, and y is given apart; {hint}")
-        return self._check_rows(X, y, reset)
+        return self._check_rows(X, y, reset, finite)
 
-    def _check_rows(self, X, y, reset):
-        """X as phi takes it, and y as float64."""
-        X, y = self._check_X(X, reset), _check_y(y, self)
-        check_consistent_length(X, y)
+    def _check_rows(self, X, y, reset, finite):
+        """X as phi takes it, and y as float64; all finite, or to be checked task by task."""
+        X, y = self._check_X(X, reset, finite), _check_y(y, self, finite)
+        if len(y) != X.shape[0]:
+            raise ValueError(f"X has {X.shape[0]} rows but y has {len(y)}; give one target a row.")
         return X, y
 
-    def _check_X(self, X, reset=False):
+    def _check_X(self, X, reset=False, finite=True):
         """Rows in a form that the featurizer, or phi itself, takes."""
+        _check_table(X)
         if self.featurizer is None:
-            X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=reset)
+            _refuse_dates(X)
+            X = validate_data(
+                self,
+                X,
+                accept_sparse=("csr", "csc"),
+                dtype=np.float64,
+                ensure_all_finite=finite,
+                reset=reset,
+            )
             return X.tocsr() if sp.issparse(X) else X
         if not hasattr(X, "columns"):
             X = check_array(
@@ -433,11 +481,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
 
     def _check_targets(self, y):
         """Raise where y does not have the number of targets of fit."""
-        expected = self.coef_.shape[:-1]
-        if y.shape[1:] != expected:
+        expected = ("n_rows", *map(str, self.coef_.shape[:-1]))
+        if y.shape[1:] != self.coef_.shape[:-1]:
             raise ValueError(
-                f"y must have shape (n_rows{', ' + str(expected[0]) if expected else ''},), as in "
-                f"fit; got {y.shape}."
+                f"y must have the shape ({', '.join(expected)}) of fit; got {y.shape}."
             )
 
     def _response(self, X, coef, intercept):
@@ -460,10 +507,16 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         tasks = Tasks.from_codes(y, np.zeros(len(y), dtype=np.intp), _row_weights(sample_weight, X))
         rows = slice(None) if tasks.rows is None else tasks.rows
         weight = tasks.row_weight[rows]
-        risk = Risk(self._loss, self._features(X)[rows], y[rows].T, weight / weight.sum(), weight.sum())
-        theta, _ = self.adaptation_.adapt(self._theta(), risk)
+        features = self._features(X)[rows]
+        risk = Risk(self._loss, features, y[rows].T, weight / weight.sum(), weight.sum())
+        with _refusing_overflow():
+            theta, _ = self.adaptation_.adapt(self._theta(), risk)
+            _check_overflow(theta)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
         return theta, risk
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "coef_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -559,6 +612,31 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         return meta
 
 
+@contextmanager
+def _refusing_overflow():
+    """Turn what overflow leads to into one error; numpy's warnings come before that, and less."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except (np.linalg.LinAlgError, FloatingPointError) as error:
+        raise ValueError(
+            f"Overflow: numbers beyond the range of float64 ({error}). Inner steps that are not "
+            "capped grow without bound; use cap=True or a smaller inner_lr. Or rescale X and y."
+        ) from error
+
+
+def _check_overflow(values):
+    if not np.isfinite(values).all():
+        raise FloatingPointError("infinity or NaN in the result")
+
+
+def _certify(objective, theta):
+    """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
+    certificate = certify(objective, theta)
+    _check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
+    return certificate
+
+
 def _check_number(name, value, low):
     """Raise unless `value` is a finite number, at least `low`."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -567,23 +645,83 @@ def _check_number(name, value, low):
         raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")
 
 
-def _check_y(y, estimator):
+def _check_featurizer(featurizer):
+    """Raise for what cannot be fitted and then transform."""
+    able = all(hasattr(featurizer, method) for method in ("fit", "transform"))
+    if featurizer is not None and (isinstance(featurizer, type) or not able):
+        raise TypeError(
+            "featurizer must be None or a transformer, an object with fit and transform; "
+            f"got {featurizer!r}."
+        )
+
+
+def _check_table(X):
+    """Raise for what does not hold one row a row: a list of tasks, masked entries, nothing."""
+    if looks_ragged(X) or is_task_list(X, y=()):
+        raise ValueError(
+            "X must be one table of rows; got a list of tables or of tasks. A list of (X, y) "
+            "tuples goes to fit, score or certify as it is, with y=None."
+        )
+    refuse_masked(X, "X")
+    if hasattr(X, "columns") and 0 in X.shape:
+        raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _refuse_dates(X):
+    """Raise for dates and durations, which would count as nanoseconds or so."""
+    dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
+    for i, dtype in enumerate(dtypes):
+        temporal = getattr(dtype, "is_temporal", bool)  # of polars
+        if getattr(dtype, "kind", "") in ("m", "M") or temporal():
+            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
+            raise ValueError(
+                f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
+                "that you choose, for example in a featurizer."
+            )
+
+
+def _check_y(y, estimator, finite=True):
     """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
-    if not hasattr(y, "dtype"):
+    refuse_masked(y, "y")
+    if not hasattr(getattr(y, "dtype", None), "kind"):
         y = np.asarray(y)
-    if getattr(y.dtype, "kind", "f") in "OUS":
+    if y.dtype.kind not in "biufc":
         raise ValueError(
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
             "example with np.asarray(y, dtype=float)."
         )
-    return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+    y = check_array(
+        y,
+        ensure_2d=False,
+        dtype=np.float64,
+        ensure_all_finite=finite,
+        input_name="y",
+        estimator=estimator,
+    )
+    largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
+    if largest > LARGEST_TARGET:
+        raise ValueError(
+            f"Targets must be at most {LARGEST_TARGET:g} in size; got {largest:g}. Rescale y."
+        )
+    return y
 
 
 def _row_weights(sample_weight, X):
     """Weights of rows as float64, or None."""
     if sample_weight is None:
         return None
+    refuse_masked(sample_weight, "sample_weight")
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+
+def _task_weights(sample_weight, ids):
+    """Weights of tasks as float64."""
+    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+        raise ValueError(
+            f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
+            f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
+        )
+    return _row_weights(sample_weight, ids)
 
 
 def _read_task_list(tasks, y, groups, sample_weight):
@@ -598,7 +736,7 @@ def _read_task_list(tasks, y, groups, sample_weight):
     ids = np.arange(len(tasks))
     task_weight = pooled.task_weight
     if sample_weight is not None:
-        given = _row_weights(sample_weight, ids)
+        given = _task_weights(sample_weight, ids)
         task_weight = given if task_weight is None else task_weight * given
     codes = np.repeat(ids, pooled.sizes)
     return pooled.X, pooled.y, codes, ids, (pooled.row_weight, task_weight)
@@ -608,11 +746,16 @@ def _fit_featurizer(featurizer, X, tasks):
     """A clone of the featurizer, fitted on the rows that weigh something."""
     if featurizer is None:
         return None
-    featurizer = clone(featurizer)
-    y, weight = tasks.y, tasks.row_weight
-    if not (weight > 0).all():
-        kept = np.flatnonzero(weight > 0)
+    rows = slice(None) if tasks.rows is None else tasks.rows
+    weight = np.zeros(len(tasks.y))
+    weight[rows] = tasks.row_weight[rows] * np.repeat(
+        tasks.weight / tasks.weight.max(), tasks.sizes
+    )
+    y = tasks.y
+    if not weight.all():
+        kept = np.flatnonzero(weight)
         X, y, weight = take_rows(X, kept), y[kept], weight[kept]
+    featurizer = clone(featurizer)
     weighted = has_fit_parameter(featurizer, "sample_weight") and not (weight == 1).all()
     return featurizer.fit(X, y, **({"sample_weight": weight} if weighted else {}))
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from sklearn_maml._blocks import moments
-from sklearn_maml._coordinates import Standardization, standardization
+from sklearn_maml._coordinates import Standardization
 from sklearn_maml._mixed import Moments, fit_reml, symmetric_basis
 from sklearn_maml._stacked import one_blas_thread, vecmat
 
@@ -113,7 +113,7 @@ def task_coordinates(blocks):
     """
     intercept = bool(blocks.features.intercept)
     mean, deviation = moments(blocks)
-    standard = standardization(mean, deviation, intercept, 1.0)
+    standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
     gram, within = 0.0, 0.0
     for block in blocks.unsplit():
         rows, share = standard.rows(block.support.features), block.support.weights

@@ -33,6 +33,7 @@ NO_NOISE = 1e-10
 # A step changes no standard deviation by more than this, in units of itself (or of FLOOR).
 LONGEST = 2.0
 
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """What REML needs of n tasks with q random and r fixed effects and t targets.
@@ -143,9 +144,7 @@ def likelihood(moments, relative):
     total = np.tensordot(moments.count, precision, axes=1)
     fitted = np.tensordot(count * np.matmul(solved, contrast), solved, axes=([0, 2], [0, 2]))
     information = _expected_information(precision, moments.count, total, moments.n_rows)
-    return Likelihood(
-        float(value), scale, root, t * total - fitted, t * information, fixed, noise
-    )
+    return Likelihood(float(value), scale, root, t * total - fitted, t * information, fixed, noise)
 
 
 def _scale_and_root(relative):

@@ -176,7 +176,9 @@ class MetaObjective:
 
     def origin(self):
         """Parameters that are all zero, of the shape that theta has."""
-        return np.zeros((self.n_targets, self.n_parameters) if self.n_targets else self.n_parameters)
+        return np.zeros(
+            (self.n_targets, self.n_parameters) if self.n_targets else self.n_parameters
+        )
 
     @property
     def n_targets(self):
@@ -184,14 +186,15 @@ class MetaObjective:
         y = self.blocks.tasks.y
         return 0 if y.ndim == 1 else y.shape[1]
 
-    def vary(self, rule=None, blocks=None):
-        """The objective with another rule or on other blocks; it prints nothing."""
+    def vary(self, rule=None, blocks=None, verbose=0):
+        """The objective with another rule or on other blocks."""
         return MetaObjective(
             self.blocks if blocks is None else blocks,
             self.loss,
             self.rule if rule is None else rule,
             self.penalty,
             self.n_jobs,
+            verbose,
         )
 
     def value_and_gradient(self, theta):
@@ -206,14 +209,17 @@ class MetaObjective:
         value : float
         gradient : ndarray of the shape of theta
         """
-        at, known = self._last
-        if at is None or not np.array_equal(at, theta):
+        if not self._known(theta):
             self.reduce_with_gradient(_nothing, theta)
-            known = self._last[1]
-        return known
+        return self._last[1]
+
+    def _known(self, theta):
+        return self._last[0] is not None and np.array_equal(self._last[0], theta)
 
     def reduce_with_gradient(self, f, theta):
         """`reduce`, with value and gradient at theta evaluated in the same pass and kept."""
+        if self._known(theta):
+            return self.reduce(f, theta)
         value, gradient, *rest = self.reduce(partial(_with_gradient, f), theta)
         value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta

@@ -12,7 +12,6 @@ __all__ = [
     "one_blas_thread",
     "row_products",
     "vecmat",
-    "weighted_gram",
 ]
 
 
@@ -49,18 +48,6 @@ def row_products(V, left, weights, right):
     return np.matmul(V, np.matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
 
 
-def weighted_gram(rows, weights):
-    """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share their eigenvalues."""
-    root = np.sqrt(weights)
-    if rows.shape[-2] > rows.shape[-1]:
-        scaled = root[..., None] * rows
-        return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
-    gram = np.matmul(rows, np.swapaxes(rows, -1, -2))
-    gram *= root[..., :, None]
-    gram *= root[..., None, :]
-    return gram
-
-
 def geometric_sum(gram, step, n_steps):
     """``q(S) = eta sum_{k<K} (I - eta S)^k`` by doubling: about 2 log2(K) products.
 
@@ -85,28 +72,37 @@ def geometric_sum(gram, step, n_steps):
     return step[..., None, None] * total
 
 
-def largest_eigenvalue(gram, doublings=8):
+def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
     """An upper bound on the largest eigenvalue of positive semi-definite matrices.
 
-    The Schatten norm ``||S^p||_F^(1/p)`` with p = 2^doublings: at least lambda_max, and at most
-    ``r^(1 / 2p)`` times it (1 percent for r = 150). Repeated squaring costs a tenth of a stacked
+    The Schatten norm ``||S^p||_F^(1/p)`` for p = 1, 2, 4, ... until it is within the tolerance of
+    the lower bound ``(||S^p||_F^2 / tr S^p)^(1/p)``. A few squarings cost a tenth of a stacked
     eigendecomposition.
 
     Parameters
     ----------
-    gram : ndarray of shape (..., r, r)
+    gram : ndarray of shape (n, r, r)
         Not zero.
+    tolerance : float, default=0.05
+        How far, relatively, the bound may be above the eigenvalue.
+    max_doublings : int, default=6
+        At 6 the bound is within 5 percent for r up to 500, however close the eigenvalues are.
 
     Returns
     -------
-    ndarray of shape (...)
+    ndarray of shape (n,)
     """
-    log_bound, power = 0.0, gram
-    for k in range(doublings + 1):
-        if k:
-            power = np.matmul(power, power)
-        if k % 3 == 0 or k == doublings:  # in between, nothing can under- or overflow
-            size = np.sqrt(np.einsum("...ij,...ij->...", power, power))
-            power = power / size[..., None, None]
-            log_bound = log_bound + np.log(size) / 2**k
+    log_bound = np.empty(len(gram))
+    left, power, log_size = np.arange(len(gram)), gram, np.zeros(len(gram))
+    for k in range(max_doublings + 1):
+        size = np.sqrt(np.einsum("nij,nij->n", power, power))
+        power = power / size[:, None, None]
+        log_size = log_size + np.log(size) / 2**k
+        log_bound[left] = log_size
+        spread = np.log(np.einsum("nii->n", power)) / 2**k  # of upper and lower bound
+        wide = spread > np.log1p(tolerance)
+        if k == max_doublings or not wide.any():
+            break
+        left, log_size, power = left[wide], log_size[wide], power[wide]
+        power = np.matmul(power, power)
     return np.exp(log_bound)

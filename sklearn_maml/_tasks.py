@@ -4,13 +4,22 @@ Rows are pooled once and never copied again as a whole: `Tasks` remembers which 
 which task and what they weigh.
 """
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["Tasks", "group_rows", "is_task_list", "looks_ragged", "pool"]
+__all__ = [
+    "Tasks",
+    "check_finite",
+    "group_rows",
+    "is_task_list",
+    "looks_ragged",
+    "pool",
+    "refuse_masked",
+]
 
 
 def is_task_list(X, y=None):
@@ -67,12 +76,11 @@ def pool(tasks):
     parts = [_check_task(i, task) for i, task in enumerate(tasks)]
     tables, targets, weights = zip(*parts, strict=True)
     sizes = np.array([len(target) for target in targets])
-    _check_same(tables, "columns", lambda table: table.shape[1])
-    _check_same(targets, "targets", lambda target: target.shape[1:])
+    _check_same(tables, "columns", lambda table: f"{table.shape[1]} columns")
+    _check_same(tables, "kind of X", _kind)
+    _check_same(tables, "columns in the same order", _column_names)
+    _check_same(targets, "targets", lambda y: f"y of shape ({', '.join(_shape_of_y(y))})")
     X, y = _concatenate(tables), np.concatenate(targets)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    _check_finite(X, owner, "X")
-    _check_finite(y, owner, "y")
     row_weight, task_weight = _read_weights(weights, sizes)
     return Pooled(X, y, row_weight, task_weight, sizes)
 
@@ -84,6 +92,8 @@ def _check_task(i, task):
         raise ValueError(f"Task {i}: expected a tuple (X, y) or (X, y, weight); got {got}.")
     X, y, weight = (*task, None)[:3]
     X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else _array(X)
+    for name, values in (("X", X), ("y", y), ("weight", weight)):
+        refuse_masked(values, f"Task {i}: {name}")
     y = _array(y)
     if len(X.shape) != 2:
         raise ValueError(f"Task {i}: X must have 2 dimensions (rows, columns); got {len(X.shape)}.")
@@ -100,22 +110,51 @@ def _check_task(i, task):
 
 def _array(values):
     """`values` as an array; ragged input becomes an array of objects, refused further on."""
+    kind = getattr(getattr(values, "dtype", None), "kind", None)
+    dtype = None
+    if kind is not None and not isinstance(values, np.ndarray):  # a column of pandas
+        dtype = float if kind in "biuf" else object
     try:
-        array = np.asarray(values)
+        return np.asarray(values, dtype=dtype)
     except ValueError:
-        array = np.empty(len(values), dtype=object)
-    return array
+        return np.empty(len(values), dtype=object)
 
 
-def _check_same(parts, what, size):
-    """Raise where a task's number of columns or targets is not that of the first task."""
-    expected = size(parts[0])
+def refuse_masked(values, name):
+    """Raise for a numpy masked array that hides entries: they would be used as they are."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} is a masked array with masked entries; fill them in or leave their rows out."
+        )
+
+
+def _check_same(parts, what, describe):
+    """Raise where a description of a task's part is not that of the first task's."""
+    expected = describe(parts[0])
     for i, part in enumerate(parts):
-        if size(part) != expected:
+        got = describe(part)
+        if got != expected:
             raise ValueError(
-                f"Task {i} has {size(part)} {what} but task 0 has {expected}; "
+                f"Task {i} has {got} but task 0 has {expected}; "
                 f"all tasks must have the same {what}."
             )
+
+
+def _kind(table):
+    """What has to be stacked in one way: an array, a sparse matrix, or a frame of one library."""
+    if sp.issparse(table):
+        return "a sparse matrix"
+    if not hasattr(table, "columns"):
+        return "an array"
+    return "a pandas DataFrame" if hasattr(table, "iloc") else "a polars DataFrame"
+
+
+def _column_names(table):
+    return f"the columns {list(table.columns)}" if hasattr(table, "columns") else "no names"
+
+
+def _shape_of_y(y):
+    return ("rows", *map(str, y.shape[1:]))
 
 
 def _concatenate(tables):
@@ -131,27 +170,42 @@ def _concatenate(tables):
             return pd.concat(tables, ignore_index=True)
         import polars as pl
 
-        return pl.concat(tables)
+        return pl.concat(tables, how="vertical_relaxed")
     return np.concatenate(tables)
 
 
-def _check_finite(values, owner, name):
-    """Raise for a float array with NaN or infinity, naming the first task that holds one."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        return
+def check_finite(values, codes, names, what):
+    """Raise where numbers hold NaN or infinity, naming the first row and its task.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,) or (n_rows, k), or CSR matrix, of floats
+    codes : ndarray of shape (n_rows,)
+        For each row the position of its task's name in `names`.
+    names : sequence
+    what : str
+        What the numbers are.
+
+    Raises
+    ------
+    ValueError
+    """
+    numbers = values.data if sp.issparse(values) else values
     # One sum is cheaper than a mask of all values, and as sure: what is not finite stays so.
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum()):
+        if np.isfinite(numbers.sum()) or np.isfinite(numbers).all():
             return
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        row = int(np.argmax(bad))
-        what = "NaN" if np.isnan(values[row]).any() else "infinity"
-        start = int(np.argmax(owner == owner[row]))
-        raise ValueError(
-            f"Task {owner[row]}: {name} contains {what} (row {row - start} of that task); "
-            "remove or impute such values first."
-        )
+    place = int(np.argmin(np.isfinite(numbers)))  # in C order, rows first
+    if sp.issparse(values):
+        row = int(np.searchsorted(values.indptr, place, side="right")) - 1
+    else:
+        row = place // (numbers.size // len(numbers))
+    among = int((codes[:row] == codes[row]).sum())
+    kind = "NaN" if np.isnan(numbers.flat[place]) else "infinity"
+    raise ValueError(
+        f"Task {names[codes[row]]}: {what} contains {kind} (row {among} of that task); "
+        "remove or impute such values first."
+    )
 
 
 def _read_weights(weights, sizes):
@@ -160,7 +214,11 @@ def _read_weights(weights, sizes):
         return None, None
     rows, tasks = [], []
     for i, (weight, size) in enumerate(zip(weights, sizes, strict=True)):
-        weight = np.asarray(1.0 if weight is None else weight, dtype=float)
+        weight = _array(1.0 if weight is None else weight)
+        if weight.dtype.kind not in "biuf":
+            raise ValueError(
+                f"Task {i}: weight must be a number or one number a row; got dtype {weight.dtype}."
+            )
         if weight.ndim > 1 or (weight.ndim == 1 and len(weight) != size):
             raise ValueError(
                 f"Task {i}: weight must be a number (the task's weight) or have shape ({size},), "
@@ -196,11 +254,14 @@ def group_rows(groups, n_rows):
     TypeError
         If a label is not hashable.
     """
+    refuse_masked(groups, "groups")
     if hasattr(groups, "to_numpy"):
         groups = groups.to_numpy()
-    if np.ndim(groups) != 1 if isinstance(groups, np.ndarray) else not hasattr(groups, "__len__"):
+    unordered = isinstance(groups, str | bytes | Mapping | Set) or not hasattr(groups, "__len__")
+    if unordered or getattr(groups, "ndim", 1) != 1:
+        got = f"shape {groups.shape}" if hasattr(groups, "shape") else type(groups).__name__
         raise ValueError(
-            f"groups must be one-dimensional, one label a row; got {np.shape(groups)}."
+            f"groups must be a one-dimensional array or list, one label a row; got {got}."
         )
     if len(groups) != n_rows:
         raise ValueError(f"groups has {len(groups)} labels but X has {n_rows} rows.")
@@ -218,18 +279,28 @@ def _number_labels(groups):
     """`group_rows` for labels of any hashable type."""
     known, codes = {}, np.empty(len(groups), dtype=np.intp)
     for row, label in enumerate(groups):
-        if label is None or type(label).__name__ in ("NAType", "NaTType") or label != label:
-            raise _missing_label(row)
         try:
-            codes[row] = known.setdefault(label, len(known))
+            code = known.get(label)
         except TypeError:
             raise TypeError(
                 f"groups must hold hashable labels; row {row} has {label!r} "
                 f"of type {type(label).__name__}."
             ) from None
+        if code is None:
+            if _is_missing(label):
+                raise _missing_label(row)
+            code = known[label] = len(known)
+        codes[row] = code
     ids = np.empty(len(known), dtype=object)
     ids[:] = list(known)
     return ids, codes
+
+
+def _is_missing(label):
+    """Whether a label is None, NaN, NaT or pd.NA, or a tuple that holds one."""
+    if isinstance(label, tuple):
+        return any(map(_is_missing, label))
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label
 
 
 def _missing_label(row):
@@ -237,6 +308,16 @@ def _missing_label(row):
         f"groups must not contain None or NaN; row {row} has no label. "
         "Drop such rows or give them a label of their own."
     )
+
+
+def _check_range(weight):
+    """Raise for weights whose sums or quotients would leave the range of float64."""
+    low, high = weight.min(where=weight > 0, initial=1.0), weight.max(initial=1.0)
+    if low < 1e-100 or high > 1e100:
+        raise ValueError(
+            f"Weights must be zero or between 1e-100 and 1e100; got {low if low < 1e-100 else high}"
+            ". Only their ratios matter: divide all of them by the same number."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,12 +365,15 @@ class Tasks:
         Raises
         ------
         ValueError
-            If all weights of a task are zero, or all tasks weigh zero.
+            If all weights of a task are zero, all tasks weigh zero, or sums of weights would
+            over- or underflow.
         """
         n_tasks = int(codes.max()) + 1
         row_weight = np.ones(len(codes)) if row_weight is None else row_weight
         task_weight = np.ones(n_tasks) if task_weight is None else task_weight
-        if not task_weight.sum() > 0:
+        for weight in (row_weight, task_weight):
+            _check_range(weight)
+        if not task_weight.any():
             raise ValueError("All tasks have weight zero; at least one must weigh more.")
         rows = None if (np.diff(codes) >= 0).all() else np.argsort(codes, kind="stable")
         if not (row_weight > 0).all():
@@ -298,7 +382,7 @@ class Tasks:
         sizes = np.bincount(codes if rows is None else codes[rows], minlength=n_tasks)
         if (sizes == 0).any():
             i = int(np.argmin(sizes))
-            name = i if names is None else repr(names[i])
+            name = i if names is None else names[i]
             raise ValueError(
                 f"Task {name}: all sample weights are zero; leave the task out instead."
             )

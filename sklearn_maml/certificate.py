@@ -210,11 +210,12 @@ def certify(objective, theta):
     meta_loss, gradient = objective.value_and_gradient(theta)
     penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
     to_optimum = shape.newton_step(objective, theta, gradient)
-    _, slope = objective.value_and_gradient(theta - to_optimum)
     epsilon = float(np.linalg.norm(gradient))
     weight_norm = float(np.sqrt(squared_norm + penalty_weight))
-    slack = shape.gap(slope)
     rounding = float(EPS * (4 * meta_loss + rounding))
+    slack = shape.gap(gradient)  # the comparator is no worse than theta itself
+    if slack > rounding:
+        slack = shape.gap(objective.value_and_gradient(theta - to_optimum)[1])
     curve = Curve(float(np.linalg.norm(to_optimum)), shape.length(to_optimum))
     if curve.distance * epsilon > slack + rounding:  # else nothing is to be gained
         eigenvalues, squares = shape.spectrum(to_optimum)

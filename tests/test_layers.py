@@ -22,8 +22,9 @@ FLOORS = {
     "adaptation": 3,
     "solvers": 3,
     "certificate": 3,
-    "_maml": 4,
-    "datasets": 4,
+    "proximal": 4,
+    "_maml": 5,
+    "datasets": 5,
 }
 
 

@@ -23,8 +23,7 @@ while (($#)) && [[ $1 != -- ]]; do versions+=("$1"); shift; done
 (($# == 0)) || shift
 ((${#versions[@]})) || versions=(1.6.1 1.7.2 1.8.0 1.9.1)
 
-# Without it scikit-learn 1.9 skips one estimator check.
-export SCIPY_ARRAY_API=1 MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1
+export MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=1
 folder=${VERSIONS_DIR:-.versions}
 dependencies=$(sed -n '/^dependencies/,/^\[tool/p' pyproject.toml | cksum)
 failed=()

@@ -1,0 +1,171 @@
+"""Parameters out of range or without effect, and methods called too early or with other data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sklearn_maml import AdaptedRegressor, GradientSteps, MAMLRegressor, SquaredError
+
+RNG = np.random.default_rng(0)
+TASKS = [(RNG.normal(size=(5, 2)), RNG.normal(size=5)) for _ in range(4)]
+X, Y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
+G = np.repeat(list("abcd"), 5)
+FRAMES = [(pd.DataFrame(A, columns=["u", "v"]), b) for A, b in TASKS]
+MODEL = MAMLRegressor().fit(TASKS)
+
+
+def spoilt(values, bad):
+    """A copy with one bad entry in the 4th row."""
+    out = np.array(values)
+    out[3] = bad
+    return out
+
+
+def refuses(message, call, error=ValueError):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"inner_lr": 0}, ValueError, "inner_lr must be positive and finite; got 0"),
+        ({"inner_lr": -0.1}, ValueError, "inner_lr must be positive and finite; got -0.1"),
+        ({"inner_lr": np.nan}, ValueError, "inner_lr must be positive and finite; got nan"),
+        ({"inner_lr": np.inf}, ValueError, "inner_lr must be positive and finite; got inf"),
+        ({"inner_lr": True}, TypeError, "inner_lr must be a positive number; got True"),
+        ({"inner_lr": None}, TypeError, "inner_lr must be a positive number; got None"),
+        ({"inner_lr": "0.1"}, ValueError, "inner_lr must be 'auto' or a number; got '0.1'"),
+        ({"inner_lr": np.array([0.1, 0.2])}, TypeError, "inner_lr must be a positive number"),
+        ({"n_steps": -1}, ValueError, "n_steps must be an int >= 0; got -1"),
+        ({"n_steps": 1.0}, TypeError, "n_steps must be an int >= 0; got 1.0"),
+        ({"n_steps": True}, TypeError, "n_steps must be an int >= 0; got True"),
+        ({"n_steps": "1"}, TypeError, "n_steps must be an int >= 0; got '1'"),
+        ({"inner_lr": 0.1, "n_steps": 1.5}, TypeError, "n_steps must be an int >= 0; got 1.5"),
+        ({"support": 5}, ValueError, r"Task 0 has n_samples=5: too few rows for support=5"),
+        ({"support": [7, 9]}, ValueError, r"Task 0 .* support=\(7, 9\).* leave the task out"),
+        ({"support": "some"}, ValueError, "support must be 'all', an int"),
+        ({"support": []}, ValueError, "support must be 'all', an int"),
+        ({"support": [True, 2]}, TypeError, "support must be 'all', an int"),
+        ({"support": 1.5}, ValueError, "support must be 'all', an int"),
+        ({"support": 2, "split": "last"}, ValueError, "split must be 'random' or 'first'"),
+        ({"support": 2, "n_episodes": 0}, ValueError, "n_episodes must be at least 1; got 0"),
+        ({"n_episodes": 3}, ValueError, "n_episodes=3 would repeat the same split"),
+        ({"split": "first"}, ValueError, "split='first' has no effect with support='all'"),
+        ({"support": 2, "split": "first", "n_episodes": 2}, ValueError, "would repeat the same"),
+        ({"adaptation": GradientSteps(), "inner_lr": 0.1}, ValueError, "inner_lr=0.1 .*no effect"),
+        ({"adaptation": GradientSteps(), "n_steps": 2}, ValueError, "n_steps=2 have no effect"),
+        ({"adaptation": GradientSteps(-1.0)}, ValueError, "inner_lr must be positive"),
+        ({"adaptation": GradientSteps}, TypeError, "adaptation must be .*AdaptationRule; got"),
+        ({"loss": "hinge"}, ValueError, "loss='hinge' is not known; expected one of 'squared"),
+        ({"loss": SquaredError}, TypeError, "loss must be a name or an instance of Loss"),
+        ({"solver": "sgd"}, ValueError, "solver='sgd' is not known; expected one of 'least"),
+        ({"alpha": -1}, ValueError, "alpha must be finite and >= 0; got -1"),
+        ({"alpha": np.nan}, ValueError, "alpha must be finite and >= 0; got nan"),
+        ({"alpha": True}, TypeError, "alpha must be a number >= 0; got True"),
+        ({"alpha": "1"}, TypeError, "alpha must be a number >= 0; got '1'"),
+        ({"fit_intercept": "no"}, TypeError, "fit_intercept must be True or False; got 'no'"),
+        ({"random_state": "a"}, ValueError, "'a' cannot be used to seed"),
+        ({"featurizer": "passthrough"}, TypeError, "transformer, .*; got 'passthrough'"),
+        ({"featurizer": StandardScaler}, TypeError, "transformer, an object with fit and tr"),
+        ({"featurizer": LinearRegression()}, TypeError, "transformer, .*; got LinearReg"),
+        ({"featurizer": FunctionTransformer(lambda A: A[:, 0])}, ValueError, "Expected 2D array"),
+        ({"featurizer": FunctionTransformer(lambda A: A[:1])}, ValueError, "one row a row of X"),
+    ],
+)
+def test_a_parameter_that_is_wrong_or_would_be_ignored_is_refused(parameters, error, message):
+    refuses(message, lambda: MAMLRegressor(**parameters).fit(TASKS), error)
+
+
+@pytest.mark.parametrize("support", [1, 0.5, [1, 2]])
+def test_one_row_where_a_split_needs_two_is_refused_with_its_task(support):
+    model = MAMLRegressor(support=support)
+    refuses("Task 1 has n_samples=1", lambda: model.fit([TASKS[0], (X[:1], Y[:1])]))
+    refuses("Task z has n_samples=1", lambda: model.fit(X, Y, groups=[*G[:-1], "z"]))
+
+
+# After fitting, and before
+
+
+@pytest.mark.parametrize("method", ["adapt", "score", "certify"])
+def test_an_unfitted_model_refuses_to_work(method):
+    refuses("not fitted yet", lambda: getattr(MAMLRegressor(), method)(X, Y), NotFittedError)
+    refuses("not fitted yet", lambda: MAMLRegressor().predict(X), NotFittedError)
+    refuses("not fitted yet", lambda: AdaptedRegressor(MODEL).predict(X), NotFittedError)
+    refuses("not fitted yet", lambda: AdaptedRegressor(MAMLRegressor()).fit(X, Y), NotFittedError)
+
+
+MORE = FRAMES[0][0].assign(w=1.0)
+OTHER = FRAMES[0][0].rename(columns={"v": "w"})
+METHODS = {
+    "predict": lambda model, table: model.predict(table),
+    "adapt": lambda model, table: model.adapt(table, Y[:5]),
+    "score": lambda model, table: model.score(table, Y[:5]),
+    "score of tasks": lambda model, table: model.score([(table, Y[:5])]),
+    "score of groups": lambda model, table: model.score(table, Y[:5], groups=G[:5]),
+    "certify": lambda model, table: model.certify([(table, Y[:5])]),
+}
+
+
+@pytest.mark.parametrize("featurizer", [None, StandardScaler()])
+@pytest.mark.parametrize("call", METHODS.values(), ids=METHODS)
+def test_other_columns_than_in_fit_are_refused_by_every_method(call, featurizer):
+    model = MAMLRegressor(featurizer=featurizer).fit(FRAMES)
+    for table in (MORE, OTHER, FRAMES[0][0][["v", "u"]]):
+        refuses("feature names should match", lambda table=table: call(model, table))
+        adapted = model.adapt(*FRAMES[1])
+        refuses("feature names should", lambda a=adapted, table=table: a.predict(table))
+    model.fit(TASKS)
+    for table in (X[:5, :1], MORE.to_numpy()):
+        refuses("features, but MAML.* expecting 2", lambda table=table: call(model, table))
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_another_number_of_targets_than_in_fit_is_refused_by_every_method(n_targets):
+    y = Y if n_targets == 1 else np.column_stack([Y, Y])
+    other = np.column_stack([Y, Y, Y])
+    model = MAMLRegressor().fit(X, y, groups=G)
+    for call in (
+        model.adapt,
+        lambda X, y: model.score([(X, y)]),
+        lambda X, y: model.certify([(X, y)]),
+    ):
+        refuses("y must have the shape .* of fit; got", lambda call=call: call(X, other))
+    refuses("different number of output", lambda: model.score(X, other))
+
+
+@pytest.mark.parametrize(
+    "call", [MODEL.predict, lambda t: MODEL.score(t, Y), lambda t: MODEL.adapt(t, Y)]
+)
+@pytest.mark.parametrize("tasks", [TASKS, [A for A, _ in TASKS]])
+def test_tasks_where_rows_are_expected_are_refused(call, tasks):
+    refuses("list of (tables|.X, y. tuples)", lambda: call(tasks))
+
+
+@pytest.mark.parametrize(
+    ("rows", "y", "weight", "message"),
+    [
+        (X[:0], Y[:0], None, "0 sample"),
+        (X[:3], Y[:2], None, "X has 3 rows but y has 2"),
+        (X[:3], None, None, "requires y to be passed"),
+        (X[:3], Y[:3], np.zeros(3), "zero"),
+        (X[:3], Y[:3], -np.ones(3), "Negative"),
+        (X[:3], Y[:3], np.ones(2), "2"),
+        (spoilt(X, np.nan), Y, None, "X contains NaN"),
+        (X, spoilt(Y, np.inf), None, "y contains inf"),
+    ],
+)
+def test_support_rows_that_are_wrong_are_refused(rows, y, weight, message):
+    refuses(message, lambda: MODEL.adapt(rows, y, sample_weight=weight))
+
+
+def test_a_model_that_failed_to_fit_is_not_fitted():
+    model = MAMLRegressor(support=9)
+    refuses("too few rows", lambda: model.fit(TASKS))
+    refuses("not fitted yet", lambda: model.predict(X), NotFittedError)
