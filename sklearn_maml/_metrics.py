@@ -294,41 +294,42 @@ def minimize_query_loss(objective, solver, make_rule, coordinates, kind, start):
     converged : bool
     """
     lift = coordinates.lift
-    q = lift.shape[1]
-    if kind == "full":
-        x, expand, contract, bounds = _cholesky(q)
-    else:
-        x, expand, contract, bounds = _log_deviations(_ties(kind, q, coordinates))
-    x = x + (0.5 * np.log(start) if kind != "full" else 0.0)
-    if kind == "full":
-        x = x * np.sqrt(start)
-    unit = None
+    at = _cholesky if kind == "full" else partial(_log_deviations, kind, coordinates)
+    x, expand, contract, bounds = at(lift.shape[1], np.sqrt(start))
+    first = objective.vary(rule=make_rule(Metric(lift @ expand(x))))
+    unit = solver.minimize(first, first.origin()).values[-1] or 1.0
 
     def value_and_gradient(x):
-        nonlocal unit
         factor = expand(x)
         rule = make_rule(Metric(lift @ factor))
         at = objective.vary(rule=rule)
         theta = solver.minimize(at, at.origin()).theta
         value, _ = at.value_and_gradient(theta)
         (slope,) = at.reduce(partial(_slope, rule), theta)
-        unit = unit or (value if value > 0 else 1.0)
         slope = lift.T @ (slope + slope.T) @ lift @ factor
         return value / unit, contract(slope, factor) / unit
 
+    options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-6}
     found = minimize(
-        value_and_gradient,
-        x,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 100, "ftol": 1e-7, "gtol": 1e-6},
+        value_and_gradient, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options
     )
     return Metric(lift @ expand(found.x)), int(found.nit), bool(found.success)
 
 
-def _log_deviations(ties):
-    """Start, expansion to a factor and its transpose for log standard deviations."""
+def _log_deviations(kind, coordinates, q, deviation):
+    """Coordinates of diagonal metrics: logs of the standard deviations, of which some are tied.
+
+    Returns
+    -------
+    x : ndarray of shape (k,)
+        Where to start.
+    expand : callable
+        From x to the factor (q, q).
+    contract : callable
+        From the derivative in the factor, and the factor, to that in x.
+    bounds : list of (float, float) or None
+    """
+    ties = _ties(kind, q, coordinates)
 
     def expand(x):
         return np.diag(np.exp(ties @ x))
@@ -336,11 +337,12 @@ def _log_deviations(ties):
     def contract(slope, factor):
         return ties.T @ (np.diagonal(slope) * np.diagonal(factor))
 
-    return np.zeros(ties.shape[1]), expand, contract, [LOG_DEVIATION] * ties.shape[1]
+    k = ties.shape[1]
+    return np.full(k, np.log(deviation)), expand, contract, [LOG_DEVIATION] * k
 
 
-def _cholesky(q):
-    """The same for the lower triangle of a factor."""
+def _cholesky(q, deviation):
+    """Coordinates of full metrics: a lower triangle. Returns what `_log_deviations` does."""
     at = np.tril_indices(q)
 
     def expand(x):
@@ -348,7 +350,7 @@ def _cholesky(q):
         factor[at] = x
         return factor
 
-    return np.eye(q)[at], expand, lambda slope, factor: slope[at], None
+    return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None
 
 
 def _slope(rule, linearization):

@@ -205,7 +205,7 @@ def _profile(schur, moments):
 
 
 def _least_squares(products, r):
-    """Coefficients (r, t), contrasts (r + t, t) and residual sums of squares (t,), from [X y]'[X y]."""
+    """Coefficients (r, t), contrasts (r + t, t), residual sums of squares (t,), by [X y]'[X y]."""
     fixed = cho_solve(cho_factor(products[:r, :r], lower=True), products[:r, r:])
     residual = np.concatenate([-fixed, np.eye(len(products) - r)])
     return fixed, residual, np.maximum(np.diagonal(residual.T @ products @ residual), 0.0)

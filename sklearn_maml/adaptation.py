@@ -6,7 +6,6 @@ three. To add one, write a subclass of `AdaptationRule`.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -107,7 +106,7 @@ class AdaptationRule(Component):
         ndarray of shape (k,) or (n_targets, k)
         """
         raise ValueError(
-            f"return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
+            "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
             f"{type(self).__name__} does not."
         )
 

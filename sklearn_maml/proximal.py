@@ -101,7 +101,7 @@ class LearnedMetric:
 class Proximal(AdaptationRule):
     """Stay near theta: ridge regression on a task's rows, shrunk towards the meta-parameters.
 
-    ``theta_i = argmin_t sum_j w_j (phi_j' t - y_j)^2 + strength (t - theta)' Sigma^-1 (t - theta)``,
+    ``theta_i = argmin_t sum_j w_j (phi_j't - y_j)^2 + strength (t - theta)' Sigma^-1 (t - theta)``,
     which is ``theta + Sigma F' (F Sigma F' + strength W^-1)^-1 (y - F theta)``: no step length, and
     Sigma may be singular. With a `strength` equal to the variance of the noise and Sigma the
     covariance of the task parameters it is the best linear unbiased prediction (BLUP) of a linear
@@ -123,8 +123,8 @@ class Proximal(AdaptationRule):
         "diagonal" on the query loss beyond.
     criterion : {"auto", "reml", "query"}, default="auto"
         "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
-        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml" for
-        "full" and "query" for other metrics.
+        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
+        for "full" and "query" for other metrics.
     noise : float or ndarray of shape (n_targets,), default=None
         Variance of the noise, for ``predict(return_std=True)``. None estimates it in `fit`.
 
