@@ -9,10 +9,14 @@
 (15,)
 """
 
-from sklearn_maml._maml import AdaptedRegressor, MAMLRegressor
+from sklearn_maml._adapted import AdaptedRegressor, AdaptedTasks
+from sklearn_maml._maml import MAMLRegressor
+from sklearn_maml._maml_cv import MAMLRegressorCV
+from sklearn_maml._rows import SingleTaskWarning
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import SquaredError
+from sklearn_maml.model_selection import adapt, adapt_tasks, few_shot_curve, few_shot_scorer
 from sklearn_maml.proximal import Proximal
 from sklearn_maml.solvers import LeastSquares
 
@@ -20,11 +24,18 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AdaptedRegressor",
+    "AdaptedTasks",
     "GapCertificate",
     "GradientSteps",
     "LeastSquares",
     "MAMLRegressor",
+    "MAMLRegressorCV",
     "Proximal",
+    "SingleTaskWarning",
     "SquaredError",
+    "adapt",
+    "adapt_tasks",
     "certify",
+    "few_shot_curve",
+    "few_shot_scorer",
 ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import _safe_indexing, check_array, check_random_state
 
 __all__ = [
     "Block",
@@ -21,6 +21,7 @@ __all__ = [
     "Rows",
     "check_phi",
     "moments",
+    "read_episodes",
     "take_rows",
 ]
 
@@ -247,6 +248,18 @@ class Episodes:
         return (support, in_support), (query, in_query), share
 
 
+def read_episodes(support, split, n_episodes, random_state):
+    """The `Episodes` that an estimator's parameters stand for, checked."""
+    if isinstance(support, np.ndarray):
+        support = support.tolist()
+    if isinstance(support, list):
+        support = tuple(support)
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    episodes = Episodes(support, split, n_episodes, seed)
+    episodes.check()
+    return episodes
+
+
 def _check_support(support):
     """Raise unless `support` is "all", an int, a fraction or a sequence of ints."""
     hint = (
@@ -327,6 +340,11 @@ class Blocks(Sequence):
             return int(tasks.offsets[-1])
         shots = episodes.shots(tasks.sizes)
         return int(((tasks.sizes - shots) * (shots >= 0)).sum())
+
+    def owner(self, i):
+        """The task number of each entry of block i's stack, shape (n_stacked,)."""
+        draws = 1 if self.episodes.support == "all" else len(self.episodes.shots(np.ones(1, int)))
+        return np.tile(self._members[i], draws)
 
     def pooled(self, i):
         """Features (r, d) of block i's rows, unstacked, and their weights p_i b_ij (r,)."""

@@ -7,14 +7,15 @@ It joins tasks, a loss and an adaptation rule by duck type and knows none of the
 
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
 from sklearn_maml._stacked import matvec, one_blas_thread, row_products, vecmat
 
-__all__ = ["Linearization", "MetaObjective", "Risk"]
+__all__ = ["Linearization", "MetaObjective", "QueryPredictions", "Risk"]
 
 # Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
@@ -132,9 +133,32 @@ class Linearization:
     @property
     def gradient(self):
         """The block's part of the meta-gradient, shape (..., d)."""
+        return np.tensordot(self.task_gradients, self.weight, axes=([-2], [0]))
+
+    @property
+    def task_gradients(self):
+        """The gradients of the tasks' adapted query risks, shape (..., n, d)."""
         weighted = self.query.weights * self.loss_gradient
-        rows = self.pullback(np.matmul(weighted[..., None, :], self.query.features))
-        return np.tensordot(rows[..., 0, :], self.weight, axes=([-2], [0]))
+        return self.pullback(np.matmul(weighted[..., None, :], self.query.features))[..., 0, :]
+
+
+class QueryPredictions(NamedTuple):
+    """Query rows of all tasks and episodes, pooled.
+
+    Attributes
+    ----------
+    truth, predicted : ndarray of shape (n,) or (n_targets, n)
+        Targets, and predictions before the link.
+    weight : ndarray of shape (n,)
+        Row weights, on average 1 in each task.
+    task : ndarray of shape (n,)
+        The number of the row's task.
+    """
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    weight: np.ndarray
+    task: np.ndarray
 
 
 def _with_gradient(f, linearization):
@@ -243,6 +267,36 @@ class MetaObjective:
         """
         return self.fold(partial(self._apply, f, theta), combine or _add)
 
+    def adapted(self, theta):
+        """The adapted parameters of every task, from its support rows.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
+            In the order of the tasks; with one episode a task.
+        """
+        out = np.empty((len(self.blocks.tasks.sizes), *theta.shape))
+        for owner, theta_i in self.fold(partial(self._adapted, theta), add):
+            out[owner] = np.moveaxis(theta_i, -2, 0)
+        return out
+
+    def query_predictions(self, theta):
+        """The query rows of all tasks, predicted by the adapted parameters.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        QueryPredictions
+        """
+        return QueryPredictions(*self.fold(partial(self._query_predictions, theta), _concatenate))
+
     def relative_step_shares(self, limits):
         """The shares of tasks, by weight, whose relative step exceeds each limit.
 
@@ -259,6 +313,21 @@ class MetaObjective:
     def _shares(self, limits, i):
         support, _, weight = self.risks(i)
         return (self.rule.relative_step(support) > limits[:, None]) @ weight
+
+    def _adapted(self, theta, i):
+        support, _, _ = self.risks(i)
+        theta_i, _ = self.rule.adapt(theta[..., None, :], support)
+        return [(self.blocks.owner(i), theta_i)]
+
+    def _query_predictions(self, theta, i):
+        at = self.linearize(i, theta)
+        targets, weights = at.query.targets, at.query.weights
+        # An episode of weight 0 stands for a task that is too small for it.
+        real = (weights > 0) & (at.weight > 0)[:, None]
+        scaled = weights * (weights > 0).sum(axis=1, keepdims=True)
+        owner = np.broadcast_to(self.blocks.owner(i)[:, None], weights.shape)
+        predictions = np.broadcast_to(at.predictions, targets.shape)
+        return targets[..., real], predictions[..., real], scaled[real], owner[real]
 
     def linearize(self, i, theta):
         """The `Linearization` of block i at theta."""
@@ -287,6 +356,10 @@ class MetaObjective:
                 return reduce(combine, map(f, range(n_blocks)))
             parallel = Parallel(self.n_jobs, prefer="threads", return_as="generator")
             return reduce(combine, parallel(delayed(f)(i) for i in range(n_blocks)))
+
+
+def _concatenate(total, part):
+    return tuple(np.concatenate(pair, axis=-1) for pair in zip(total, part, strict=True))
 
 
 def _add(total, part):

@@ -16,7 +16,7 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 
 from sklearn_maml._stacked import one_blas_thread
 
-__all__ = ["Quadratic", "quadratic"]
+__all__ = ["Quadratic", "quadratic", "safe_cholesky"]
 
 # Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
 # Above it each Newton step still gains five digits, and a second one recovers them all.
@@ -112,7 +112,7 @@ def _factorise(objective):
         squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
         scale = _scale(squares, objective)
         normal = (normal + np.diag(objective.penalty)) / np.outer(scale, scale)
-        factor = _safe_cholesky(normal)
+        factor = safe_cholesky(normal)
         if factor is not None:
             return Quadratic(scale, factor, definite=True, rank=d)
     triangle, _ = reduce_rows(objective, zero, scale)
@@ -128,7 +128,7 @@ def _scale(squares, objective):
     return np.where(scale > 0, scale, 1.0)
 
 
-def _safe_cholesky(matrix):
+def safe_cholesky(matrix):
     """The upper Cholesky factor, or None where the smallest eigenvalue is not safely positive."""
     try:
         factor = cholesky(matrix, check_finite=False)

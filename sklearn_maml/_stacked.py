@@ -92,17 +92,16 @@ def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
     -------
     ndarray of shape (n,)
     """
-    log_bound = np.empty(len(gram))
-    left, power, log_size = np.arange(len(gram)), gram, np.zeros(len(gram))
+    power, spare = gram.copy(), np.empty_like(gram)
+    log_size, log_bound = np.zeros(len(gram)), np.zeros(len(gram))
+    loose = np.ones(len(gram), dtype=bool)
     for k in range(max_doublings + 1):
         size = np.sqrt(np.einsum("nij,nij->n", power, power))
-        power = power / size[:, None, None]
-        log_size = log_size + np.log(size) / 2**k
-        log_bound[left] = log_size
-        spread = np.log(np.einsum("nii->n", power)) / 2**k  # of upper and lower bound
-        wide = spread > np.log1p(tolerance)
-        if k == max_doublings or not wide.any():
-            break
-        left, log_size, power = left[wide], log_size[wide], power[wide]
-        power = np.matmul(power, power)
-    return np.exp(log_bound)
+        power /= size[:, None, None]
+        log_size += np.log(size) / 2**k
+        # A bound stays what it was once it is tight, whatever the other matrices need.
+        log_bound = np.where(loose, log_size, log_bound)
+        loose &= np.log(np.einsum("nii->n", power)) / 2**k > np.log1p(tolerance)
+        if k == max_doublings or not loose.any():
+            return np.exp(log_bound)
+        power, spare = np.matmul(power, power, out=spare), power

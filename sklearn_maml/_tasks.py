@@ -414,6 +414,17 @@ class Tasks:
             count=self.count * share,
         )
 
+    def only(self, kept):
+        """Some of the tasks; `kept` is a boolean array of shape (n_tasks,)."""
+        sizes, weight = self.sizes[kept], self.weight[kept]
+        rows = np.arange(self.offsets[-1]) if self.rows is None else self.rows
+        return replace(
+            self,
+            rows=rows[np.repeat(kept, self.sizes)],
+            offsets=np.concatenate([[0], np.cumsum(sizes)]),
+            weight=weight / weight.sum(),
+        )
+
     @property
     def sizes(self):
         """The tasks' numbers of rows, shape (n_tasks,)."""

@@ -191,6 +191,9 @@ def test_a_task_doubled_is_its_weight_doubled(model):
     assert_same_fit(doubled, weighted)
     assert_same_fit(doubled, fit(model, TASKS, sample_weight=[2, 1, 1, 1, 1]))
     assert_same_fit(doubled, fit(model, TASKS, sample_weight=[14, 7, 7, 7, 7]))
+    halves = [(A, b, 0.5) for A, b in TASKS[1:]]
+    both = fit(model, [(*TASKS[0], 3), *halves], sample_weight=[2, 6, 6, 6, 6])
+    assert_same_fit(doubled, both)
 
 
 @models

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklearn_maml import GradientSteps, MAMLRegressor, Proximal
+from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning
 from sklearn_maml._blocks import Blocks, Episodes, Features
 from sklearn_maml._metrics import Metric, minimize_query_loss, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
@@ -257,7 +257,9 @@ def test_weights_of_support_rows_are_repetitions():
     weighted = model.adapt(X, y, sample_weight=weights)
     repeated = model.adapt(np.repeat(X, weights, axis=0), np.repeat(y, weights))
     assert_allclose(theta_of(weighted), theta_of(repeated), rtol=1e-9)
-    assert_allclose(weighted.predict(X, True)[1], repeated.predict(X, True)[1], rtol=1e-9)
+    assert_allclose(
+        weighted.predict(X, return_std=True)[1], repeated.predict(X, return_std=True)[1], rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
@@ -451,7 +453,7 @@ def test_one_task_shows_no_difference_between_tasks():
     X, y = mixed_tasks(1)[0]
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y)
     assert "one task" in model.learned_.reason
-    with pytest.warns(UserWarning, match="fitted to one task"):
+    with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
     assert_allclose(adapted.predict(X), model.predict(X))
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_approximation import RBFSampler
 from sklearn.linear_model import LinearRegression, Ridge
@@ -275,6 +276,25 @@ def test_a_clone_has_the_parameters_and_nothing_that_was_fitted(model):
     copied = clone(fitted)
     assert {name: repr(value) for name, value in copied.get_params().items()} == before
     assert not [name for name in vars(copied) if name.endswith("_")]
+
+
+def test_uncapped_steps_that_overshoot_are_taken_with_a_warning_to_the_caller():
+    model = MAMLRegressor(adaptation=GradientSteps(5.0, cap=False))
+    with pytest.warns(ConvergenceWarning, match=r"inner_lr=5\) diverge on 100%.*cap=True") as seen:
+        model.fit(TASKS)
+    assert seen[0].filename == __file__
+    with pytest.warns(ConvergenceWarning, match="diverge on 100%"):
+        model.adapt(NEW_X, NEW_Y)
+    capped = MAMLRegressor(adaptation=GradientSteps(5.0)).fit(TASKS)
+    assert capped.capped_share_ == 1
+    assert capped.meta_loss_ < model.meta_loss_
+
+
+@pytest.mark.parametrize("support", [[1, 3], (1, 3), np.array([1, 3])])
+def test_a_list_of_shots_may_be_any_sequence(support):
+    expected = MAMLRegressor(support=(1, 3), random_state=0).fit(TASKS)
+    model = MAMLRegressor(support=support, random_state=0).fit(TASKS)
+    np.testing.assert_array_equal(theta(model), theta(expected))
 
 
 @pytest.mark.parametrize("support", [2, [1, 3], 0.4])

@@ -1,0 +1,447 @@
+"""Rows, targets, task labels and weights as an estimator is given them: checked and read.
+
+Every function takes the estimator whose method was called: it says which X it expects
+(`n_features_in_`, `feature_names_in_`), which column of X holds the task labels (`task_column`)
+and whether a featurizer reads X (`featurizer`).
+"""
+
+import sys
+import warnings
+from functools import partial
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    has_fit_parameter,
+    validate_data,
+)
+
+from sklearn_maml._blocks import take_rows
+from sklearn_maml._tasks import (
+    Tasks,
+    check_finite,
+    group_rows,
+    is_task_list,
+    looks_ragged,
+    pool,
+    refuse_masked,
+)
+
+__all__ = [
+    "SingleTaskWarning",
+    "TaskRows",
+    "check_featurizer",
+    "check_y",
+    "feature_names",
+    "fit_featurizer",
+    "in_cross_validation",
+    "positions_of",
+    "read_labels",
+    "read_one_task",
+    "read_rows",
+    "read_tasks",
+    "row_weights",
+    "warn_of_single_task",
+]
+
+
+# Targets beyond this are refused, like such features: squares of products would overflow float64.
+LARGEST_TARGET = 1e70
+
+
+class SingleTaskWarning(UserWarning):
+    """All rows count as one task where several were probably meant.
+
+    Raised by `MAMLRegressor.fit` inside scikit-learn's cross-validation, which keeps `groups` to
+    itself unless metadata routing is switched on, and by `MAMLRegressor.adapt` on a model that
+    was fitted without task labels. Give the labels by ``task_column=``, pass a list of tasks, or
+    switch metadata routing on. To fit one task on purpose, say so by ``groups=np.zeros(n_rows)``,
+    or silence the warning:
+
+    >>> import warnings
+    >>> from sklearn_maml import SingleTaskWarning
+    >>> warnings.filterwarnings("ignore", category=SingleTaskWarning)
+    >>> warnings.resetwarnings()
+    """
+
+
+def warn_of_single_task(what, stacklevel):
+    """Issue a `SingleTaskWarning` that names the three remedies."""
+    warnings.warn(
+        f"{what} Tell tasks apart in one of three ways: (1) keep the labels in a column of X and "
+        "set task_column=; (2) pass a list of (X, y) tuples, one a task; (3) pass groups= to fit, "
+        "and around scikit-learn's cross-validation, searches and pipelines switch metadata "
+        "routing on (sklearn.config_context(enable_metadata_routing=True)). "
+        "If one task is meant, pass groups=np.zeros(n_rows).",
+        SingleTaskWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
+def in_cross_validation():
+    """Whether scikit-learn's cross-validation or search is among the callers.
+
+    It is what drops `groups` silently; nothing that it passes tells so. The walk up the stack
+    takes some microseconds, and is done only for a fit without any task labels.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(("sklearn.model_selection.", "sklearn.feature_selection.")):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class TaskRows(NamedTuple):
+    """What `read_tasks` returns.
+
+    Attributes
+    ----------
+    X : array, CSR matrix or frame of shape (n_rows, n_columns)
+        As the featurizer, or phi itself, takes it: without the task column.
+    tasks : Tasks
+    ids : ndarray of shape (n_tasks,)
+        The tasks' labels; positions, for a list of tasks.
+    codes : ndarray of shape (n_rows,)
+        For each row the position of its task in `ids`.
+    named : bool
+        Whether labels were given.
+    """
+
+    X: Any
+    tasks: Tasks
+    ids: np.ndarray
+    codes: np.ndarray
+    named: bool
+
+
+def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
+    """Read a list of tasks, or rows with labels, as `MAMLRegressor.fit` takes them.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X, y, groups, sample_weight
+        As in `MAMLRegressor.fit`.
+    reset : bool, default=False
+        Whether X defines what the estimator expects, or is checked against it.
+
+    Returns
+    -------
+    TaskRows
+
+    Raises
+    ------
+    ValueError, TypeError
+        Saying what was got, what was expected and what to do.
+    """
+    if is_task_list(X, y):
+        _refuse_with_list(estimator, y, groups)
+        X, y, codes, ids, weights = _read_task_list(X, sample_weight)
+        X, y, _ = read_rows(estimator, X, y, reset, finite=False)
+        named = False
+    else:
+        X, y, labels = _read_flat(estimator, X, y, reset, finite=False)
+        labels = _one_source(estimator, labels, groups)
+        named = labels is not None
+        ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
+        if named:
+            ids, codes = group_rows(labels, len(y))
+        weights = (row_weights(sample_weight, X), None)
+    check_finite(y, codes, ids, "y")
+    if estimator.featurizer is None:  # else its output is checked
+        check_finite(X, codes, ids, "X")
+    return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, codes, named)
+
+
+def read_one_task(estimator, X, y, sample_weight):
+    """Read the rows of one task; labels, in a task column, must be the same everywhere.
+
+    Returns
+    -------
+    X : array, CSR matrix or frame
+    tasks : Tasks
+        One.
+    """
+    X, y, labels = _read_flat(estimator, X, y, reset=False)
+    if labels is not None:
+        ids, _ = group_rows(labels, len(y))
+        if len(ids) > 1:
+            raise ValueError(
+                f"adapt takes the rows of one task; got {len(ids)} labels in the task column "
+                f"{estimator.task_column!r} ({ids[0]!r}, {ids[1]!r}, ...). Use adapt_tasks."
+            )
+    codes = np.zeros(len(y), dtype=np.intp)
+    return X, Tasks.from_codes(y, codes, row_weights(sample_weight, X))
+
+
+def read_rows(estimator, X, y=None, reset=False, finite=True):
+    """Read rows: X as phi takes it, y as float64, and the labels in the task column.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like of shape (n_rows, n_columns)
+    y : array-like of shape (n_rows,) or (n_rows, n_targets), default=None
+    reset : bool, default=False
+        Whether X defines what the estimator expects, or is checked against it.
+    finite : bool, default=True
+        Whether to check for NaN and infinity; False leaves that to a check by task.
+
+    Returns
+    -------
+    X : array, CSR matrix or frame of shape (n_rows, n_columns)
+    y : ndarray of shape (n_rows,) or (n_rows, n_targets), or None
+    labels : array of shape (n_rows,) or None
+    """
+    _check_table(X)
+    check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator, input_name="X")
+    if not hasattr(X, "columns"):
+        X = check(X, dtype=None, ensure_all_finite=False)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    X, labels = _split_task_column(estimator, X)
+    if estimator.featurizer is None:
+        _refuse_dates(X)
+        X = check(X, dtype=np.float64, ensure_all_finite=finite)
+    X = X.tocsr() if sp.issparse(X) else X
+    if y is not None:
+        y = check_y(y, estimator, finite)
+        if len(y) != X.shape[0]:
+            raise ValueError(f"X has {X.shape[0]} rows but y has {len(y)}; give one target a row.")
+    return X, y, labels
+
+
+def read_labels(estimator, labels, groups, n_rows):
+    """Labels of rows from the task column or from `groups`, numbered; None without either.
+
+    Returns
+    -------
+    (ids, codes) or None
+        As from `group_rows`.
+    """
+    labels = _one_source(estimator, labels, groups)
+    return None if labels is None else group_rows(labels, n_rows)
+
+
+def positions_of(ids, known, on_unknown):
+    """Where each label of `ids` is among the tasks that `known` maps to positions; -1 if nowhere.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (n_labels,)
+    known : dict of label to int
+    on_unknown : {"meta", "raise"}
+
+    Raises
+    ------
+    KeyError
+        For an unknown label, if `on_unknown` is "raise".
+    """
+    positions = np.array([known.get(label, -1) for label in ids], dtype=np.intp)
+    if on_unknown == "raise" and (positions < 0).any():
+        unknown = [label for label, at in zip(ids.tolist(), positions, strict=True) if at < 0]
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise KeyError(
+            f"{len(unknown)} task(s) not seen before: {shown}. Adapt to some of their rows by "
+            "adapt or adapt_tasks, or set on_unknown_task='meta' to predict with the "
+            "meta-parameters."
+        )
+    return positions
+
+
+def feature_names(estimator):
+    """The column names of the fit of an estimator, the task column excepted."""
+    names = estimator.feature_names_in_
+    if estimator.task_column is None:
+        return names
+    return np.delete(names, _task_position(estimator, names, len(names)))
+
+
+def row_weights(sample_weight, X):
+    """Weights of rows as float64, or None."""
+    if sample_weight is None:
+        return None
+    refuse_masked(sample_weight, "sample_weight")
+    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+
+def check_featurizer(featurizer):
+    """Raise for what cannot be fitted and then transform."""
+    able = all(hasattr(featurizer, method) for method in ("fit", "transform"))
+    if featurizer is not None and (isinstance(featurizer, type) or not able):
+        raise TypeError(
+            "featurizer must be None or a transformer, an object with fit and transform; "
+            f"got {featurizer!r}."
+        )
+
+
+def fit_featurizer(featurizer, X, tasks):
+    """A clone of the featurizer, fitted on the rows that weigh something."""
+    if featurizer is None:
+        return None
+    rows = slice(None) if tasks.rows is None else tasks.rows
+    weight = np.zeros(len(tasks.y))
+    weight[rows] = tasks.row_weight[rows] * np.repeat(
+        tasks.weight / tasks.weight.max(), tasks.sizes
+    )
+    y = tasks.y
+    if not weight.all():
+        kept = np.flatnonzero(weight)
+        X, y, weight = take_rows(X, kept), y[kept], weight[kept]
+    featurizer = clone(featurizer)
+    weighted = has_fit_parameter(featurizer, "sample_weight") and not (weight == 1).all()
+    return featurizer.fit(X, y, **({"sample_weight": weight} if weighted else {}))
+
+
+def _refuse_with_list(estimator, y, groups):
+    """Raise for whatever a list of tasks makes meaningless."""
+    for name, value in (("y", y), ("groups", groups)):
+        if value is not None:
+            raise ValueError(
+                f"{name} must be None when X is a list of (X, y) tuples, which say it all; "
+                f"got {type(value).__name__}."
+            )
+    if estimator.task_column is not None:
+        raise ValueError(
+            f"task_column={estimator.task_column!r} expects all rows in one table X, with y; got a "
+            "list of (X, y) tuples. Pass the table, or set task_column=None."
+        )
+
+
+def _read_task_list(tasks, sample_weight):
+    """Pooled rows and targets, task numbers, labels, and weights of rows and of tasks."""
+    pooled = pool(tasks)
+    ids = np.arange(len(tasks))
+    task_weight = pooled.task_weight
+    if sample_weight is not None:
+        given = _task_weights(sample_weight, ids)
+        task_weight = given if task_weight is None else task_weight * given
+    codes = np.repeat(ids, pooled.sizes)
+    return pooled.X, pooled.y, codes, ids, (pooled.row_weight, task_weight)
+
+
+def _task_weights(sample_weight, ids):
+    """Weights of tasks as float64."""
+    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+        raise ValueError(
+            f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
+            f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
+        )
+    return row_weights(sample_weight, ids)
+
+
+def _read_flat(estimator, X, y, reset, finite=True):
+    """`read_rows` with targets; errors point to the list of tasks."""
+    hint = "pass a list of (X, y) tuples, one a task, or all rows with y= and groups=."
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None; {hint}"
+        )
+    if looks_ragged(X):
+        raise ValueError(f"X is a list of tables, one a task, and y is given apart; {hint}")
+    return read_rows(estimator, X, y, reset, finite)
+
+
+def _one_source(estimator, labels, groups):
+    """The labels, from the task column or from `groups` but not from both."""
+    if labels is not None and groups is not None:
+        raise ValueError(
+            f"groups must be None with task_column={estimator.task_column!r}, which holds the "
+            f"labels already; got {type(groups).__name__}."
+        )
+    return groups if labels is None else labels
+
+
+def _check_table(X):
+    """Raise for what does not hold one row a row: a list of tasks, masked entries, nothing."""
+    if looks_ragged(X) or is_task_list(X, y=()):
+        raise ValueError(
+            "X must be one table of rows; got a list of tables or of tasks. A list of (X, y) "
+            "tuples goes to fit, score or certify as it is, with y=None."
+        )
+    refuse_masked(X, "X")
+    if hasattr(X, "columns") and 0 in X.shape:
+        raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _refuse_dates(X):
+    """Raise for dates and durations, which would count as nanoseconds or so."""
+    dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
+    for i, dtype in enumerate(dtypes):
+        temporal = getattr(dtype, "is_temporal", bool)  # of polars
+        if getattr(dtype, "kind", "") in ("m", "M") or temporal():
+            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
+            raise ValueError(
+                f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
+                "that you choose, for example in a featurizer."
+            )
+
+
+def _split_task_column(estimator, X):
+    """X without its task column, and that column."""
+    if estimator.task_column is None:
+        return X, None
+    at = _task_position(estimator, getattr(X, "columns", None), X.shape[1])
+    if X.shape[1] == 1:
+        raise ValueError(
+            f"X has no column but the task column {estimator.task_column!r}; add a feature."
+        )
+    if sp.issparse(X):
+        X = X.tocsc()
+        labels = X[:, [at]].toarray().ravel()
+    elif hasattr(X, "columns"):
+        labels = _safe_indexing(X, at, axis=1)
+    else:
+        labels = X[:, at]
+    others = [column for column in range(X.shape[1]) if column != at]
+    return _safe_indexing(X, others, axis=1), labels
+
+
+def _task_position(estimator, names, n_columns):
+    """The position of the task column among those of X, whose names (or None) are given."""
+    column = estimator.task_column
+    if isinstance(column, str):
+        names = list(getattr(estimator, "feature_names_in_", ()) if names is None else names)
+        if column in names:
+            return names.index(column)
+        raise ValueError(
+            f"task_column={column!r} is not a column of X, "
+            + (f"which has {names}." if names else "which has no column names; give a position.")
+        )
+    if isinstance(column, bool) or not isinstance(column, Integral):
+        raise TypeError(f"task_column must be a column's name or position; got {column!r}.")
+    if not -n_columns <= column < n_columns:
+        raise ValueError(f"task_column={column} is out of range: X has {n_columns} columns.")
+    return int(column) % n_columns
+
+
+def check_y(y, estimator, finite=True):
+    """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
+    refuse_masked(y, "y")
+    if not hasattr(getattr(y, "dtype", None), "kind"):
+        y = np.asarray(y)
+    if y.dtype.kind not in "biufc":
+        raise ValueError(
+            f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
+            "example with np.asarray(y, dtype=float)."
+        )
+    y = check_array(
+        y,
+        ensure_2d=False,
+        dtype=np.float64,
+        ensure_all_finite=finite,
+        input_name="y",
+        estimator=estimator,
+    )
+    largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
+    if largest > LARGEST_TARGET:
+        raise ValueError(
+            f"Targets must be at most {LARGEST_TARGET:g} in size; got {largest:g}. Rescale y."
+        )
+    return y

@@ -1,0 +1,362 @@
+"""Choosing and judging models by what they will be used for: a few rows of a new task.
+
+`few_shot_scorer` and `few_shot_curve` adapt to some rows of each task and judge by the others;
+`adapt` and `adapt_tasks` reach a fitted `MAMLRegressor` through pipelines and searches.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import get_scorer
+from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import MetadataRequest
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_maml._adapted import in_pipeline, through
+from sklearn_maml._blocks import read_episodes
+from sklearn_maml._tasks import is_task_list, pool
+
+__all__ = [
+    "FewShotCurve",
+    "FewShotScorer",
+    "adapt",
+    "adapt_tasks",
+    "few_shot_curve",
+    "few_shot_scorer",
+]
+
+
+def adapt(fitted, X, y, *, sample_weight=None):
+    """Learn a new task from its support rows, through a pipeline or a search.
+
+    Parameters
+    ----------
+    fitted : MAMLRegressor, Pipeline that ends in one, or a search over either
+        Fitted; it is not changed.
+    X : array-like of shape (m, n_features)
+        The task's rows, as `fitted` takes them.
+    y : array-like of shape (m,) or (m, n_targets)
+    sample_weight : array-like of shape (m,), default=None
+
+    Returns
+    -------
+    AdaptedRegressor or Pipeline
+        Takes the same X. A pipeline holds the transformers frozen, so that it can be cloned and
+        fitted to another task.
+
+    Raises
+    ------
+    TypeError
+        If there is no `MAMLRegressor` at the end of `fitted`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.model_selection import adapt
+    >>> X = np.column_stack([np.repeat(np.arange(10), 8), np.tile(np.linspace(0, 1, 8), 10)])
+    >>> y = X[:, 0] * X[:, 1]
+    >>> pipe = make_pipeline("passthrough", MAMLRegressor(task_column=0)).fit(X, y)
+    >>> new = np.column_stack([np.full(3, 99), [0.0, 0.5, 1.0]])
+    >>> adapt(pipe, new, [0.0, 6.0, 12.0]).predict(new).shape
+    (3,)
+    """
+    steps, model = _unwrap(fitted)
+    adapted = model.adapt(through(steps, X), y, sample_weight=sample_weight)
+    return in_pipeline(steps, "regressor", adapted)
+
+
+def adapt_tasks(fitted, X, y=None, *, groups=None, sample_weight=None):
+    """Learn many new tasks at once, through a pipeline or a search.
+
+    Parameters
+    ----------
+    fitted : MAMLRegressor, Pipeline that ends in one, or a search over either
+        Fitted; it is not changed.
+    X, y, groups, sample_weight
+        As in `MAMLRegressor.fit`, with the rows as `fitted` takes them.
+
+    Returns
+    -------
+    AdaptedTasks
+        A mapping from a task's label to a regressor, with a vectorised ``predict(X, groups=)``.
+
+    Raises
+    ------
+    TypeError
+        If there is no `MAMLRegressor` at the end of `fitted`.
+    """
+    steps, model = _unwrap(fitted)
+    X, y, given = _at_the_model(steps, X, y, groups, sample_weight)
+    return model.adapt_tasks(X, y, **given).behind(steps)
+
+
+def few_shot_scorer(metric="r2", support=5, n_draws=10, random_state=0):
+    """A scorer that adapts to a few rows of each task and judges by the others.
+
+    Use it as ``scoring=`` in `GridSearchCV`, `cross_validate` and their like, alone or in a dict
+    of scorers. It takes lists of tasks, tables with a task column, and `groups` under metadata
+    routing; and pipelines that end in a `MAMLRegressor`.
+
+    Parameters
+    ----------
+    metric : str or callable, default="r2"
+        A name from ``sklearn.metrics.get_scorer_names()``, or a scorer from
+        ``sklearn.metrics.make_scorer``; of predictions, not of probabilities.
+    support : int, float or list of int, default=5
+        What a task is adapted to: as in `MAMLRegressor`. ``"all"`` would judge by the very rows
+        that were adapted to, and is refused.
+    n_draws : int, default=10
+        Random draws of the support rows of each task.
+    random_state : int, RandomState or None, default=0
+        For the draws. An int gives the same draws for every candidate of a search.
+
+    Returns
+    -------
+    FewShotScorer
+        A callable ``scorer(estimator, X, y=None, *, groups=None)`` that returns a float: the
+        metric over the query rows of all draws of all tasks, pooled. The greater the better.
+
+    Raises
+    ------
+    ValueError
+        If the metric is not known, or a parameter out of range.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.model_selection import few_shot_scorer
+    >>> tasks = make_linear_tasks(n_tasks=30, random_state=0)
+    >>> scorer = few_shot_scorer("neg_mean_absolute_error", support=3)
+    >>> cross_val_score(MAMLRegressor(), tasks, scoring=scorer, cv=3).shape
+    (3,)
+    """
+    scorer = FewShotScorer(metric, support, n_draws, random_state)
+    scorer.episodes()
+    if not callable(metric):
+        get_scorer(metric)
+    return scorer
+
+
+class FewShotScorer(BaseEstimator):
+    """What `few_shot_scorer` returns; its parameters are described there."""
+
+    def __init__(self, metric="r2", support=5, n_draws=10, random_state=0):
+        self.metric = metric
+        self.support = support
+        self.n_draws = n_draws
+        self.random_state = random_state
+
+    def __call__(self, estimator, X, y=None, *, groups=None, sample_weight=None):
+        """Score a fitted estimator on held-out tasks.
+
+        Parameters
+        ----------
+        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+            Fitted.
+        X, y, groups, sample_weight
+            As in `MAMLRegressor.fit`.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to tell tasks apart by, or a task is too small.
+        """
+        steps, model = _unwrap(estimator)
+        X, y, given = _at_the_model(steps, X, y, groups, sample_weight)
+        if y is not None and given["groups"] is None and model.task_column is None:
+            raise ValueError(
+                "few_shot_scorer got rows without task labels. Pass a list of (X, y) tuples, set "
+                "task_column= on the MAMLRegressor, or switch metadata routing on "
+                "(sklearn.config_context(enable_metadata_routing=True)) so that groups arrive."
+            )
+        truth, predicted, weight, _ = model._query_predictions(
+            X, y, given["groups"], given["sample_weight"], self.episodes()
+        )
+        weighted = {} if np.allclose(weight, 1.0) else {"sample_weight": weight}
+        return get_scorer(self.metric)(_Predictions(), predicted, truth, **weighted)
+
+    def get_metadata_routing(self):
+        """With metadata routing enabled, groups arrive without any request.
+
+        Returns
+        -------
+        MetadataRequest
+        """
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="groups", alias=True)
+        return request
+
+    def episodes(self):
+        """The splits of a task into support and query.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is out of range.
+        """
+        return few_shot_episodes(self.support, self.n_draws, self.random_state)
+
+
+class _Predictions(RegressorMixin, BaseEstimator):
+    """An estimator whose X are its predictions: what a scikit-learn scorer is shown."""
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict(self, X):
+        return X
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotCurve:
+    """Errors on new tasks against the number of rows adapted to.
+
+    Attributes
+    ----------
+    supports : ndarray of shape (n_supports,)
+        Numbers of support rows.
+    task_errors : ndarray of shape (n_supports, n_tasks)
+        The mean error of each task's query rows, over all draws.
+    metric : {"mean_squared_error", "mean_absolute_error"}
+    """
+
+    supports: np.ndarray
+    task_errors: np.ndarray
+    metric: str
+
+    @property
+    def mean(self):
+        """The mean over tasks, shape (n_supports,); every task counts the same."""
+        return self.task_errors.mean(axis=1)
+
+    @property
+    def standard_error(self):
+        """The standard error of `mean` over tasks, shape (n_supports,); NaN for one task."""
+        n_tasks = self.task_errors.shape[1]
+        if n_tasks == 1:
+            return np.full(len(self.supports), np.nan)
+        return self.task_errors.std(axis=1, ddof=1) / np.sqrt(n_tasks)
+
+
+ERRORS = {"mean_squared_error": np.square, "mean_absolute_error": np.abs}
+
+
+def few_shot_curve(
+    model,
+    tasks,
+    y=None,
+    *,
+    groups=None,
+    supports=(0, 1, 3, 5, 10),
+    n_draws=10,
+    metric="mean_squared_error",
+    adaptation=None,
+    random_state=0,
+):
+    """Error on new tasks after adapting to so many rows: mean and standard error over tasks.
+
+    Draws are nested: a task's three support rows are among its five.
+
+    Parameters
+    ----------
+    model : MAMLRegressor, Pipeline that ends in one, or a search over either
+        Fitted, on other tasks.
+    tasks, y, groups
+        Tasks in any form that `MAMLRegressor.fit` takes. Each needs more rows than the largest
+        support.
+    supports : sequence of int, default=(0, 1, 3, 5, 10)
+        Numbers of support rows; 0 is the meta-parameters themselves.
+    n_draws : int, default=10
+        Random draws of the support rows of each task.
+    metric : {"mean_squared_error", "mean_absolute_error"}, default="mean_squared_error"
+    adaptation : AdaptationRule, default=None
+        A rule in place of the model's own, for comparison.
+    random_state : int, RandomState or None, default=0
+
+    Returns
+    -------
+    FewShotCurve
+        With `mean` and `standard_error`, arrays of shape (n_supports,).
+
+    Raises
+    ------
+    ValueError
+        If a task has too few rows, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.model_selection import few_shot_curve
+    >>> tasks = make_linear_tasks(n_tasks=60, random_state=0)
+    >>> curve = few_shot_curve(MAMLRegressor(support=5).fit(tasks[:40]), tasks[40:])
+    >>> bool(curve.mean[-1] < curve.mean[0])
+    True
+    """
+    if metric not in ERRORS:
+        raise ValueError(f"metric must be one of {sorted(ERRORS)}; got {metric!r}.")
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    steps, model = _unwrap(model)
+    X, y, given = _at_the_model(steps, tasks, y, groups, None)
+    errors = []
+    for shots in supports:
+        episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
+        truth, predicted, weight, task = model._query_predictions(
+            X, y, given["groups"], given["sample_weight"], episodes, adaptation
+        )
+        rows = ERRORS[metric](truth - predicted).reshape(len(truth), -1).mean(axis=1)
+        errors.append(np.bincount(task, weight * rows) / np.bincount(task, weight))
+    return FewShotCurve(np.array(supports), np.array(errors), metric)
+
+
+def few_shot_episodes(support, n_draws, random_state):
+    """Checked `Episodes` for judging a model by rows that it was not adapted to."""
+    if isinstance(support, str):
+        raise ValueError(
+            f"support must be a number of rows, a fraction or a list of numbers; got {support!r}, "
+            "which leaves no rows to judge by."
+        )
+    return read_episodes(support, "random", n_draws, random_state)
+
+
+def _unwrap(fitted):
+    """The fitted steps of a pipeline, frozen, and the model at its end."""
+    if hasattr(fitted, "adapt_tasks"):
+        check_is_fitted(fitted)
+        return [], getattr(fitted, "best_estimator_", fitted)
+    if hasattr(fitted, "fit"):
+        check_is_fitted(fitted)
+    if hasattr(fitted, "best_estimator_"):
+        return _unwrap(fitted.best_estimator_)
+    if hasattr(fitted, "steps"):
+        *leading, (_, last) = fitted.steps
+        frozen = [
+            (name, step if step in (None, "passthrough") else FrozenEstimator(step))
+            for name, step in leading
+        ]
+        further, model = _unwrap(last)
+        return frozen + further, model
+    raise TypeError(
+        "Expected a fitted MAMLRegressor, a Pipeline that ends in one, or a search over either "
+        f"that was fitted with refit=True; got {type(fitted).__name__}."
+    )
+
+
+def _at_the_model(steps, X, y, groups, sample_weight):
+    """X, y and {groups, sample_weight} as they reach the model behind the steps."""
+    if steps and is_task_list(X, y):
+        tasks = pool(X)
+        groups = np.repeat(np.arange(len(tasks.sizes)), tasks.sizes)
+        X, y, sample_weight = tasks.X, tasks.y, tasks.row_weight
+    return through(steps, X), y, {"groups": groups, "sample_weight": sample_weight}
