@@ -133,7 +133,8 @@ class Episodes:
     n_episodes : int
         Draws per task and number of shots.
     seed : int
-        Draws depend on it and on the position of a block, so that each pass sees the same ones.
+        Draws depend on it and on a row's position alone: each pass over the data sees the same
+        ones, however tasks are stacked.
     lenient : bool
         Whether a task that is too small to be split is predicted without support rows.
     """
@@ -213,13 +214,14 @@ class Episodes:
                 "Use a smaller support or leave the task out."
             )
 
-    def index(self, sizes, rng):
+    def index(self, sizes, offsets):
         """Positions of the support and query rows within each task.
 
         Parameters
         ----------
         sizes : ndarray of shape (n_tasks,)
-        rng : numpy.random.Generator
+        offsets : ndarray of shape (n_tasks,)
+            The position of each task's first row among the rows of all tasks.
 
         Returns
         -------
@@ -237,8 +239,9 @@ class Episodes:
         place = np.arange(width)
         order = np.broadcast_to(place, (len(sizes), width))
         if self.split == "random":
-            keys = np.where(place < sizes, rng.random((len(sizes), width)), 2.0)
-            order = np.argsort(keys, axis=1)
+            draws = np.repeat(np.arange(n_draws), len(offsets))[:, None]
+            keys = random_keys(self.seed, draws, np.tile(offsets, n_draws)[:, None] + place)
+            order = np.argsort(np.where(place < sizes, keys, np.inf), axis=1)
         support = order[:, : shots.max()]
         n_query = (sizes - shots).max()
         later = np.minimum(shots + np.arange(n_query), width - 1)
@@ -246,6 +249,29 @@ class Episodes:
         in_support = np.arange(support.shape[1]) < shots
         in_query = shots + np.arange(n_query) < sizes
         return (support, in_support), (query, in_query), share
+
+
+def random_keys(seed, draws, positions):
+    """Random numbers that belong to a seed, a draw and a position, whatever else is drawn.
+
+    Counter-based: the output function of SplitMix64 (Steele, Lea & Flood, "Fast splittable
+    pseudorandom number generators", OOPSLA 2014), applied to a stream for each draw.
+
+    Parameters
+    ----------
+    seed : int
+    draws, positions : ndarrays of int that broadcast
+
+    Returns
+    -------
+    ndarray of float
+        Uniform over 2^53 values.
+    """
+    streams = np.random.SeedSequence(seed).generate_state(int(draws.max()) + 1, np.uint64)
+    z = streams[draws] + np.uint64(0x9E3779B97F4A7C15) * positions.astype(np.uint64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(float)
 
 
 def read_episodes(support, split, n_episodes, random_state):
@@ -384,8 +410,8 @@ class Blocks(Sequence):
             place = np.arange(sizes.max())
             every = _stack(flat, start, np.broadcast_to(place, (len(sizes), len(place))), sizes)
             return Block(every, every, weight)
-        rng = np.random.default_rng([self.episodes.seed, i])
-        support, query, share = self.episodes.index(sizes, rng)
+        offsets = self.tasks.offsets[self._members[i]]
+        support, query, share = self.episodes.index(sizes, offsets)
         start = np.tile(start, len(share) // len(sizes))
         weight = np.tile(weight, len(share) // len(sizes)) * share
         return Block(

@@ -50,10 +50,10 @@ def resolve(option, registry, kind, parameter):
     """
     if isinstance(option, str):
         if option not in registry:
-            known = ", ".join(repr(name) for name in sorted(registry))
+            names = "".join(f"{name!r}, " for name in sorted(registry))
             raise ValueError(
-                f"{parameter}={option!r} is not known; expected one of {known}, "
-                f"or an instance of {kind.__name__}."
+                f"{parameter}={option!r} is not known; expected {names and 'one of '}{names}"
+                f"{names and 'or '}an instance of {kind.__name__}."
             )
         option = registry[option]()
     if not isinstance(option, kind):

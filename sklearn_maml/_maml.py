@@ -476,6 +476,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
 
     def _make_solver(self):
         _check_number("alpha", self.alpha, 0)
+        _check_number("verbose", self.verbose, 0)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise TypeError(f"fit_intercept must be True or False; got {self.fit_intercept!r}.")
         if self.on_unknown_task not in ("meta", "raise"):
@@ -603,7 +604,7 @@ def _certify(objective, theta):
 
 def _check_number(name, value, low):
     """Raise unless `value` is a finite number, at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if (isinstance(value, bool) and name != "verbose") or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number >= {low}; got {value!r}.")
     if not low <= value < np.inf:
         raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")

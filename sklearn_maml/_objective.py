@@ -352,7 +352,7 @@ class MetaObjective:
         # One BLAS thread: workers are the parallelism, and sums do not depend on their number.
         with one_blas_thread():
             work = self.blocks.n_query() * self.n_parameters**2
-            if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(self.n_jobs) == 1:
+            if effective_n_jobs(self.n_jobs) == 1 or work < MIN_WORK_IN_PARALLEL:
                 return reduce(combine, map(f, range(n_blocks)))
             parallel = Parallel(self.n_jobs, prefer="threads", return_as="generator")
             return reduce(combine, parallel(delayed(f)(i) for i in range(n_blocks)))

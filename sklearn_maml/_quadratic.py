@@ -21,6 +21,8 @@ __all__ = ["Quadratic", "quadratic", "safe_cholesky"]
 # Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
 # Above it each Newton step still gains five digits, and a second one recovers them all.
 SAFELY_POSITIVE = 1e-11
+# Squares of smaller features begin to underflow.
+SMALLEST_FEATURE = 1e-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +126,19 @@ def _factorise(objective):
 
 
 def _scale(squares, objective):
+    """Root mean squares of the columns; 1 for a column of zeros."""
+    small = np.flatnonzero(squares < SMALLEST_FEATURE**2)
+    if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or).any():
+        raise ValueError(
+            f"Features whose root mean square is below {SMALLEST_FEATURE:g} are lost to rounding "
+            f"(columns {small.tolist()} of phi); rescale them, for example with a StandardScaler."
+        )
     scale = np.sqrt(squares + objective.penalty)
     return np.where(scale > 0, scale, 1.0)
+
+
+def _any_entry(objective, columns, i):
+    return objective.risks(i)[1].features[..., columns].any(axis=(0, 1))
 
 
 def safe_cholesky(matrix):

@@ -440,8 +440,9 @@ def check_y(y, estimator, finite=True):
         estimator=estimator,
     )
     largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
-    if largest > LARGEST_TARGET:
+    if largest > LARGEST_TARGET or 0 < largest < 1 / LARGEST_TARGET:
         raise ValueError(
-            f"Targets must be at most {LARGEST_TARGET:g} in size; got {largest:g}. Rescale y."
+            f"Targets must be zero or between {1 / LARGEST_TARGET:g} and {LARGEST_TARGET:g} in "
+            f"size; the largest is {largest:g}. Rescale y."
         )
     return y

@@ -1,6 +1,8 @@
 """Linear algebra over stacks: leading axes are tasks, the last two (or one) a matrix (a vector)."""
 
+from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -15,15 +17,33 @@ __all__ = [
 ]
 
 
+_LOCK, _LIMITS = Lock(), []
+
+
 @cache
 def _controller():
     """The process's BLAS libraries; finding them takes milliseconds, so it is done once."""
     return ThreadpoolController()
 
 
+@contextmanager
 def one_blas_thread():
-    """A context in which BLAS runs one thread, so that no bit depends on the number of cores."""
-    return _controller().limit(limits=1, user_api="blas")
+    """A context in which BLAS runs one thread, so that no bit depends on the number of cores.
+
+    It may be entered by several threads at once: the first sets the limit for all, and the last
+    to leave lifts it.
+    """
+    with _LOCK:
+        limit = None if _LIMITS else _controller().limit(limits=1, user_api="blas")
+        _LIMITS.append(limit)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            first = _LIMITS[0]
+            _LIMITS.pop()
+            if not _LIMITS:
+                first.restore_original_limits()
 
 
 def matvec(matrices, vectors):
@@ -92,7 +112,9 @@ def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
     -------
     ndarray of shape (n,)
     """
-    power, spare = gram.copy(), np.empty_like(gram)
+    # The largest entry is on the diagonal; divided by it, squares neither over- nor underflow.
+    largest = np.einsum("nii->ni", gram).max(axis=1)
+    power, spare = gram / largest[:, None, None], np.empty_like(gram)
     log_size, log_bound = np.zeros(len(gram)), np.zeros(len(gram))
     loose = np.ones(len(gram), dtype=bool)
     for k in range(max_doublings + 1):
@@ -103,5 +125,5 @@ def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
         log_bound = np.where(loose, log_size, log_bound)
         loose &= np.log(np.einsum("nii->n", power)) / 2**k > np.log1p(tolerance)
         if k == max_doublings or not loose.any():
-            return np.exp(log_bound)
+            return largest * np.exp(log_bound)
         power, spare = np.matmul(power, power, out=spare), power

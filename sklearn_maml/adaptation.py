@@ -6,7 +6,7 @@ three. To add one, write a subclass of `AdaptationRule`.
 """
 
 from abc import abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from sklearn_maml._stacked import (
     geometric_sum,
     largest_eigenvalue,
     row_products,
+    vecmat,
 )
 
 __all__ = ["RULES", "AdaptationRule", "GradientSteps", "Learnable", "Standardization"]
@@ -44,7 +45,16 @@ class Learnable(NamedTuple):
 
 
 class AdaptationRule(Component):
-    """Base class of the adaptation rules ``theta_i = A_i(theta)``."""
+    """Base class of the adaptation rules ``theta_i = A_i(theta)``.
+
+    Attributes
+    ----------
+    affine : bool
+        Whether theta_i is affine in theta where the loss has a constant Hessian. The
+        meta-objective is then a quadratic, which is minimised and certified exactly.
+    """
+
+    affine = False
 
     @abstractmethod
     def adapt(self, theta, risk):
@@ -121,6 +131,8 @@ class AdaptationRule(Component):
 
 # A step of exactly 1 / lambda_max would erase theta along that task's top direction.
 MARGIN = 1.01
+# Up to this many steps are taken one by one, where the loss would allow to take them at once.
+FEW_STEPS = 8
 
 
 class GradientSteps(AdaptationRule):
@@ -169,6 +181,8 @@ class GradientSteps(AdaptationRule):
     GradientSteps(inner_lr=0.05, n_steps=5)
     """
 
+    affine = True
+
     def __init__(self, inner_lr=0.1, n_steps=1, *, cap=True, relative=False, coordinates=None):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
@@ -192,8 +206,8 @@ class GradientSteps(AdaptationRule):
 
     def relative_step(self, risk):
         """``eta * lambda_i`` of each task, before the cap, shape (...)."""
-        if self.relative:
-            return np.full(risk.weights.shape[:-1], float(self.inner_lr))
+        if self.relative or self.n_steps == 0:
+            return np.full(risk.weights.shape[:-1], float(self.inner_lr) * (self.n_steps > 0))
         return self.inner_lr * self._largest_curvature(risk, Geometry(risk, self.coordinates))
 
     def adapt(self, theta, risk):
@@ -203,13 +217,20 @@ class GradientSteps(AdaptationRule):
             return np.broadcast_to(theta, shape).copy(), lambda V: V
         geometry = Geometry(risk, self.coordinates)
         step = self._step(risk, geometry)
+        if risk.loss.constant_hessian and self.n_steps > FEW_STEPS:
+            pullback = partial(self._pull_back_at_once, risk, step, geometry)
+            return theta - self._all_steps(theta, risk, step, geometry), pullback
+        return self._one_by_one(theta, risk, step, geometry)
+
+    def _one_by_one(self, theta, risk, step, geometry):
+        """One step after another; the pullback walks them backwards."""
         path = [theta]
         for _ in range(self.n_steps):
             path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
 
         def pullback(V):
             if risk.loss.constant_hessian and V.shape[-2] > 1:
-                return self._pull_back_at_once(V, risk, step, geometry)
+                return self._pull_back_at_once(risk, step, geometry, V)
             for at in reversed(path[:-1]):
                 weight = step[..., None] * risk.curvature(at)
                 V = V - row_products(self._metric(V), risk.features, weight, risk.features)
@@ -217,7 +238,19 @@ class GradientSteps(AdaptationRule):
 
         return path[-1], pullback
 
-    def _pull_back_at_once(self, V, risk, step, geometry):
+    def _all_steps(self, theta, risk, step, geometry):
+        """``theta - theta^K`` for a constant Hessian; see `_pull_back_at_once`."""
+        rows, curvature = geometry.rows, risk.curvature(None)
+        q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
+        if geometry.tall:
+            away = vecmat(vecmat(risk.residual(theta), rows), q)
+        else:
+            root = np.sqrt(curvature)
+            newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
+            away = vecmat(root * vecmat(root * newton, q), rows)
+        return away if self.coordinates is None else self.coordinates.lift(away)
+
+    def _pull_back_at_once(self, risk, step, geometry, V):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
 
         With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
@@ -254,14 +287,14 @@ class GradientSteps(AdaptationRule):
         if self.relative:
             length = min(self.inner_lr, 1.0) if self.cap else self.inner_lr
             return length / np.where(largest > 0, largest, 1.0)
-        return self.inner_lr / np.maximum(1.0, self.inner_lr * largest)
+        return 1.0 / np.maximum(1.0 / self.inner_lr, largest)
 
     def _largest_curvature(self, risk, geometry):
         """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
         if "largest_curvature" not in risk.memo:
             gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
-            largest = np.asarray(np.sqrt(np.einsum("...ij,...ij->...", gram, gram)))
-            near = (largest > 0) if self.relative else (self.inner_lr * largest > 1)
+            largest = np.asarray(np.einsum("...ii->...", gram))  # the trace
+            near = (largest > 0) if self.relative else (largest > 1 / self.inner_lr)
             if near.any():
                 largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest

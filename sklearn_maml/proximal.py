@@ -145,6 +145,8 @@ class Proximal(AdaptationRule):
     True
     """
 
+    affine = True
+
     def __init__(self, strength=None, metric="auto", *, criterion="auto", noise=None):
         self.strength = strength
         self.metric = metric

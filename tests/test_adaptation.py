@@ -206,3 +206,9 @@ def test_bad_hyperparameters_are_named(parameters, error):
     (name,) = parameters
     with pytest.raises(error, match=rf"^{name} must be"):
         GradientSteps(**parameters).validate()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_without_a_step_none_is_too_long(relative):
+    rule = GradientSteps(1e6, n_steps=0, relative=relative)
+    assert (rule.relative_step(stacked_risk(3, 4)) == 0).all()

@@ -18,6 +18,7 @@ from sklearn_maml._blocks import (
     Features,
     check_phi,
     moments,
+    random_keys,
     take_rows,
 )
 from sklearn_maml._tasks import Tasks
@@ -371,3 +372,17 @@ def test_pooled_rows_weigh_together_what_the_tasks_do():
         features, weights = blocks.pooled(i)
         totals = np.bincount(codes[features[:, 0].astype(int)], weights, minlength=3)
         np.testing.assert_allclose(np.sort(totals[totals > 0]), np.sort(block.weight), rtol=1e-14)
+
+
+def test_random_keys_belong_to_seed_draw_and_position():
+    positions = np.arange(20_000)
+    keys = random_keys(3, np.zeros(1, dtype=int), positions)
+    assert (random_keys(3, np.zeros(1, dtype=int), positions[7:9]) == keys[7:9]).all()
+    for other in (
+        random_keys(4, np.zeros(1, dtype=int), positions),
+        random_keys(3, np.ones(1, dtype=int), positions),
+    ):
+        assert abs(np.corrcoef(keys, other)[0, 1]) < 0.03
+    uniform = keys / 2**53
+    assert np.histogram(uniform, bins=20, range=(0, 1))[0] == pytest.approx(1000, rel=0.15)
+    assert abs(np.corrcoef(uniform[1:], uniform[:-1])[0, 1]) < 0.03

@@ -35,3 +35,10 @@ def test_resolving_validates():
 
 def test_components_are_cloned_with_their_hyperparameters():
     assert clone(GradientSteps(0.3, 4)).get_params()["n_steps"] == 4
+
+
+def test_without_names_only_an_instance_is_asked_for():
+    with pytest.raises(
+        ValueError, match="'steps' is not known; expected an instance of Adaptation"
+    ):
+        resolve("steps", {}, AdaptationRule, "adaptation")

@@ -70,3 +70,10 @@ def test_the_hessian_is_factorised_once(monkeypatch):
     first = quadratic(objective)
     monkeypatch.setattr(_quadratic, "_factorise", None)
     assert quadratic(objective) is first
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e-160, 1e-200])
+def test_features_that_would_underflow_are_refused(size):
+    tasks = [(X * [1, size, 1, 1, 1], y) for X, y in make_tasks(20, 6)]
+    with pytest.raises(ValueError, match=r"lost to rounding \(columns \[1\] of phi\); rescale"):
+        quadratic(make_objective(tasks, 0.01))
