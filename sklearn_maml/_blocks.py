@@ -351,13 +351,14 @@ class Blocks(Sequence):
         return Blocks(self.tasks, self.features, Episodes())
 
     def sample(self, n_tasks):
-        """At most that many of the tasks, drawn at random, split in the same way."""
-        known = len(self.tasks.weight)
-        if known <= n_tasks:
+        """At most that many of the tasks that weigh something, at random, split as they are."""
+        weighty = np.flatnonzero(self.tasks.weight > 0)
+        if len(weighty) <= n_tasks:
             return self
-        rng = np.random.default_rng(self.episodes.seed)
-        members = np.sort(rng.choice(known, n_tasks, replace=False))
-        return Blocks(self.tasks.take(members), self.features, self.episodes)
+        drawn = np.random.default_rng(self.episodes.seed).choice(weighty, n_tasks, replace=False)
+        kept = np.zeros(len(self.tasks.weight), dtype=bool)
+        kept[drawn] = True
+        return Blocks(self.tasks.only(kept), self.features, self.episodes)
 
     def n_query(self):
         """An upper bound on the number of query rows over all episodes."""

@@ -69,10 +69,6 @@ class Metric:
         """Sigma, shape (d, d)."""
         return self.factor @ self.factor.T
 
-    def scaled(self, scale):
-        """The metric ``scale * Sigma``."""
-        return Metric(np.sqrt(scale) * self.factor)
-
 
 @dataclass(frozen=True, eq=False)
 class TaskCoordinates:

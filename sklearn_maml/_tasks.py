@@ -395,25 +395,6 @@ class Tasks:
             count=float(task_weight.sum()),
         )
 
-    def take(self, members):
-        """Some of the tasks: `members` is a sorted array of task numbers.
-
-        Returns
-        -------
-        Tasks
-        """
-        sizes = self.sizes[members]
-        start = np.repeat(self.offsets[members] - (np.cumsum(sizes) - sizes), sizes)
-        rows = start + np.arange(sizes.sum())
-        share = self.weight[members].sum()
-        return replace(
-            self,
-            rows=rows if self.rows is None else self.rows[rows],
-            offsets=np.concatenate([[0], np.cumsum(sizes)]),
-            weight=self.weight[members] / share,
-            count=self.count * share,
-        )
-
     def only(self, kept):
         """Some of the tasks; `kept` is a boolean array of shape (n_tasks,)."""
         sizes, weight = self.sizes[kept], self.weight[kept]
@@ -423,6 +404,7 @@ class Tasks:
             rows=rows[np.repeat(kept, self.sizes)],
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             weight=weight / weight.sum(),
+            count=self.count * weight.sum(),
         )
 
     @property

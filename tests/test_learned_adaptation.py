@@ -418,6 +418,66 @@ def test_intervals_cover_what_they_promise():
     assert 0.86 < np.mean(inside) < 0.94
 
 
+def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
+    tasks = mixed_tasks(200)
+    whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_SCALE", 100)
+    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_NOISE", 100)
+    part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    assert part.adaptation_.strength != whole.adaptation_.strength
+    assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.3)
+    assert_allclose(part.adaptation_.noise, whole.adaptation_.noise, rtol=0.2)
+
+
+def test_nothing_is_learned_where_all_is_given():
+    rule = Proximal(2.0, metric=[1.0, 4.0, 9.0], noise=0.5)
+    model = MAMLRegressor(adaptation=rule).fit(mixed_tasks(5))
+    assert model.adaptation_.noise == 0.5
+    assert model.learned_.criterion is None
+    assert not rule.learnable
+    full = MAMLRegressor(adaptation=Proximal(2.0, metric=np.diag([1.0, 4.0, 9.0])))
+    X, y = mixed_tasks(1, seed=2)[0]
+    expected = full.fit(mixed_tasks(5)).adapt(X[:2], y[:2])
+    assert_allclose(theta_of(model.adapt(X[:2], y[:2])), theta_of(expected), rtol=1e-12)
+
+
+def test_targets_without_noise_are_met():
+    """The likelihood grows without bound there; the fit stops and predicts, whatever it says."""
+    tasks = mixed_tasks(30, size=6, noise=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether it converges is left to rounding
+        model = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    X, y = mixed_tasks(1, seed=0, noise=0.0)[0]
+    assert_allclose(model.adapt(X[:3], y[:3]).predict(X), y, atol=1e-3)
+
+
+def test_a_likelihood_lost_to_rounding_rejects_the_step(monkeypatch):
+    calls = []
+
+    def brittle(moments, relative):
+        calls.append(relative)
+        if len(calls) == 2:
+            raise np.linalg.LinAlgError("not positive definite")
+        return likelihood(moments, relative)
+
+    moments = moments_of(*example())
+    expected = fit_reml(moments, np.eye(2), symmetric_basis(2))
+    monkeypatch.setattr("sklearn_maml._mixed.likelihood", brittle)
+    found = fit_reml(moments, np.eye(2), symmetric_basis(2))
+    assert_allclose(found.relative, expected.relative, rtol=1e-4)
+
+
+def test_standard_deviations_are_for_one_task_at_a_time():
+    tasks = mixed_tasks(10)
+    X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
+    groups = np.repeat(np.arange(10), 8)
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="one adapted task"):
+        model.predict(X, groups=groups, return_std=True)
+    with pytest.raises(ValueError, match="adapt_tasks does not keep"):
+        model.adapt_tasks(tasks)[0].predict(X, return_std=True)
+
+
 # --------------------------------------------------------------------------------------------------
 # What is refused
 
