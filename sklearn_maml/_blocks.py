@@ -278,7 +278,7 @@ def read_episodes(support, split, n_episodes, random_state):
     """The `Episodes` that an estimator's parameters stand for, checked."""
     if isinstance(support, np.ndarray):
         support = support.tolist()
-    if isinstance(support, list):
+    if isinstance(support, list | range):
         support = tuple(support)
     seed = check_random_state(random_state).randint(2**31 - 1)
     episodes = Episodes(support, split, n_episodes, seed)

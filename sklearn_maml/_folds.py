@@ -171,7 +171,7 @@ def _errors(objective, theta, split_of, origin, i):
     of = split_of[objective.blocks.owner(i)]
     # An episode of weight 0 stands for a task that is too small for it.
     real = (query.weights > 0).sum(axis=1, keepdims=True) * ((of >= 0) & (weight > 0))[:, None]
-    w = query.weights * real
+    w = query.weights * real * weight[:, None]
     splits, at = np.unique(of, return_inverse=True)
     own = np.moveaxis(theta[of], 0, -2)
     theta_i, _ = objective.rule.adapt(own, support)

@@ -7,11 +7,13 @@ It joins tasks, a loss and an adaptation rule by duck type and knows none of the
 
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
+from itertools import chain
 from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 
 from sklearn_maml._stacked import matvec, one_blas_thread, row_products, vecmat
 
@@ -150,7 +152,7 @@ class QueryPredictions(NamedTuple):
     truth, predicted : ndarray of shape (n,) or (n_targets, n)
         Targets, and predictions before the link.
     weight : ndarray of shape (n,)
-        Row weights, on average 1 in each task.
+        Row weights; on average ``n_tasks p_i`` in each task, divided among its episodes.
     task : ndarray of shape (n,)
         The number of the row's task.
     """
@@ -192,6 +194,11 @@ class MetaObjective:
         self.facts = {}  # what is true of the objective as a whole, such as its Hessian
         self._memos = [{} for _ in range(len(blocks))]  # and of each block's support rows
         self._last = (None, None)
+
+    @property
+    def is_quadratic(self):
+        """Whether the meta-loss is a quadratic in theta: its Hessian, and J_i, are constant."""
+        return self.loss.constant_hessian and self.rule.affine
 
     @property
     def n_parameters(self):
@@ -324,7 +331,9 @@ class MetaObjective:
         targets, weights = at.query.targets, at.query.weights
         # An episode of weight 0 stands for a task that is too small for it.
         real = (weights > 0) & (at.weight > 0)[:, None]
+        n_tasks = len(self.blocks.tasks.weight)
         scaled = weights * (weights > 0).sum(axis=1, keepdims=True)
+        scaled = scaled * n_tasks * at.weight[:, None]
         owner = np.broadcast_to(self.blocks.owner(i)[:, None], weights.shape)
         predictions = np.broadcast_to(at.predictions, targets.shape)
         return targets[..., real], predictions[..., real], scaled[real], owner[real]
@@ -354,8 +363,24 @@ class MetaObjective:
             work = self.blocks.n_query() * self.n_parameters**2
             if effective_n_jobs(self.n_jobs) == 1 or work < MIN_WORK_IN_PARALLEL:
                 return reduce(combine, map(f, range(n_blocks)))
-            parallel = Parallel(self.n_jobs, prefer="threads", return_as="generator")
-            return reduce(combine, parallel(delayed(f)(i) for i in range(n_blocks)))
+            return reduce(combine, self._in_parallel(f, range(n_blocks)))
+
+    def _in_parallel(self, f, numbers):
+        """``f(i)`` for each number, in order, by joblib's workers."""
+        backend, _ = get_active_backend(prefer="threads")
+        # Threads share the objective. Processes get a copy with each call: so make few calls.
+        size = 1
+        if not getattr(backend, "uses_threads", False):
+            size = -(-len(numbers) // (4 * effective_n_jobs(self.n_jobs)))
+        chunks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+        lazily = "generator" if getattr(backend, "supports_return_generator", False) else "list"
+        parallel = Parallel(self.n_jobs, prefer="threads", return_as=lazily)
+        return chain.from_iterable(parallel(delayed(_each)(f, chunk) for chunk in chunks))
+
+
+def _each(f, numbers):
+    with one_blas_thread():  # worker processes have a BLAS of their own
+        return [f(i) for i in numbers]
 
 
 def _concatenate(total, part):

@@ -21,6 +21,8 @@ __all__ = ["Quadratic", "quadratic", "safe_cholesky"]
 # Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
 # Above it each Newton step still gains five digits, and a second one recovers them all.
 SAFELY_POSITIVE = 1e-11
+# More rows than these do not raise the threshold of the numerical rank.
+ROWS_THAT_ROUND = 2000
 # Squares of smaller features begin to underflow.
 SMALLEST_FEATURE = 1e-100
 
@@ -38,8 +40,8 @@ class Quadratic:
     definite : bool
         Whether the Cholesky factorisation is safe.
     rank : int
-        Numerical rank of R; directions with singular values below eps * max(rows, d) count as
-        zero, as in ``numpy.linalg.lstsq``.
+        Numerical rank of R. Directions below it count as zero, as in ``numpy.linalg.lstsq``, but
+        with a threshold that stops growing with the number of rows.
     """
 
     scale: np.ndarray
@@ -73,6 +75,18 @@ class Quadratic:
             return float(np.square(solve_triangular(self.triangle, half, trans="T")).sum())
         _, s, vt = np.linalg.svd(self.triangle, full_matrices=False)
         return float(np.square((vt[: self.rank] @ half) / s[: self.rank, None]).sum())
+
+    def unresolved(self, objective, theta):
+        """The loss that directions below the rank could still remove, were they not zero.
+
+        That is the energy of the residuals along their left singular vectors; of directions that
+        are truly zero, too, it holds their share of what cannot be explained.
+        """
+        if self.rank == len(self.scale):
+            return 0.0
+        triangle, target = reduce_rows(objective, theta, self.scale)
+        u, _, _ = np.linalg.svd(triangle, full_matrices=False)
+        return float(np.square(u[:, self.rank :].T @ target).sum())
 
     def length(self, v):
         """``sqrt(v' A v)``: the root mean square of Psi v over the query rows."""
@@ -119,9 +133,10 @@ def _factorise(objective):
             return Quadratic(scale, factor, definite=True, rank=d)
     triangle, _ = reduce_rows(objective, zero, scale)
     s = np.linalg.svd(triangle, compute_uv=False)
-    # As numpy.linalg.lstsq decides it; and columns have unit length before adaptation, so what
-    # adaptation leaves below a few eps is rounding.
-    rank = int((s > np.finfo(float).eps * max(10.0, max(n_query, d) * s.max())).sum())
+    # As numpy.linalg.lstsq decides it; but a tall QR decomposition rounds hardly more for more
+    # rows. Columns have unit length before adaptation: what it leaves below a few eps is rounding.
+    size = max(d, min(n_query, ROWS_THAT_ROUND)) * s.max(initial=0.0)
+    rank = int((s > np.finfo(float).eps * max(10.0, size)).sum())
     return Quadratic(scale, triangle, definite=False, rank=rank)
 
 

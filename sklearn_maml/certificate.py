@@ -9,6 +9,8 @@ where epsilon = ||grad L(omega)||, w = l'(h_omega), u = h_omega - h_theta* and p
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Real
 
 import numpy as np
 
@@ -31,13 +33,24 @@ class Curve:
         The minimum at R = 0, ``||psi v*||``.
     eigenvalues, squares : tuple of float
         Spectrum of psi' psi, and the squared coordinates of v* in it. Empty where they were not
-        needed: then v is sought on the segment from 0 to v*, which is valid and no sharper.
+        needed, or lost to rounding: then v is sought on the segment from 0 to v*, which is valid
+        and no sharper.
     """
 
     distance: float
     start: float
     eigenvalues: tuple = ()
     squares: tuple = ()
+
+    def with_spectrum(self, eigenvalues, squares):
+        """The curve with a spectrum, if the spectrum still knows v* and psi v*."""
+        whole = np.array([self.distance**2, self.start**2])
+        known = np.array([squares.sum(), (eigenvalues * squares).sum()])
+        if not (np.abs(known - whole) <= 1e-8 * whole).all():
+            return self
+        return replace(
+            self, eigenvalues=tuple(eigenvalues.tolist()), squares=tuple(squares.tolist())
+        )
 
     def __call__(self, radius):
         """The representation error at a radius."""
@@ -58,7 +71,9 @@ class Curve:
         """Length of ``v(lam) = (psi'psi + lam)^-1 psi'psi v*``, and ``||psi (v* - v)||``."""
         s, squares = np.array(self.eigenvalues), np.array(self.squares)
         length = np.sqrt((squares * (s / (s + lam)) ** 2).sum())
-        return length, np.sqrt((squares * s * (lam / (s + lam)) ** 2).sum())
+        error = (squares * s * (lam / (s + lam)) ** 2).sum()
+        lost = abs(self.start**2 - (squares * s).sum())  # what rounding left out of the spectrum
+        return length, np.sqrt(error + lost)
 
     def best(self, epsilon, weight_norm):
         """The radius that minimises ``R epsilon + weight_norm * curve(R)``; also its error."""
@@ -94,6 +109,9 @@ class GapCertificate:
         Suboptimality of the comparator itself, from its own gradient; part of the bound.
     rounding : float
         How precisely L(omega) can be evaluated in float64; part of the bound.
+    unresolved : float
+        What directions below the numerical rank could lower the loss by, were they not zero. Not
+        part of the bound, which assumes that they are.
     comparator : str
         What stands in for the global optimum.
     assumptions : tuple of (str, str)
@@ -123,6 +141,7 @@ class GapCertificate:
     meta_loss: float
     slack: float
     rounding: float
+    unresolved: float
     comparator: str
     assumptions: tuple
     curve: Curve
@@ -151,7 +170,7 @@ class GapCertificate:
         ValueError
             If the radius is negative or not a number.
         """
-        if not radius >= 0:
+        if not isinstance(radius, Real) or not radius >= 0:
             raise ValueError(f"radius must be a number >= 0; got {radius!r}.")
         error = self.curve(radius)
         return radius * self.epsilon + self.weight_norm * error + self.slack + self.rounding
@@ -186,7 +205,7 @@ def certify(objective, theta):
     Parameters
     ----------
     objective : MetaObjective
-        With a loss whose Hessian is constant.
+        With a loss whose Hessian is constant and a rule that is affine.
     theta : ndarray of shape (d,) or (n_targets, d)
         The meta-parameters omega to be certified.
 
@@ -197,31 +216,31 @@ def certify(objective, theta):
     Raises
     ------
     NotImplementedError
-        If the loss has no constant Hessian.
+        If the meta-loss is not a quadratic.
     """
-    if not objective.loss.constant_hessian:
+    if not objective.is_quadratic:
         raise NotImplementedError(
-            f"No certificate is implemented for the loss {type(objective.loss).__name__}."
+            "No certificate is implemented for the loss "
+            f"{type(objective.loss).__name__} with the rule {type(objective.rule).__name__}: "
+            "the meta-loss is not a quadratic."
         )
     shape = quadratic(objective)
-    squared_norm, root_risks, rounding = objective.reduce_with_gradient(
-        _weights_and_rounding, theta
+    squared_norm, root_risks, *magnitudes = objective.reduce_with_gradient(
+        partial(_weights_and_magnitudes, theta), theta
     )
     meta_loss, gradient = objective.value_and_gradient(theta)
     penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
     to_optimum = shape.newton_step(objective, theta, gradient)
     epsilon = float(np.linalg.norm(gradient))
     weight_norm = float(np.sqrt(squared_norm + penalty_weight))
-    rounding = float(EPS * (4 * meta_loss + rounding))
+    rounding = _rounding(meta_loss, *magnitudes, len(shape.scale))
     slack = shape.gap(gradient)  # the comparator is no worse than theta itself
     if slack > rounding:
         slack = shape.gap(objective.value_and_gradient(theta - to_optimum)[1])
+    unresolved = shape.unresolved(objective, theta)
     curve = Curve(float(np.linalg.norm(to_optimum)), shape.length(to_optimum))
     if curve.distance * epsilon > slack + rounding:  # else nothing is to be gained
-        eigenvalues, squares = shape.spectrum(to_optimum)
-        curve = replace(
-            curve, eigenvalues=tuple(eigenvalues.tolist()), squares=tuple(squares.tolist())
-        )
+        curve = curve.with_spectrum(*shape.spectrum(to_optimum))
     certificate = GapCertificate(
         bound=np.nan,
         epsilon=epsilon,
@@ -233,10 +252,10 @@ def certify(objective, theta):
         rounding=rounding,
         comparator=(
             "the exact minimiser of the quadratic meta-loss, by a Newton step from the certified "
-            "point with the data's gradient"
-            + ("" if shape.definite else f" (numerical rank {shape.rank} of {len(shape.scale)})")
+            + ("point" if shape.definite else "point through a QR decomposition of the rows")
         ),
-        assumptions=_assumptions(shape),
+        unresolved=unresolved,
+        assumptions=_assumptions(shape, unresolved),
         curve=curve,
     )
     certificate = _tightened(certificate)
@@ -262,10 +281,14 @@ def _tightened(certificate):
     )
 
 
-def _assumptions(shape):
+def _assumptions(shape, unresolved):
     """What the bound for a quadratic meta-objective rests on."""
-    d = len(shape.scale)
-    rank = "checked" if shape.definite else f"assumed ({shape.rank} of {d} directions)"
+    status = "checked"
+    if shape.rank < len(shape.scale):
+        status = (
+            f"assumed (rank {shape.rank} of {len(shape.scale)}; if these directions were not zero "
+            f"they could lower the loss by {unresolved:.3g})"
+        )
     return (
         ("the loss is convex and differentiable in the prediction", "holds by construction"),
         ("the adapted parameters are affine in theta", "holds by construction"),
@@ -274,26 +297,35 @@ def _assumptions(shape):
             "not, are as they are",
             "holds by construction",
         ),
-        ("directions below the numerical rank do not lower the loss", rank),
+        ("directions below the numerical rank do not lower the loss", status),
         ("the bound is about the training objective, not about new tasks", "by definition"),
     )
 
 
-def _weights_and_rounding(linearization):
-    """A block's part of ||w||^2, of sum_i p_i 2 R_i^(1/2), and of the rounding of L.
-
-    A prediction of d terms is off by about eps * |phi|'|theta_i| (errors add like a random walk,
-    the factor sqrt(d) is covered by summing magnitudes), so L by eps * |l'| times that.
-    """
+def _weights_and_magnitudes(theta, linearization):
+    """A block's part of ||w||^2, of sum_i p_i 2 R_i^(1/2), and of what `_rounding` needs."""
     squares = linearization.row_weight * linearization.loss_gradient**2
     risks = (linearization.query.weights * linearization.loss_gradient**2).sum(axis=-1)
-    magnitude = linearization.query.magnitude(linearization.theta_i)
+    size = np.abs(theta)[..., None, :] + np.abs(linearization.theta_i)
+    magnitude = linearization.query.magnitude(size)
     weighted = linearization.row_weight * np.abs(linearization.loss_gradient)
     return (
         squares.sum(),
         (linearization.weight * np.sqrt(risks)).sum(),
         (weighted * magnitude).sum(),
+        (linearization.row_weight * magnitude**2).sum(),
     )
+
+
+def _rounding(meta_loss, first, second, d):
+    """How far off an evaluation of L can be in float64.
+
+    A prediction adds d products up to the magnitude m = |phi|'(|theta| + |theta_i|). Errors that
+    add like a random walk make it uncertain by delta = 2 (4 + sqrt(d)) eps m, and so L by
+    |l'| delta to first and delta^2 to second order.
+    """
+    unit = 2.0 * (4.0 + np.sqrt(d)) * EPS
+    return float(4.0 * EPS * meta_loss + unit * first + unit**2 * second)
 
 
 def shares_inputs(objective):

@@ -82,11 +82,11 @@ class LeastSquares(Solver):
 
     def minimize(self, objective, theta):
         """Take Newton steps; see `Solver.minimize`."""
-        loss = objective.loss
-        if not loss.constant_hessian:
+        if not objective.is_quadratic:
+            loss, rule = type(objective.loss).__name__, type(objective.rule).__name__
             raise ValueError(
-                f"The solver {type(self).__name__} needs a quadratic meta-objective, but the loss "
-                f"{type(loss).__name__} is not quadratic; choose solver='auto'."
+                f"The solver {type(self).__name__} needs a quadratic meta-objective, but that of "
+                f"the loss {loss} with the rule {rule} is not quadratic; choose solver='auto'."
             )
         shape = quadratic(objective)
         value, gradient = objective.value_and_gradient(theta)

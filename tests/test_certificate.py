@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from objectives import make_objective, smallest_loss
 from reference import adapted_design, meta_loss, with_ones
 
-from sklearn_maml import GapCertificate, MAMLRegressor, certify
+from sklearn_maml import GapCertificate, GradientSteps, MAMLRegressor, certify
 from sklearn_maml._blocks import Episodes
 from sklearn_maml.losses import SquaredError
 
@@ -41,8 +41,8 @@ def test_at_the_fit_the_bound_is_rounding_and_the_lower_bound_is_below_the_minim
     scale = objective.value_and_gradient(np.zeros(objective.n_parameters))[0]
     best = smallest_loss(objective) * (1 + 1e-13)  # lstsq rounds too
     assert certificate.lower_bound <= best + certificate.rounding
-    if name in WELL_POSED:
-        assert certificate.bound <= 1e-12 * scale
+    if name in WELL_POSED:  # offsets and small directions cost digits of the predictions
+        assert certificate.bound <= (1e-12 if name in ("plain", "wide tasks") else 1e-9) * scale
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,4 +200,49 @@ def test_a_loss_without_a_constant_hessian_has_no_certificate_yet():
     objective = make_objective(make_tasks(4, 5))
     objective.loss = NotQuadratic()
     with pytest.raises(NotImplementedError, match="NotQuadratic"):
+        certify(objective, np.zeros(6))
+
+
+def test_what_unresolved_directions_could_do_is_said():
+    # Two columns that differ in the last bits only: to float64 they are one.
+    tasks = [(np.c_[X, X[:, 0] * (1 + 2e-16 * np.arange(6))], y) for X, y in make_tasks(20, 6)]
+    certificate = certify(make_objective(tasks), np.zeros(7))
+    assert 0 < certificate.unresolved < certificate.meta_loss
+    (status,) = (status for what, status in certificate.assumptions if "rank" in what)
+    assert status.startswith("assumed (rank 6 of 7")
+    assert certify(make_objective(make_tasks(20, 6)), np.zeros(6)).unresolved == 0
+
+
+def test_many_rows_do_not_make_a_determined_direction_look_like_rounding():
+    # Monomials of degree 12 on [1, 3] span what Chebyshev polynomials do, badly conditioned.
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 3, size=(200, 100))
+    y = np.polynomial.chebyshev.Chebyshev.basis(12)(x - 2) + 0.1 * rng.normal(size=x.shape)
+    tasks = [(np.vander(a, 13)[:, :-1], b) for a, b in zip(x, y, strict=True)]
+    design = np.polynomial.chebyshev.chebvander(x.ravel() - 2, 12)
+    best = np.linalg.lstsq(design, y.ravel(), rcond=None)[0]
+    expected = np.square(design @ best - y.ravel()).mean()
+    certificate = MAMLRegressor(0.1, n_steps=0).fit(tasks).gap_certificate_
+    assert certificate.meta_loss == pytest.approx(expected, rel=1e-6)
+    assert certificate.lower_bound <= expected
+
+
+@pytest.mark.parametrize("ratio", [1e13, 1e20])
+def test_the_spectrum_of_columns_in_unlike_units_does_not_make_the_bound_too_small(ratio):
+    rng = np.random.default_rng(0)
+    tasks = [(X, X @ [0.0, ratio]) for X in rng.normal(size=(4, 4, 2)) * [ratio, 1 / ratio]]
+    objective = make_objective(tasks, 1.0, 0)
+    certificate = certify(objective, np.zeros(3))
+    # The second column explains y up to nothing: the gap is all of the loss.
+    assert certificate.bound >= certificate.meta_loss * (1 - 1e-9)
+
+
+class Wobbly(GradientSteps):
+    affine = False
+
+
+def test_a_rule_that_is_not_affine_gets_no_certificate_for_quadratics():
+    objective = make_objective(make_tasks(4, 5))
+    objective.rule = Wobbly()
+    with pytest.raises(NotImplementedError, match="SquaredError with the rule Wobbly"):
         certify(objective, np.zeros(6))

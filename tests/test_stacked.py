@@ -1,14 +1,18 @@
 """Stacked linear algebra against numpy, matrix by matrix."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from sklearn_maml._stacked import (
     geometric_sum,
     largest_eigenvalue,
     matvec,
+    one_blas_thread,
     row_products,
     vecmat,
 )
@@ -51,7 +55,7 @@ def test_geometric_sum_adds_up_the_powers(n_steps, r, seed):
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 60), st.integers(0, 100), st.floats(-150, 150))
+@given(st.integers(1, 60), st.integers(0, 100), st.floats(-280, 280))
 def test_the_bound_on_the_largest_eigenvalue_is_tight_and_never_below_it(r, seed, exponent):
     gram = spd(r, seed) * 10.0**exponent
     ratio = largest_eigenvalue(gram) / np.linalg.eigvalsh(gram)[:, -1]
@@ -64,3 +68,28 @@ def test_matrices_that_need_more_doublings_do_not_disturb_the_others():
     together = largest_eigenvalue(gram)
     for i in range(3):
         assert largest_eigenvalue(gram[i : i + 1])[0] == together[i]
+
+
+def blas_threads():
+    return [
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    ]
+
+
+def test_blas_runs_one_thread_inside_and_as_many_as_before_afterwards():
+    before = blas_threads()
+    with one_blas_thread(), one_blas_thread():
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
+
+
+def test_threads_that_limit_blas_at_once_leave_it_as_it_was():
+    before = blas_threads()
+
+    def limited(_):
+        with one_blas_thread():
+            return np.ones((50, 50)) @ np.ones((50, 50))
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(limited, range(200)))
+    assert blas_threads() == before
