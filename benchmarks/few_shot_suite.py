@@ -9,8 +9,8 @@ public data are relative to those of a random-slope mixed model by REML (statsmo
 the same likelihood). Protocol and data: `public_suite`. Sinusoids: the benchmark of Finn, Abbeel &
 Levine, ICML 2017, section 5.1.
 
-Needs the ``test`` extra; about ten minutes the first time. Finished cells are kept in
-``benchmarks/.cache``: a run that was stopped goes on where it was.
+Needs the ``test`` extra; about ten minutes the first time, most of it baselines. Finished cells are
+kept in ``benchmarks/.cache``: a run that was stopped goes on where it was.
 """
 
 import argparse

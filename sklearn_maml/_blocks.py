@@ -360,6 +360,19 @@ class Blocks(Sequence):
         kept[drawn] = True
         return Blocks(self.tasks.only(kept), self.features, self.episodes)
 
+    def lighter(self, work):
+        """Fewer draws, then fewer tasks (at least 100), so that rows * d^2 is about `work`."""
+        blocks = self
+        excess = self.n_query() * self.features.width**2 / work
+        if excess > 1 and self.episodes.n_episodes > 1:
+            n_episodes = max(1, int(self.episodes.n_episodes / excess))
+            episodes = replace(self.episodes, n_episodes=n_episodes)
+            blocks = Blocks(self.tasks, self.features, episodes)
+            excess = blocks.n_query() * self.features.width**2 / work
+        if excess > 1:
+            blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
+        return blocks
+
     def n_query(self):
         """An upper bound on the number of query rows over all episodes."""
         tasks, episodes = self.tasks, self.episodes

@@ -305,7 +305,7 @@ def minimize_query_loss(objective, solver, make_rule, coordinates, kind, start):
         slope = lift.T @ (slope + slope.T) @ lift @ factor
         return value / unit, contract(slope, factor) / unit
 
-    options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-6}
+    options = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-6}
     found = minimize(
         value_and_gradient, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options
     )

