@@ -28,6 +28,7 @@ from sklearn_maml.losses import (
 )
 from sklearn_maml.model_selection import adapt, adapt_tasks, few_shot_curve, few_shot_scorer
 from sklearn_maml.ntk import NTKFeatures
+from sklearn_maml.proximal import Proximal
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
 __version__ = "0.1.0.dev0"
@@ -51,6 +52,7 @@ __all__ = [
     "MAMLRegressorCV",
     "NTKFeatures",
     "Poisson",
+    "Proximal",
     "PseudoHuber",
     "SingleTaskWarning",
     "SmoothedQuantile",

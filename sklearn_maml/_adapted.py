@@ -75,9 +75,10 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         -------
         self : AdaptedRegressor
         """
-        return self._keep(self._meta()._adapted_theta(X, y, sample_weight))
+        theta, self._support = self._meta()._adapted_theta(X, y, sample_weight)
+        return self._keep(theta)
 
-    def predict(self, X):
+    def predict(self, X, *, return_std=False):
         """Predict rows of the task.
 
         Parameters
@@ -85,13 +86,28 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         X : array-like of shape (n_rows, n_features)
             With the columns of the fit of `meta`. Every row is taken for one of this task: labels
             in a task column are not looked at.
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            the support rows leave unknown of the task, not what is unknown of the meta-parameters.
+            For rules that know of them, such as `Proximal`, and tasks from `adapt`.
 
         Returns
         -------
-        ndarray of shape (n_rows,) or (n_rows, n_targets)
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
         """
         check_is_fitted(self, "coef_")
-        return self._meta()._response(X, self.coef_, self.intercept_)
+        meta = self._meta()
+        mean = meta._response(X, self.coef_, self.intercept_)
+        if not return_std:
+            return mean
+        if not hasattr(self, "_support"):
+            raise ValueError(
+                "return_std=True needs the task's support rows, which adapt_tasks does not keep; "
+                "use adapt."
+            )
+        return mean, meta._deviation(X, self._support)
 
     def to_linear(self):
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.

@@ -5,7 +5,7 @@ equal size into arrays with a leading task axis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -104,12 +104,14 @@ class Rows(NamedTuple):
     """Rows of a stack of tasks: features (..., m, d), targets and weights (..., m).
 
     The weights of a task sum to 1, or are all 0 where it has no rows; padding has weight 0. With
-    several targets, `targets` has one more leading axis, (n_targets, n_stacked, m).
+    several targets, `targets` has one more leading axis, (n_targets, n_stacked, m). `size` (...)
+    is the number of rows that a task counts for: the sum of its weights before they were scaled.
     """
 
     features: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    size: np.ndarray
 
 
 class Block(NamedTuple):
@@ -133,12 +135,15 @@ class Episodes:
     seed : int
         Draws depend on it and on a row's position alone: each pass over the data sees the same
         ones, however tasks are stacked.
+    lenient : bool
+        Whether a task that is too small to be split is predicted without support rows.
     """
 
     support: Any = "all"
     split: str = "random"
     n_episodes: int = 1
     seed: int = 0
+    lenient: bool = False
 
     def check(self):
         """Raise for values that are out of range, or that would be ignored."""
@@ -160,6 +165,22 @@ class Episodes:
                 f"support={self.support!r}, split={self.split!r}; use n_episodes=1."
             )
 
+    def adjusted(self, n_splits, n_tasks):
+        """As many draws per task, up to 20, as make up `n_splits`; and no task is too small.
+
+        Parameters
+        ----------
+        n_splits : int
+            Wanted for each number of shots, over all tasks.
+        n_tasks : int
+
+        Returns
+        -------
+        Episodes
+        """
+        n_draws = 1 if self.split == "first" else min(20, -(-n_splits // n_tasks))
+        return replace(self, n_episodes=max(self.n_episodes, n_draws), lenient=True)
+
     def shots(self, sizes):
         """Numbers of support rows, shape (n_draws, n_tasks); -1 where a task is too small.
 
@@ -174,7 +195,10 @@ class Episodes:
                 shots = np.clip(nearest, 1, np.maximum(sizes - 1, 1))[None]
         else:
             shots = np.repeat(np.array(self.support)[:, None], len(sizes), axis=1)
-        return np.repeat(np.where(shots < sizes, shots, -1), self.n_episodes, axis=0)
+        shots = np.where(shots < sizes, shots, -1)
+        if self.lenient:
+            shots[0, (shots < 0).all(axis=0)] = 0
+        return np.repeat(shots, self.n_episodes, axis=0)
 
     def check_sizes(self, sizes, names=None):
         """Raise where a task has too few rows to be split, naming it."""
@@ -266,7 +290,7 @@ def _check_support(support):
     """Raise unless `support` is "all", an int, a fraction or a sequence of ints."""
     hint = (
         "support must be 'all', an int >= 0 (that many rows), a fraction in (0, 1) "
-        f"or a list of ints >= 0; got {support!r}."
+        f"a list of ints >= 0, or 'auto'; got {support!r}."
     )
     if isinstance(support, str):
         if support != "all":
@@ -322,6 +346,33 @@ class Blocks(Sequence):
     def __getstate__(self):
         return {**self.__dict__, "_cache": {}, "_flat_cache": {}}
 
+    def unsplit(self):
+        """The same tasks with ``support="all"``."""
+        return Blocks(self.tasks, self.features, Episodes())
+
+    def sample(self, n_tasks):
+        """At most that many of the tasks that weigh something, at random, split as they are."""
+        weighty = np.flatnonzero(self.tasks.weight > 0)
+        if len(weighty) <= n_tasks:
+            return self
+        drawn = np.random.default_rng(self.episodes.seed).choice(weighty, n_tasks, replace=False)
+        kept = np.zeros(len(self.tasks.weight), dtype=bool)
+        kept[drawn] = True
+        return Blocks(self.tasks.only(kept), self.features, self.episodes)
+
+    def lighter(self, work):
+        """Fewer draws, then fewer tasks (at least 100), so that rows * d^2 is about `work`."""
+        blocks = self
+        excess = self.n_query() * self.features.width**2 / work
+        if excess > 1 and self.episodes.n_episodes > 1:
+            n_episodes = max(1, int(self.episodes.n_episodes / excess))
+            episodes = replace(self.episodes, n_episodes=n_episodes)
+            blocks = Blocks(self.tasks, self.features, episodes)
+            excess = blocks.n_query() * self.features.width**2 / work
+        if excess > 1:
+            blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
+        return blocks
+
     def n_query(self):
         """An upper bound on the number of query rows over all episodes."""
         tasks, episodes = self.tasks, self.episodes
@@ -347,7 +398,8 @@ class Blocks(Sequence):
         if i in self._flat_cache:
             return self._flat_cache[i]
         rows, start, sizes = self._rows(i)
-        flat = Rows(self.features[rows], self.tasks.y[rows].T, self.tasks.row_weight[rows])
+        weights = self.tasks.row_weight[rows]
+        flat = Rows(self.features[rows], self.tasks.y[rows].T, weights, weights.sum())
         if self._cached:
             self._flat_cache[i] = flat, start, sizes
         return flat, start, sizes
@@ -393,10 +445,12 @@ def _stack(flat, start, position, mask):
         if (mask == position.shape[1]).all():  # equal sizes: a view, no copy
             shape = position.shape
             weights = flat.weights.reshape(shape)
+            total = weights.sum(axis=1, keepdims=True)
             return Rows(
                 flat.features.reshape(*shape, -1),
                 flat.targets.reshape(*flat.targets.shape[:-1], *shape),
-                weights / weights.sum(axis=1, keepdims=True),
+                weights / total,
+                total[:, 0],
             )
         mask = position < mask[:, None]
     index = np.where(mask, start[:, None] + position, 0)
@@ -406,6 +460,7 @@ def _stack(flat, start, position, mask):
         flat.features[index],
         flat.targets[..., index],
         weights / np.where(total > 0, total, 1.0),
+        total[:, 0],
     )
 
 

@@ -39,6 +39,7 @@ from sklearn_maml._rows import (
 from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
+from sklearn_maml.proximal import RULES
 from sklearn_maml.solvers import SOLVERS, Solver
 
 __all__ = ["MAMLRegressor", "gradient_rule"]
@@ -48,6 +49,10 @@ __all__ = ["MAMLRegressor", "gradient_rule"]
 AUTO_REMAINDER = 0.1
 # ... and move the intercept this many times as far as a coefficient.
 AUTO_INTERCEPT_STEP = 16.0
+# What support="auto" stands for where the rule is learned: one fit for all numbers of shots, each
+# with this many random splits in all, if tasks are few.
+AUTO_SHOTS = (1, 2, 3, 5, 10)
+AUTO_EPISODES = 1000
 
 
 class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -77,8 +82,10 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         wrap a fitted one in ``sklearn.frozen.FrozenEstimator``. None uses the columns of X.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
-    adaptation : AdaptationRule, default=None
+    adaptation : str or AdaptationRule, default=None
         Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
+        "learned" learns from the tasks how they differ: ``Proximal()``, the recommended choice for
+        data in groups.
     solver : str or Solver, default="auto"
         "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
         gradient descent for a first-order rule.
@@ -86,14 +93,16 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Ridge penalty on the meta-parameters in feature space, the intercept excepted.
     fit_intercept : bool, default=True
         Whether to add a constant feature; it is adapted like the others, and not penalised.
-    support : "all", int, float or list of int, default="all"
+    support : "auto", "all", int, float or list of int, default="auto"
         What a task adapts to while fitting: "all" rows, which are then also the query rows; that
         many rows; a fraction of them; or each number of rows in turn. The remaining rows are
-        the query. Choose what deployment will look like.
+        the query. Choose what deployment will look like. "auto" is "all", but 1, 2, 3, 5 and 10
+        rows in turn for a rule that is learned, as far as a task has them, with up to 20 random
+        splits of each task where tasks are few.
     split : {"random", "first"}, default="random"
         Which rows are the support: drawn at random, or a task's first rows, for ordered data.
     n_episodes : int, default=1
-        Random splits per task (and per number of rows).
+        Random splits per task (and per number of rows); the least number for support="auto".
     task_column : str or int, default=None
         The column of X that holds the task labels, by name or by position. It is taken out of X
         before features are made, and replaces `groups` in every method; so it works wherever
@@ -117,7 +126,9 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     featurizer_ : transformer or None
         The fitted featurizer.
     adaptation_ : AdaptationRule
-        The rule in use.
+        The rule in use, with what was learned of it.
+    learned_ : LearnedMetric or None
+        What was learned of the rule, and how; print it.
     inner_lr_ : float
         The step length in use, before the cap; for "auto" in units of 1 / the largest eigenvalue
         of each task's Hessian in standardised features. Present for rules that have one.
@@ -183,7 +194,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         solver="auto",
         alpha=0.0,
         fit_intercept=True,
-        support="all",
+        support="auto",
         split="random",
         n_episodes=1,
         task_column=None,
@@ -239,21 +250,28 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         context = started(self, X, y)
         vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
-        self._episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
-        solver = self._make_solver()
+        rule = self._given_rule()
+        solver = self._make_solver(rule)
+        support, mixed = self._resolve_support(rule)
+        self._episodes = read_episodes(support, self.split, self.n_episodes, self.random_state)
         check_featurizer(self.featurizer)
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
         self._loss.check_targets(rows.tasks.y)
+        if mixed:
+            self._episodes = self._episodes.adjusted(AUTO_EPISODES, len(rows.ids))
         self._unlabelled = y is not None and not rows.named
         self._warn_of_lost_groups(len(rows.tasks.y))
         self._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
         self.featurizer_ = fit_featurizer(self.featurizer, rows.X, rows.tasks)
         blocks = Blocks(rows.tasks, self._features(rows.X), self._episodes)
-        self.adaptation_ = self._make_rule(blocks)
-        objective = self._objective(blocks)
+        if rule is None:
+            rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
         with refusing_overflow():
-            result = solver.minimize(objective, _zeros(objective))
+            rule, self.learned_ = rule.learn(self._objective(blocks, rule), solver)
+            objective = self._objective(blocks, rule)
+            result = solver.minimize(objective, objective.origin())
             certificate = _certify(objective, result.theta)
+            self.adaptation_ = rule.calibrate(objective, result.theta)
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
         self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
@@ -263,7 +281,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         ended(self, context, X, y)
         return self
 
-    def predict(self, X, *, groups=None):
+    def predict(self, X, *, groups=None, return_std=False):
         """Predict rows: of a known task with its own parameters, else with the meta-parameters.
 
         Parameters
@@ -273,21 +291,33 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             The task of each row. Rows of a task seen in `fit` are predicted with its parameters,
             adapted to all of its rows (`task_coef_`); other rows as `on_unknown_task` says.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too, for tasks of which
+            nothing is known: the noise and what tasks differ by. For rules that know of them,
+            such as `Proximal`, and without `groups`.
 
         Returns
         -------
-        ndarray of shape (n_rows,) or (n_rows, n_targets)
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
 
         Raises
         ------
         ValueError
-            If `groups` are given but `fit` was given no labels.
+            If `groups` are given but `fit` was given no labels, or with ``return_std=True``.
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
         check_is_fitted(self)
         if self.task_column is None and groups is None:
-            return self._response(X, self.coef_, self.intercept_)
+            mean = self._response(X, self.coef_, self.intercept_)
+            return (mean, self._deviation(X)) if return_std else mean
+        if return_std:
+            raise ValueError(
+                "return_std=True is for the meta-parameters or one adapted task; adapt to the rows "
+                "of a task and call predict(X, return_std=True) of what adapt returns."
+            )
         if self.task_coef_ is None:
             raise ValueError(
                 "predict got groups, but the model knows no task by name: it was fitted on a list "
@@ -419,7 +449,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self.task_coef_ = self.task_intercept_ = None
         self._known = {}
         if rows.named:
-            if self.support != "all":
+            if self._episodes.support != "all":
                 every = Blocks(rows.tasks, objective.blocks.features, Episodes())
                 objective = self._objective(every)
             theta = objective.adapted(self._theta())
@@ -455,7 +485,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     def _theta(self):
         return join_theta(self.coef_, self.intercept_, self.fit_intercept)
 
-    def _make_solver(self):
+    def _make_solver(self, rule):
         _check_number("alpha", self.alpha, 0)
         _check_number("verbose", self.verbose, 0)
         if not isinstance(self.fit_intercept, bool | np.bool_):
@@ -466,25 +496,32 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             )
         solver = self.solver
         if isinstance(solver, str) and solver == "auto":
-            solver = _best_solver(self._loss, self.adaptation)
+            solver = _best_solver(self._loss, rule)
         return resolve(solver, SOLVERS, Solver, "solver")
 
-    def _make_rule(self, blocks):
-        """The adaptation rule in use; "auto" is decided here."""
+    def _given_rule(self):
+        """The rule that `adaptation` names or is, or None."""
         if np.ndim(self.inner_lr):
             raise TypeError(
                 "inner_lr must be a positive number or 'auto'; for one a parameter pass "
                 f"adaptation=GradientSteps(inner_lr=...); got {self.inner_lr!r}."
             )
-        if self.adaptation is not None:
-            automatic = isinstance(self.inner_lr, str) and self.inner_lr == "auto"
-            if not automatic or self.n_steps != 1:
-                raise ValueError(
-                    f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
-                    "with adaptation=...; set them on the adaptation rule instead."
-                )
-            return clone(resolve(self.adaptation, {}, AdaptationRule, "adaptation"))
-        return gradient_rule(self.inner_lr, self.n_steps, blocks)
+        if self.adaptation is None:
+            return None
+        automatic = isinstance(self.inner_lr, str) and self.inner_lr == "auto"
+        if not automatic or self.n_steps != 1:
+            raise ValueError(
+                f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
+                "with adaptation=...; set them on the adaptation rule instead."
+            )
+        return clone(resolve(self.adaptation, RULES, AdaptationRule, "adaptation"))
+
+    def _resolve_support(self, rule):
+        """What `support` stands for, and whether that is the mixed shots of a learned rule."""
+        if not isinstance(self.support, str) or self.support != "auto":
+            return self.support, False
+        mixed = rule is not None and bool(rule.learnable)
+        return (AUTO_SHOTS if mixed else "all"), mixed
 
     def _report_steps(self, objective):
         """Store how many steps were capped, and warn where uncapped steps diverge."""
@@ -513,18 +550,25 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
         return phi @ coef.T + intercept
 
+    def _deviation(self, X, support=None):
+        """Standard deviations of the rows' targets, given a task's support rows."""
+        X, _, _ = read_rows(self, X)
+        variance = self.adaptation_.predictive_variance(self._features(X)[slice(None)], support)
+        return np.sqrt(np.moveaxis(variance, 0, -1))
+
     def _adapted_theta(self, X, y, sample_weight):
-        """Parameters of the one task whose support rows these are."""
+        """Parameters of the one task whose support rows these are, and its support risk."""
         X, tasks = read_one_task(self, X, y, sample_weight)
         self._check_targets(tasks.y)
         rows = slice(None) if tasks.rows is None else tasks.rows
         weight = tasks.row_weight[rows]
-        risk = Risk(self._loss, self._features(X)[rows], tasks.y[rows].T, weight / weight.sum())
+        phi, size = self._features(X)[rows], weight.sum()
+        risk = Risk(self._loss, phi, tasks.y[rows].T, weight / size, size)
         with refusing_overflow():
             theta, _ = self.adaptation_.adapt(self._theta(), risk)
             check_overflow(theta)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
-        return theta
+        return theta, risk
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")
@@ -581,11 +625,11 @@ def _certify(objective, theta):
     return certificate
 
 
-def _best_solver(loss, adaptation):
+def _best_solver(loss, rule):
     """What solver="auto" stands for."""
-    if getattr(adaptation, "first_order", False):
+    if getattr(rule, "first_order", False):
         return "gradient_descent"
-    quadratic = loss.constant_hessian and getattr(adaptation, "affine", True)
+    quadratic = loss.constant_hessian and (rule is None or rule.affine)
     return "least_squares" if quadratic else "gauss_newton"
 
 
@@ -595,11 +639,6 @@ def _check_number(name, value, low):
         raise TypeError(f"{name} must be a number >= {low}; got {value!r}.")
     if not low <= value < np.inf:
         raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")
-
-
-def _zeros(objective):
-    shape = (objective.n_parameters,)
-    return np.zeros((objective.n_targets, *shape) if objective.n_targets else shape)
 
 
 def _warn_if_diverging(rule, share, stacklevel=5):

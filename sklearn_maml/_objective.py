@@ -35,6 +35,8 @@ class Risk:
     targets : ndarray of shape (..., m)
     weights : ndarray of shape (..., m)
         Sum to 1 over the rows of a task; padding has weight 0.
+    size : ndarray of shape (...), default=None
+        How many rows a task counts for; None counts those that weigh something.
     memo : dict
         Facts of the size of a task that depend on neither theta nor the targets, such as the
         curvature of the squared loss. It outlives the features.
@@ -44,12 +46,19 @@ class Risk:
     features: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    size: np.ndarray | None = None
     memo: dict = field(default_factory=dict)
 
     def take(self, members):
         """The risk of some of the stacked tasks."""
         targets = self.targets[..., members, :]
-        return Risk(self.loss, self.features[members], targets, self.weights[members])
+        size = None if self.size is None else self.size[members]
+        return Risk(self.loss, self.features[members], targets, self.weights[members], size)
+
+    @property
+    def n_rows(self):
+        """How many rows each task counts for, shape (...)."""
+        return np.asarray((self.weights > 0).sum(axis=-1) if self.size is None else self.size)
 
     def predict(self, theta):
         """``phi_j' theta``: theta (..., d) to (..., m)."""
@@ -203,6 +212,12 @@ class MetaObjective:
         """d: the length of theta."""
         return len(self.penalty)
 
+    def origin(self):
+        """Parameters that are all zero, of the shape that theta has."""
+        return np.zeros(
+            (self.n_targets, self.n_parameters) if self.n_targets else self.n_parameters
+        )
+
     @property
     def n_targets(self):
         """The number of targets, or 0 where targets have one axis."""
@@ -214,7 +229,18 @@ class MetaObjective:
         rule = self.rule.exact()
         if rule is self.rule:
             return self
-        return MetaObjective(self.blocks, self.loss, rule, self.penalty, self.n_jobs, self.verbose)
+        return self.vary(rule=rule, verbose=self.verbose)
+
+    def vary(self, rule=None, blocks=None, verbose=0):
+        """The objective with another rule or on other blocks."""
+        return MetaObjective(
+            self.blocks if blocks is None else blocks,
+            self.loss,
+            self.rule if rule is None else rule,
+            self.penalty,
+            self.n_jobs,
+            verbose,
+        )
 
     def value_and_gradient(self, theta):
         """L(theta), summed over targets, and its gradient.

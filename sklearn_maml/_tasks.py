@@ -335,6 +335,8 @@ class Tasks:
         Task i has the rows ``rows[offsets[i]:offsets[i + 1]]``.
     weight : ndarray of shape (n_tasks,)
         Task weights p_i; they sum to 1.
+    count : float
+        How many tasks they count for: the sum of their weights before they were scaled.
     """
 
     y: np.ndarray
@@ -342,6 +344,7 @@ class Tasks:
     rows: np.ndarray | None
     offsets: np.ndarray
     weight: np.ndarray
+    count: float
 
     @classmethod
     def from_codes(cls, y, codes, row_weight=None, task_weight=None, names=None):
@@ -389,6 +392,7 @@ class Tasks:
             rows=rows,
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             weight=task_weight / task_weight.sum(),
+            count=float(task_weight.sum()),
         )
 
     def only(self, kept):
@@ -400,6 +404,7 @@ class Tasks:
             rows=rows[np.repeat(kept, self.sizes)],
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             weight=weight / weight.sum(),
+            count=self.count * weight.sum(),
         )
 
     @property

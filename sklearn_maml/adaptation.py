@@ -6,13 +6,14 @@ three. To add one, write a subclass of `AdaptationRule`.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sklearn_maml._component import Component
+from sklearn_maml._coordinates import Standardization
 from sklearn_maml._stacked import (
     curvature_norm,
     geometric_sum,
@@ -21,7 +22,27 @@ from sklearn_maml._stacked import (
     vecmat,
 )
 
-__all__ = ["AdaptationRule", "GradientSteps", "Standardization"]
+__all__ = ["RULES", "AdaptationRule", "GradientSteps", "Learnable", "Standardization"]
+
+
+class Learnable(NamedTuple):
+    """A parameter of a rule that is learned from training tasks.
+
+    Attributes
+    ----------
+    name : str
+        The constructor parameter.
+    coordinates : str
+        In which it is sought: "log", or "cholesky" for a symmetric matrix.
+    start : object
+    bounds : tuple of (float, float) or None
+        Of each coordinate.
+    """
+
+    name: str
+    coordinates: str
+    start: Any
+    bounds: tuple | None
 
 
 class AdaptationRule(Component):
@@ -63,6 +84,51 @@ class AdaptationRule(Component):
             Maps rows V (..., k, d) to ``V J_i``, of the same shape.
         """
 
+    @property
+    def learnable(self):
+        """The `Learnable` parameters that `learn` will set: none, unless a rule says otherwise."""
+        return ()
+
+    def learn(self, objective, solver):
+        """Learn the parameters that were left to be learned; by default there are none.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+            The meta-objective with this rule: its tasks, split as in `fit`, and its loss.
+        solver : Solver
+            Finds theta for each candidate.
+
+        Returns
+        -------
+        rule : AdaptationRule
+            With all its parameters set; this rule itself is unchanged.
+        learned : object
+            What was learned and how, for people to read; None where nothing was.
+        """
+        return self, None
+
+    def calibrate(self, objective, theta):
+        """The rule with what it has to know of the noise once theta is found; by default itself."""
+        return self
+
+    def predictive_variance(self, V, risk=None):
+        """Variance of the target of rows V, for a task with that support risk (None: any task).
+
+        Parameters
+        ----------
+        V : ndarray of shape (k, d)
+        risk : Risk, default=None
+
+        Returns
+        -------
+        ndarray of shape (k,) or (n_targets, k)
+        """
+        raise ValueError(
+            "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
+            f"{type(self).__name__} does not."
+        )
+
     def relative_step(self, risk):
         """Step length times the support Hessian's largest eigenvalue, for each task.
 
@@ -79,75 +145,6 @@ class AdaptationRule(Component):
         """
         unknown = np.full(risk.weights.shape[:-1], np.inf)
         return unknown, unknown
-
-
-@dataclass(frozen=True)
-class Standardization:
-    """Coordinates in which all features are centred and of unit size.
-
-    A gradient step in them, seen from theta, is ``theta - eta L L' grad R(theta)``: it does not
-    depend on the units or the origin of a feature.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (d,)
-        0 for the intercept's column, and everywhere if there is no intercept to shift.
-    scale : ndarray of shape (d,)
-        Features are divided by it. For the intercept's column, 1 / its relative step.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def from_moments(cls, mean, deviation, intercept, intercept_step):
-        """Coordinates for features with these moments.
-
-        Parameters
-        ----------
-        mean, deviation : ndarray of shape (d,)
-            Of the features, the intercept's constant column included.
-        intercept : bool
-            Whether the last column is that of an intercept. If not, nothing is centred, and
-            features are scaled by their root mean squares.
-        intercept_step : float
-            How many times as far a step moves the intercept as a standardised coefficient.
-
-        Returns
-        -------
-        Standardization
-        """
-        if not intercept:
-            scale = np.hypot(mean, deviation)
-            return cls(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
-        # What rounding leaves of a constant column's deviation is no scale.
-        scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
-        scale[-1] = 1.0 / np.sqrt(intercept_step)
-        return cls(np.append(mean[:-1], 0.0), scale)
-
-    def rows(self, V):
-        """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
-        out = self._centred(V)
-        out *= 1.0 / self.scale
-        return out
-
-    def lift(self, U):
-        """``U L'`` for rows U (..., d), back in the parameters' own coordinates."""
-        return self._uncentre(U / self.scale)
-
-    def metric(self, V):
-        """``V L L'`` for rows V (..., d)."""
-        out = self._centred(V)
-        out *= self.scale**-2.0
-        return self._uncentre(out)
-
-    def _centred(self, V):
-        out = V[..., -1:] * self.mean
-        return np.subtract(V, out, out=out)
-
-    def _uncentre(self, U):
-        U[..., -1] -= U @ self.mean
-        return U
 
 
 # A step of exactly 1 / lambda_max would erase theta along that task's top direction.
@@ -510,3 +507,6 @@ def _check_step_lengths(inner_lr):
         raise ValueError(
             f"inner_lr must be finite, nowhere negative and not all zero; got {inner_lr!r}."
         )
+
+
+RULES = {"gradient_steps": GradientSteps}

@@ -438,7 +438,11 @@ def _assumptions(shape, unresolved):
     return (
         ("the loss is convex and differentiable in the prediction", "holds by construction"),
         ("the adapted parameters are affine in theta", "holds by construction"),
-        ("the featurizer, step lengths and episodes are fixed", "holds by construction"),
+        (
+            "only theta varies: the featurizer, the episodes and the adaptation rule, learned or "
+            "not, are as they are",
+            "holds by construction",
+        ),
         ("directions below the numerical rank do not lower the loss", status),
         ("the bound is about the training objective, not about new tasks", "by definition"),
     )

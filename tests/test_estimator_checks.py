@@ -3,7 +3,7 @@
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_maml import GradientSteps, MAMLRegressor
+from sklearn_maml import GradientSteps, MAMLRegressor, Proximal
 
 SPLITS_AT_RANDOM = dict.fromkeys(
     (
@@ -16,7 +16,7 @@ SPLITS_AT_RANDOM = dict.fromkeys(
 
 def expected_failures(estimator):
     """Only the two sample-weight checks, and only where a task is split."""
-    return {} if estimator.support == "all" else SPLITS_AT_RANDOM
+    return {} if isinstance(estimator.support, str) else SPLITS_AT_RANDOM
 
 
 @parametrize_with_checks(
@@ -29,6 +29,9 @@ def expected_failures(estimator):
         MAMLRegressor(adaptation=GradientSteps(0.01, n_steps=2)),
         MAMLRegressor(loss="pseudo_huber"),
         MAMLRegressor(loss="log_cosh", n_steps=2, alpha=0.01),
+        MAMLRegressor(adaptation="learned", random_state=0),
+        MAMLRegressor(adaptation="learned", support="all"),
+        MAMLRegressor(adaptation=Proximal(0.5, metric="identity")),
         MAMLRegressor(support=2, random_state=0),
         MAMLRegressor(support=0.5, split="first"),
     ],

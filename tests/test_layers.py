@@ -9,6 +9,8 @@ import sklearn_maml
 
 HOUSE = Path(sklearn_maml.__file__).parent
 FLOORS = {
+    "_coordinates": 0,
+    "_mixed": 0,
     "_stacked": 0,
     "_overflow": 0,
     "_progress": 0,
@@ -19,11 +21,13 @@ FLOORS = {
     "_quadratic": 1,
     "_gauss_newton": 1,
     "_query_minima": 1,
+    "_metrics": 2,
     "losses": 2,
     "adaptation": 2,
     "solvers": 2,
     "certificate": 2,
     "_rows": 2,
+    "proximal": 3,
     "_adapted": 3,
     "_folds": 3,
     "datasets": 3,

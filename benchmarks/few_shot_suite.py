@@ -1,0 +1,318 @@
+"""Few-shot prediction on nine public data sets and on sinusoids: ``adaptation="learned"``, untuned.
+
+    python benchmarks/few_shot_suite.py               # tables, and a picture beside this file
+    python benchmarks/few_shot_suite.py --no-splines  # without the curved features
+
+One fit per data set and fold serves every number of shots, and nothing is tuned by hand: the same
+arguments everywhere, but for ``split="first"`` where the first rows are the support. Errors on the
+public data are relative to those of a random-slope mixed model by REML (statsmodels; lme4 maximises
+the same likelihood). Protocol and data: `public_suite`. Sinusoids: the benchmark of Finn, Abbeel &
+Levine, ICML 2017, section 5.1.
+
+Needs the ``test`` extra; about ten minutes the first time, most of it baselines. Finished cells are
+kept in ``benchmarks/.cache``: a run that was stopped goes on where it was.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from baselines import MixedModel, baselines
+from public_suite import (
+    CACHE,
+    PROTOCOLS,
+    SHOTS,
+    Ratios,
+    code_digest,
+    evaluate_cached,
+    fold_of_groups,
+    load_all,
+    pad,
+    print_table,
+    row_orders,
+    split_rows,
+)
+from sklearn.kernel_approximation import RBFSampler
+from sklearn.preprocessing import SplineTransformer
+
+import sklearn_maml
+from sklearn_maml import MAMLRegressor, Proximal
+from sklearn_maml._objective import Risk
+from sklearn_maml.datasets import make_sinusoid_tasks
+from sklearn_maml.losses import SquaredError
+
+CURVED = ("gapminder", "Milk", "ChickWeight")
+CODE = code_digest(sklearn_maml)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """``MAMLRegressor(adaptation="learned")``; with splines of each feature if `n_knots`."""
+
+    split: str = "random"
+    n_knots: int = 0
+
+    def fit(self, X, y, groups):
+        """Fit on rows (n_rows, d), targets and groups (n_rows,)."""
+        splines = SplineTransformer(self.n_knots, knots="quantile", extrapolation="linear")
+        model = MAMLRegressor(
+            adaptation="learned",
+            featurizer=splines if self.n_knots else None,
+            split=self.split,
+            random_state=0,
+        )
+        return _Stacked(model.fit(X, y, groups=groups))
+
+
+@dataclass(frozen=True)
+class _Stacked:
+    """A fitted model that adapts to a stack of tasks at once."""
+
+    model: MAMLRegressor
+
+    def adapt(self, X_s, y_s, X_q):
+        """Predictions and their standard deviations for query rows, each of shape (n, q)."""
+        rule = self.model.adaptation_
+        theta = np.append(self.model.coef_, self.model.intercept_)
+        weights = np.full(y_s.shape, 1.0 / y_s.shape[-1])
+        risk = Risk(SquaredError(), self._features(X_s), y_s, weights)
+        rows = self._features(X_q)
+        theta_i, _ = rule.adapt(theta, risk)
+        mean = (rows @ theta_i[..., None])[..., 0]
+        return mean, np.sqrt(rule.predictive_variance(rows, risk))
+
+    def adapt_predict(self, X_s, y_s, X_q):
+        """As `public_suite` asks for it."""
+        return self.adapt(X_s, y_s, X_q)[0]
+
+    def _features(self, X):
+        phi = X.reshape(-1, X.shape[-1])
+        if self.model.featurizer_ is not None:
+            phi = self.model.featurizer_.transform(phi)
+        phi = np.concatenate([phi, np.ones((len(phi), 1))], axis=1)
+        return phi.reshape(*X.shape[:-1], -1)
+
+
+# --------------------------------------------------------------------------------------------------
+# Public data
+
+
+def tables(split, splines):
+    """Ratios to the mixed model of each method, by name, and what methods had to say."""
+    methods = {"learned": Learned(split), **baselines(split)}
+    if splines:
+        methods["learned, splines"] = Learned(split, n_knots=4)
+    ratios, notes = {name: Ratios() for name in methods}, []
+    for data in load_all():
+        if split == "first" and not data.ordered:
+            continue
+        reference, _ = evaluate_cached(MixedModel(), data, split)
+        for name, method in methods.items():
+            if name == "learned, splines" and data.name not in CURVED:
+                continue
+            code = CODE if isinstance(method, Learned) else ""
+            mse, said = evaluate_cached(method, data, split, code=code)
+            if not all(np.isfinite(values).all() for values in mse.values()):
+                raise FloatingPointError(f"{name} is not finite on {data.name}, {split}.")
+            ratios[name].add(data.name, mse, reference)
+            notes += [f"{name}, {data.name}: {text}" for text in said]
+    return ratios, notes
+
+
+def show(title, ratios, notes):
+    """Print the table of one protocol; splines have one of their own."""
+    print(f"\n{title}")
+    curved = ratios.pop("learned, splines", None)
+    print_table(ratios, notes)
+    if curved is not None:
+        straight = Ratios({cell: ratios["learned"].cells[cell] for cell in curved.cells})
+        print("\nwhere curves bend: splines of each feature")
+        print_table({"learned": straight, "learned, splines": curved})
+
+
+# --------------------------------------------------------------------------------------------------
+# Coverage of 90 % intervals
+
+
+def coverage(data, split, n_draws=5):
+    """The share of query rows of held-out groups inside their 90 % intervals, for each k."""
+    fold, inside = fold_of_groups(data.groups), {k: [0, 0] for k in SHOTS}
+    for held in range(5):
+        train = fold != held
+        model = Learned(split).fit(data.X[train], data.y[train], data.groups[train])
+        padded = pad(data.X[~train], data.y[~train], data.groups[~train])
+        for order in row_orders(padded, split, n_draws, [0, held]):
+            for k in SHOTS:
+                X_s, y_s, X_q, y_q, valid = split_rows(padded, order, k)
+                if len(X_s):
+                    mean, std = model.adapt(X_s, y_s, X_q)
+                    hits = (np.abs(y_q - mean) < 1.6449 * std) & valid
+                    inside[k][0] += int(hits.sum())
+                    inside[k][1] += int(valid.sum())
+    return {k: hits / n for k, (hits, n) in inside.items() if n}
+
+
+def show_coverage(split):
+    """Print the coverage on each data set."""
+    print(f"\nCoverage of 90 % intervals, {split} support rows")
+    print(f"{'data set':14s}" + "".join(f"{'k = ' + str(k):>9s}" for k in SHOTS))
+    for data in load_all():
+        if split == "random" or data.ordered:
+            found = _kept(f"coverage-{data.name}-{split}", lambda data=data: coverage(data, split))
+            cells = (f"{found[str(k)]:9.3f}" if str(k) in found else " " * 9 for k in SHOTS)
+            print(f"{data.name:14s}" + "".join(cells))
+
+
+def _kept(name, compute):
+    """The result of `compute`, from a file if it is there; JSON turns keys into strings."""
+    path = CACHE / f"{name}-{CODE[:20]}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(compute()))
+    return json.loads(path.read_text())
+
+
+# --------------------------------------------------------------------------------------------------
+# Sinusoids
+
+
+def lines(n_tasks, n_samples, noise, seed):
+    """Lines ``y = a x + b`` with a and b uniform on (-3, 3), x on (-5, 5)."""
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for a, b in rng.uniform(-3, 3, size=(n_tasks, 2)):
+        X = rng.uniform(-5, 5, size=(n_samples, 1))
+        tasks.append((X, a * X[:, 0] + b + noise * rng.normal(size=n_samples)))
+    return tasks
+
+
+def family(name, n_tasks, n_samples, noise, seed):
+    """Tasks of one family: "sinusoids", or "mixed" with as many lines."""
+    if name == "sinusoids":
+        return make_sinusoid_tasks(n_tasks, n_samples, noise=noise, random_state=seed)
+    half = n_tasks // 2
+    waves = make_sinusoid_tasks(half, n_samples, noise=noise, random_state=seed)
+    return waves + lines(n_tasks - half, n_samples, noise, seed)
+
+
+def family_basis(name, X):
+    """Functions that span a family, at X (m, 1): shape (m, 2) or (m, 4)."""
+    waves = np.column_stack([np.sin(X), np.cos(X)])
+    return waves if name == "sinusoids" else np.column_stack([waves, X, np.ones(len(X))])
+
+
+def oracle(name, noise):
+    """The best linear prediction by one who knows the family, its mean and its covariance."""
+    many = make_sinusoid_tasks(100_000, 1, return_parameters=True, random_state=7)[1]
+    amplitude, phase = many.T
+    coefs = np.column_stack([amplitude * np.cos(phase), -amplitude * np.sin(phase)])
+    if name == "mixed":
+        rng = np.random.default_rng(7)
+        both = np.zeros((2 * len(coefs), 4))
+        both[: len(coefs), :2] = coefs
+        both[len(coefs) :, 2:] = rng.uniform(-3, 3, size=coefs.shape)
+        coefs = both
+    mean, cov = coefs.mean(axis=0), np.cov(coefs.T)
+
+    def predict(X_s, y_s, X_q):
+        F, G = family_basis(name, X_s), family_basis(name, X_q)
+        inner = F @ cov @ F.T + max(noise**2, 1e-9) * np.eye(len(F))
+        return G @ (mean + cov @ F.T @ np.linalg.solve(inner, y_s - F @ mean))
+
+    return predict
+
+
+FEATURIZERS = {
+    "splines": SplineTransformer(12),
+    "RBFSampler": RBFSampler(gamma=0.3, n_components=40, random_state=0),
+}
+
+
+def sinusoids(name, noise):
+    """Mean query error on 600 new tasks, noise-free query targets, by method and shots."""
+    train, test = family(name, 1000, 20, noise, 0), family(name, 600, 110, 0.0, 1)
+    predictors, seconds = {"oracle": oracle(name, noise)}, {}
+    for kind, featurizer in FEATURIZERS.items():
+        start = time.perf_counter()
+        rule = Proximal(metric="full")
+        model = MAMLRegressor(featurizer=featurizer, adaptation=rule, random_state=0).fit(train)
+        seconds[kind] = time.perf_counter() - start
+        stacked = _Stacked(model)
+        predictors[kind] = lambda *task, m=stacked: m.adapt_predict(*(part[None] for part in task))[
+            0
+        ]
+    found = {kind: {} for kind in predictors}
+    for k in (5, 10):
+        rng = np.random.default_rng(k)
+        disturbed = [(X, y, y[:k] + noise * rng.normal(size=k)) for X, y in test]
+        for kind, predict in predictors.items():
+            errors = [np.mean((predict(X[:k], y_s, X[k:]) - y[k:]) ** 2) for X, y, y_s in disturbed]
+            found[kind][k] = float(np.mean(errors))
+    return {"mse": found, "seconds": seconds}
+
+
+def show_sinusoids():
+    """Print the error of each method on each family."""
+    print(
+        "\nSinusoids: query MSE from 1,000 training tasks of 20 rows (a MAML network in Finn et al."
+    )
+    print("2017 reads 0.6 and 0.33 after 1 and 10 steps with 5 shots, 0.34 and 0.11 with 10)")
+    for name in ("sinusoids", "mixed"):
+        for noise in (0.0, 0.3):
+            found = _kept(f"{name}-{noise}", lambda n=name, s=noise: sinusoids(n, s))
+            for kind, mse in found["mse"].items():
+                took = found["seconds"].get(kind)
+                print(
+                    f"{name:10s} noise {noise:3.1f}  {kind:12s} 5 shots {mse['5']:.3g}, "
+                    f"10 shots {mse['10']:.3g}" + (f"   ({took:.0f} s)" if took else "")
+                )
+
+
+# --------------------------------------------------------------------------------------------------
+# The picture
+
+
+def draw(found, path):
+    """Ratios of all cells, one column of points a method, one panel a protocol."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(found), figsize=(11, 4), sharey=True, layout="constrained")
+    for axis, (split, ratios) in zip(np.atleast_1d(axes), found.items(), strict=True):
+        names = [name for name in ratios if name not in ("mixed model", "learned, splines")]
+        for i, name in enumerate(names):
+            values = np.array(list(ratios[name].cells.values()))
+            spread = np.linspace(-0.25, 0.25, len(values))
+            axis.scatter(i + spread, values, s=14, color="C0" if name == "learned" else "0.6")
+            axis.hlines(ratios[name].geometric_mean, i - 0.35, i + 0.35, color="black", lw=2)
+        axis.axhline(1.0, color="C3", lw=1, zorder=0)
+        axis.set(yscale="log", title=f"{split} support rows")
+        axis.set_xticks(range(len(names)), names, rotation=20)
+    np.atleast_1d(axes)[0].set_ylabel("MSE relative to a mixed model")
+    figure.savefig(path, dpi=120)
+    print(f"\npicture: {path.name}")
+
+
+def main():
+    """Run all parts, one after the other."""
+    parser = argparse.ArgumentParser(description="Few-shot suite of sklearn_maml.")
+    parser.add_argument("--split", choices=PROTOCOLS, nargs="*", default=PROTOCOLS)
+    parser.add_argument("--no-splines", action="store_true")
+    arguments = parser.parse_args()
+    found = {}
+    for split in arguments.split:
+        ratios, notes = tables(split, not arguments.no_splines)
+        found[split] = dict(ratios)
+        show(f"MSE relative to the mixed model, {split} support rows", ratios, notes)
+        show_coverage(split)
+    show_sinusoids()
+    import matplotlib
+
+    matplotlib.use("Agg")
+    draw(found, Path(__file__).with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Coordinates in which features are centred and of unit size."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Standardization"]
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Coordinates in which all features are centred and of unit size.
+
+    A gradient step in them, seen from theta, is ``theta - eta L L' grad R(theta)``: it does not
+    depend on the units or the origin of a feature.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (d,)
+        0 for the intercept's column, and everywhere if there is no intercept to shift.
+    scale : ndarray of shape (d,)
+        Features are divided by it. For the intercept's column, 1 / its relative step.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def from_moments(cls, mean, deviation, intercept, intercept_step):
+        """Coordinates for features with these moments.
+
+        Parameters
+        ----------
+        mean, deviation : ndarray of shape (d,)
+            Of the features, the intercept's constant column included.
+        intercept : bool
+            Whether the last column is that of an intercept. If not, nothing is centred, and
+            features are scaled by their root mean squares.
+        intercept_step : float
+            How many times as far a step moves the intercept as a standardised coefficient.
+
+        Returns
+        -------
+        Standardization
+        """
+        if not intercept:
+            scale = np.hypot(mean, deviation)
+            return cls(np.zeros_like(mean), np.where(scale > 0, scale, 1.0))
+        # What rounding leaves of a constant column's deviation is no scale.
+        scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+        scale[-1] = 1.0 / np.sqrt(intercept_step)
+        return cls(np.append(mean[:-1], 0.0), scale)
+
+    def rows(self, V):
+        """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
+        out = self._centred(V)
+        out *= 1.0 / self.scale
+        return out
+
+    def lift(self, U):
+        """``U L'`` for rows U (..., d), back in the parameters' own coordinates."""
+        return self._uncentre(U / self.scale)
+
+    def metric(self, V):
+        """``V L L'`` for rows V (..., d)."""
+        out = self._centred(V)
+        out *= self.scale**-2.0
+        return self._uncentre(out)
+
+    def _centred(self, V):
+        out = V[..., -1:] * self.mean
+        return np.subtract(V, out, out=out)
+
+    def _uncentre(self, U):
+        U[..., -1] -= U @ self.mean
+        return U

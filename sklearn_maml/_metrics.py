@@ -1,0 +1,384 @@
+"""Learning the metric of a proximal rule: which directions differ between tasks, and how much.
+
+Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
+minimises the meta-loss over the metric, with theta exact for each metric (variable projection);
+by the envelope theorem the gradient is the partial derivative at that theta,
+
+    dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+
+from sklearn_maml._blocks import moments
+from sklearn_maml._coordinates import Standardization
+from sklearn_maml._mixed import Moments, fit_reml, symmetric_basis
+from sklearn_maml._stacked import one_blas_thread, vecmat
+
+__all__ = [
+    "LOG_DEVIATION",
+    "LOG_SCALE",
+    "Metric",
+    "TaskCoordinates",
+    "best_scale",
+    "minimize_query_loss",
+    "noise_variance",
+    "restricted_likelihood",
+    "task_coordinates",
+]
+
+# A feature varies within tasks if this share of its variance, or more, is within tasks.
+VARIES = 1e-10
+# Directions of standardised features whose mean square is below this share of the largest's are
+# left out of the mixed model: they are sums of others.
+COLLINEAR = 1e-12
+# The scale of a metric is sought between exp(-8) and exp(8), or near that of the likelihood.
+LOG_SCALE, LOG_NEAR = 8.0, 1.5
+# log standard deviations of a metric in standardised features stay within these bounds.
+LOG_DEVIATION = (-12.0, 12.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A covariance ``Sigma = L L'`` of task parameters, which may be singular.
+
+    Attributes
+    ----------
+    factor : ndarray of shape (d, q)
+        L.
+    """
+
+    factor: np.ndarray
+
+    @classmethod
+    def from_covariance(cls, covariance):
+        """From variances (d,) or a symmetric positive semi-definite matrix (d, d)."""
+        if covariance.ndim == 1:
+            return cls(np.diag(np.sqrt(covariance)))
+        size = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+        size = np.where(size > 0, size, 1.0)
+        values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
+        kept = values > 1e-15 * values.max(initial=0.0)
+        return cls(size[:, None] * vectors[:, kept] * np.sqrt(values[kept]))
+
+    @property
+    def covariance(self):
+        """Sigma, shape (d, d)."""
+        return self.factor @ self.factor.T
+
+
+@dataclass(frozen=True, eq=False)
+class TaskCoordinates:
+    """Standardised features, and which of them can differ in their effect from task to task.
+
+    Attributes
+    ----------
+    standard : Standardization
+    varies : ndarray of bool, shape (d,)
+        Features that vary within tasks, and the constant one.
+    gram : ndarray of shape (d, d)
+        Mean products of the standardised features over all rows.
+    intercept : bool
+        Whether the last feature is the intercept's.
+    """
+
+    standard: Standardization
+    varies: np.ndarray
+    gram: np.ndarray
+    intercept: bool
+
+    @property
+    def lift(self):
+        """T of shape (d, q): parameters of the standardised features that vary to all d."""
+        return self.standard.lift(np.eye(len(self.varies))[self.varies]).T
+
+
+def task_coordinates(blocks):
+    """The `TaskCoordinates` of all rows of some tasks.
+
+    Parameters
+    ----------
+    blocks : Blocks
+
+    Returns
+    -------
+    TaskCoordinates
+    """
+    intercept = bool(blocks.features.intercept)
+    mean, deviation = moments(blocks)
+    standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
+    gram, within = 0.0, 0.0
+    for block in blocks.unsplit():
+        rows, share = standard.rows(block.support.features), block.support.weights
+        centre = vecmat(share, rows)
+        share = block.weight[:, None] * share
+        within = within + np.einsum("nm,nmd->d", share, (rows - centre[:, None, :]) ** 2)
+        flat = (np.sqrt(share)[..., None] * rows).reshape(-1, len(mean))
+        gram = gram + flat.T @ flat
+    total = np.diagonal(gram) - (0.0 if intercept else (mean / standard.scale) ** 2)
+    varies = (within > VARIES * total) & (within > VARIES)
+    if intercept:
+        varies[-1] = True
+    else:
+        varies |= (deviation <= 1e-12 * np.abs(mean)) & (mean != 0)
+    return TaskCoordinates(standard, varies, gram, intercept)
+
+
+def _whitening(gram):
+    """(d, r): combinations of features that are uncorrelated, of unit size, and not null."""
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > COLLINEAR * values.max(initial=0.0)
+    return vectors[:, kept] / np.sqrt(values[kept])
+
+
+def restricted_likelihood(objective, coordinates, kind):
+    """Fit a linear mixed model to the rows of all tasks.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With a loss of constant Hessian.
+    coordinates : TaskCoordinates
+    kind : {"intercept", "diagonal", "full"}
+        The structure of the covariance, in standardised features.
+
+    Returns
+    -------
+    metric : Metric
+        Covariance of the random effects in units of the residual variance.
+    model : MixedModel
+        Its fixed effects and log likelihood are those of the features; `relative` is not.
+    """
+    fixed_basis = _whitening(coordinates.gram)
+    random_basis = np.eye(int(coordinates.varies.sum()))
+    if kind == "full":
+        random_basis = _whitening(coordinates.gram[np.ix_(coordinates.varies, coordinates.varies)])
+    whole = objective.vary(blocks=objective.blocks.unsplit())
+    collected = _collect(whole, coordinates, random_basis, fixed_basis)
+    q = random_basis.shape[1]
+    with one_blas_thread():
+        model = fit_reml(collected, np.eye(q), _structure(kind, q, coordinates))
+    lift = coordinates.standard.lift(fixed_basis.T).T
+    volume = collected.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
+    model = replace(
+        model,
+        fixed=model.fixed @ lift.T,
+        log_likelihood=float(model.log_likelihood + volume),
+    )
+    values, vectors = np.linalg.eigh(model.relative)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return Metric(coordinates.lift @ random_basis @ root), model
+
+
+def _structure(kind, q, coordinates):
+    """A basis of the symmetric matrices (q, q) of one structure, shape (q * q, k)."""
+    if kind == "full":
+        return symmetric_basis(q)
+    diagonal = np.zeros((q, q, q))
+    diagonal[np.arange(q), np.arange(q), np.arange(q)] = 1.0
+    return diagonal.reshape(q * q, q) @ _ties(kind, q, coordinates)
+
+
+def _ties(kind, q, coordinates):
+    """Which of q variances are one and the same, shape (q, k)."""
+    if kind == "diagonal" or not coordinates.intercept or q == 1:
+        return np.eye(q)
+    ties = np.zeros((q, 2))
+    ties[:-1, 0] = ties[-1, 1] = 1.0
+    return ties
+
+
+def _collect(objective, coordinates, random_basis, fixed_basis):
+    """The `Moments` of all rows, task by task."""
+    collect = partial(_task_moments, objective, coordinates, random_basis, fixed_basis)
+    gram, cross, share, total, n_rows = objective.fold(collect, _join)
+    tasks = objective.blocks.tasks
+    return Moments(
+        gram=np.concatenate(gram),
+        cross=np.concatenate(cross),
+        count=np.concatenate(share) * tasks.count,
+        total=sum(total) * tasks.count,
+        n_rows=float(sum(n_rows) * tasks.count),
+        n_targets=objective.n_targets or 1,
+    )
+
+
+def _join(total, part):
+    return tuple(a + b for a, b in zip(total, part, strict=True))
+
+
+def _task_moments(objective, coordinates, random_basis, fixed_basis, i):
+    """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
+    risk, _, share = objective.risks(i)
+    rows = coordinates.standard.rows(risk.features)
+    random = rows[..., coordinates.varies] @ random_basis
+    zero = np.zeros(risk.targets.shape)
+    targets = -risk.loss.gradient(risk.targets, zero) / risk.loss.hessian_bound
+    targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
+    both = np.concatenate([rows @ fixed_basis, targets], axis=-1)
+    weighted = (risk.size[:, None] * risk.weights)[..., None] * both
+    cross = np.matmul(np.swapaxes(random, -1, -2), weighted)
+    root = (risk.size[:, None] * risk.weights)[..., None] * random
+    gram = np.matmul(np.swapaxes(random, -1, -2), root)
+    flat = both.reshape(-1, both.shape[-1])
+    total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
+    return [gram], [cross], [share], [total], [share @ risk.size]
+
+
+def best_scale(objective, solver, make_rule, near=False):
+    """The scale of a metric that leaves the smallest meta-loss, theta being exact for each.
+
+    A metric so large that it fits every support set leaves theta hardly determined, and free to
+    fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
+    that next to 1 (`near`), or the first one on the way up from small scales.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    solver : Solver
+    make_rule : callable
+        From a scale to the rule with that scale.
+    near : bool
+        Whether a scale of 1 is about right.
+
+    Returns
+    -------
+    float
+    """
+
+    def loss(log_scale):
+        at = objective.vary(rule=make_rule(np.exp(log_scale)))
+        return solver.minimize(at, at.origin()).values[-1]
+
+    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    return float(np.exp(found.x))
+
+
+def _first_valley(loss, low, high):
+    """An interval with the first minimum of a function, walking up from `low` in steps of 1."""
+    at, value = low, loss(low)
+    for x in np.arange(low + 1, high + 1):
+        ahead = loss(x)
+        if ahead > 1.01 * value:
+            break
+        at, value = (x, ahead) if ahead < value else (at, value)
+    return max(at - 1, low), min(at + 1, high)
+
+
+def minimize_query_loss(objective, solver, make_rule, coordinates, kind, start):
+    """Learn a metric by variable projection.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    solver : Solver
+    make_rule : callable
+        From a `Metric` to the rule with that metric.
+    coordinates : TaskCoordinates
+    kind : {"intercept", "diagonal", "full"}
+    start : float
+        Scale of the metric to start from.
+
+    Returns
+    -------
+    metric : Metric
+    n_iter : int
+    converged : bool
+    """
+    lift = coordinates.lift
+    at = _cholesky if kind == "full" else partial(_log_deviations, kind, coordinates)
+    x, expand, contract, bounds = at(lift.shape[1], np.sqrt(start))
+    first = objective.vary(rule=make_rule(Metric(lift @ expand(x))))
+    unit = solver.minimize(first, first.origin()).values[-1] or 1.0
+
+    def value_and_gradient(x):
+        factor = expand(x)
+        rule = make_rule(Metric(lift @ factor))
+        at = objective.vary(rule=rule)
+        theta = solver.minimize(at, at.origin()).theta
+        value, _ = at.value_and_gradient(theta)
+        (slope,) = at.reduce(partial(_slope, rule), theta)
+        slope = lift.T @ (slope + slope.T) @ lift @ factor
+        return value / unit, contract(slope, factor) / unit
+
+    options = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-6}
+    found = minimize(
+        value_and_gradient, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
+    return Metric(lift @ expand(found.x)), int(found.nit), bool(found.success)
+
+
+def _log_deviations(kind, coordinates, q, deviation):
+    """Coordinates of diagonal metrics: logs of the standard deviations, of which some are tied.
+
+    Returns
+    -------
+    x : ndarray of shape (k,)
+        Where to start.
+    expand : callable
+        From x to the factor (q, q).
+    contract : callable
+        From the derivative in the factor, and the factor, to that in x.
+    bounds : list of (float, float) or None
+    """
+    ties = _ties(kind, q, coordinates)
+
+    def expand(x):
+        return np.diag(np.exp(ties @ x))
+
+    def contract(slope, factor):
+        return ties.T @ (np.diagonal(slope) * np.diagonal(factor))
+
+    k = ties.shape[1]
+    return np.full(k, np.log(deviation)), expand, contract, [LOG_DEVIATION] * k
+
+
+def _cholesky(q, deviation):
+    """Coordinates of full metrics: a lower triangle. Returns what `_log_deviations` does."""
+    at = np.tril_indices(q)
+
+    def expand(x):
+        factor = np.zeros((q, q))
+        factor[at] = x
+        return factor
+
+    return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None
+
+
+def _slope(rule, linearization):
+    """A block's part of dL/dSigma, not yet symmetric, shape (d, d)."""
+    query = linearization.query
+    weighted = query.weights * linearization.loss_gradient
+    gradient = np.matmul(weighted[..., None, :], query.features)
+    pulled = linearization.pullback(gradient)[..., 0, :] * linearization.weight[:, None]
+    force = rule.force(linearization.theta_i, linearization.support)
+    d = force.shape[-1]
+    return (pulled.reshape(-1, d).T @ force.reshape(-1, d),)
+
+
+def noise_variance(objective, theta):
+    """The variance of the noise, from residuals of query rows and the rule's own uncertainty.
+
+    A query row j of its own has residual variance ``s (1 + v_j)``, where ``s v_j`` is the variance
+    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``.
+
+    Returns
+    -------
+    ndarray of shape () or (n_targets,)
+    """
+    squares, size = objective.reduce(partial(_residual_moments, objective.rule), theta)
+    return squares / size
+
+
+def _residual_moments(rule, linearization):
+    """A block's part of the weighted squared residuals and of what they are divided by."""
+    query, weight = linearization.query, linearization.row_weight
+    residual = linearization.loss_gradient / query.loss.hessian_bound
+    spread = rule.spread(query.features, linearization.support)
+    if query is linearization.support:
+        return (weight * residual**2).sum(axis=(-2, -1)), (weight * (1 - spread)).sum()
+    return (weight * residual**2 / (1 + spread)).sum(axis=(-2, -1)), weight.sum()

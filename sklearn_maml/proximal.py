@@ -1,0 +1,416 @@
+"""Proximal adaptation, learned from the training tasks: mixed models, and beyond them.
+
+A task's parameters stay near the meta-parameters, in a metric Sigma that says in which directions
+tasks differ and how much. `MAMLRegressor` with ``adaptation="learned"`` learns it.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from numbers import Real
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_maml._metrics import (
+    LOG_DEVIATION,
+    LOG_SCALE,
+    Metric,
+    best_scale,
+    minimize_query_loss,
+    noise_variance,
+    restricted_likelihood,
+    task_coordinates,
+)
+from sklearn_maml._stacked import matvec, vecmat
+from sklearn_maml.adaptation import RULES as OTHER_RULES
+from sklearn_maml.adaptation import AdaptationRule, Learnable
+
+__all__ = ["RULES", "LearnedMetric", "Proximal"]
+
+# "auto" fits a mixed model with a full covariance up to this number of random effects.
+MANY_EFFECTS = 15
+# The scale of a metric is one number: this many tasks determine it.
+TASKS_FOR_SCALE, TASKS_FOR_NOISE = 2000, 20000
+# A metric is learned on the query loss from so many rows that rows * d^2 is about this.
+WORK = 2e8
+KINDS = ("auto", "identity", "intercept", "diagonal", "full")
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedMetric:
+    """What `Proximal` learned from the training tasks, and how; ``print`` tells it.
+
+    Parameters are those of the features, the intercept last. `covariance` and what follows it are
+    those of the mixed model, before `strength` was chosen, and None for other criteria.
+
+    Attributes
+    ----------
+    metric : str
+        "identity", "intercept", "diagonal", "full", or "given".
+    criterion : {"reml", "query"} or None
+        None where nothing but the strength was to be learned.
+    reason : str
+        Why these were chosen.
+    strength : float
+        The strength in use, in rows; 1 is what the criterion itself found.
+    varies : ndarray of bool, shape (d,)
+        Parameters that differ between tasks.
+    covariance : ndarray of shape (d, d)
+        Covariance of the random effects (of the first target).
+    residual_variance : ndarray of shape () or (n_targets,)
+    fixed_effects : ndarray of shape (d,) or (n_targets, d)
+    log_likelihood : float
+        Log restricted likelihood, summed over targets.
+    singular : bool
+        Whether some direction has no variance.
+    n_iter : int
+    converged : bool
+    """
+
+    metric: str
+    criterion: str | None
+    reason: str
+    strength: float
+    varies: np.ndarray
+    covariance: np.ndarray | None = None
+    residual_variance: np.ndarray | None = None
+    fixed_effects: np.ndarray | None = None
+    log_likelihood: float | None = None
+    singular: bool | None = None
+    n_iter: int = 0
+    converged: bool = True
+
+    def __str__(self):
+        how = {"reml": " by REML", "query": " on the query loss", None: ""}[self.criterion]
+        lines = [
+            f"Proximal adaptation, metric {self.metric}{how}: {self.reason}.",
+            f"  parameters that differ between tasks  {int(self.varies.sum())} of "
+            f"{len(self.varies)}",
+            f"  strength                              {self.strength:.4g} row(s)",
+        ]
+        if self.criterion == "reml":
+            deviation = np.sqrt(np.diagonal(self.covariance))
+            lines += [
+                f"  log restricted likelihood             {self.log_likelihood:.6g}",
+                f"  residual standard deviation           {np.sqrt(self.residual_variance)}",
+                f"  fixed effects                         {self.fixed_effects}",
+                f"  standard deviations between tasks     {deviation}",
+            ]
+            lines += ["  the covariance is singular: a direction has no variance"] * self.singular
+        return "\n".join(lines)
+
+
+class Proximal(AdaptationRule):
+    """Stay near theta: ridge regression on a task's rows, shrunk towards the meta-parameters.
+
+    ``theta_i = argmin_t sum_j w_j (phi_j't - y_j)^2 + strength (t - theta)' Sigma^-1 (t - theta)``,
+    which is ``theta + Sigma F' (F Sigma F' + strength W^-1)^-1 (y - F theta)``: no step length, and
+    Sigma may be singular. With a `strength` equal to the variance of the noise and Sigma the
+    covariance of the task parameters it is the best linear unbiased prediction (BLUP) of a linear
+    mixed model. The prior counts as `strength` rows, so that a task with more rows moves further.
+
+    What is not given is learned in ``MAMLRegressor.fit``: `metric`, up to its size, so that a
+    strength of 1 is right, and then the strength, which leaves the smallest meta-loss.
+
+    Parameters
+    ----------
+    strength : float, default=None
+        In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
+        the strength that the learned metric has by itself, so 1 leaves it as it is.
+    metric : {"auto", "identity", "intercept", "diagonal", "full"} or array-like, default="auto"
+        Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
+        in standardised features: nothing, one variance for the intercept and one for the others,
+        one for each, or all covariances. Only features that vary within tasks, and the
+        intercept, differ between tasks. "auto" is "full" by REML for up to 15 such parameters and
+        "diagonal" on the query loss beyond.
+    criterion : {"auto", "reml", "query"}, default="auto"
+        "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
+        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
+        for "full" and "query" for other metrics.
+    noise : float or ndarray of shape (n_targets,), default=None
+        Variance of the noise, for ``predict(return_std=True)``. None estimates it in `fit`.
+
+    References
+    ----------
+    Rajeswaran, Finn, Kakade & Levine, "Meta-Learning with Implicit Gradients", NeurIPS 2019.
+    Robinson, "That BLUP is a good thing", Statistical Science 1991.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_maml import MAMLRegressor, Proximal
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> *tasks, (X_new, y_new) = make_linear_tasks(n_tasks=101, noise=0.1, random_state=0)
+    >>> model = MAMLRegressor(adaptation=Proximal(metric="full"), random_state=0).fit(tasks)
+    >>> mean, std = model.adapt(X_new[:5], y_new[:5]).predict(X_new[5:], return_std=True)
+    >>> bool(np.abs(mean - y_new[5:]).max() < 4 * std.max())
+    True
+    """
+
+    affine = True
+
+    def __init__(self, strength=None, metric="auto", *, criterion="auto", noise=None):
+        self.strength = strength
+        self.metric = metric
+        self.criterion = criterion
+        self.noise = noise
+
+    def validate(self):
+        """Raise for a strength, metric or criterion that is none."""
+        if self.strength is not None:
+            if isinstance(self.strength, bool) or not isinstance(self.strength, Real):
+                raise TypeError(f"strength must be a positive number; got {self.strength!r}.")
+            if not 0 < self.strength < np.inf:
+                raise ValueError(f"strength must be positive and finite; got {self.strength}.")
+        if self.criterion not in ("auto", "reml", "query"):
+            raise ValueError(
+                f"criterion must be 'auto', 'reml' or 'query'; got {self.criterion!r}."
+            )
+        named = isinstance(self.metric, str)
+        if named and self.metric not in KINDS:
+            raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
+        if self.criterion != "auto" and not (named and self.metric != "identity"):
+            raise ValueError(
+                f"criterion={self.criterion!r} has no effect with a metric that is not learned."
+            )
+        if self.criterion != "auto" and self.metric == "auto":
+            raise ValueError(
+                f"criterion={self.criterion!r} needs a metric to learn: give metric='intercept', "
+                "'diagonal' or 'full'; metric='auto' chooses both."
+            )
+
+    @property
+    def learnable(self):
+        """The metric, where it is named, and the strength, where it is None."""
+        metric = strength = ()
+        if isinstance(self.metric, str) and self.metric != "identity":
+            full = self.metric in ("auto", "full")
+            coordinates = ("cholesky", None) if full else ("log", LOG_DEVIATION)
+            metric = (Learnable("metric", coordinates[0], 1.0, coordinates[1]),)
+        if self.strength is None:
+            strength = (Learnable("strength", "log", 1.0, (-LOG_SCALE, LOG_SCALE)),)
+        return metric + strength
+
+    def adapt(self, theta, risk):
+        """Solve for the task's parameters; see `AdaptationRule.adapt`."""
+        _check_squared(risk.loss)
+        factor = self._factor(risk.features.shape[-1])
+        gain = self._gain(risk, np.matmul(risk.features, factor))
+        moved = matvec(gain, _residual(risk, theta))
+        theta_i = theta + matvec(factor, moved)
+
+        def pullback(V):
+            return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
+
+        return theta_i, pullback
+
+    def force(self, theta_i, risk):
+        """``e_i`` with ``theta_i - theta = Sigma e_i``, shape (..., d)."""
+        weights = risk.weights / self._strength(risk)[..., None]
+        return vecmat(weights * _residual(risk, theta_i), risk.features)
+
+    def spread(self, V, risk=None):
+        """Variance of ``V theta_i`` given the support rows, in units of the noise's.
+
+        Parameters
+        ----------
+        V : ndarray of shape (..., k, d)
+        risk : Risk, default=None
+            Support rows; None for a task of which nothing is known.
+
+        Returns
+        -------
+        ndarray of shape (..., k)
+        """
+        factor = self._factor(V.shape[-1])
+        rows = np.matmul(V, factor)
+        left = rows
+        if risk is not None:
+            support = np.matmul(risk.features, factor)
+            left = rows - np.matmul(np.matmul(rows, self._gain(risk, support)), support)
+        return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
+
+    def predictive_variance(self, V, risk=None):
+        """``noise (1 + spread)``; see `AdaptationRule.predictive_variance`."""
+        noise = np.asarray(self.noise)
+        return noise[..., None] * (1.0 + self.spread(V, risk))
+
+    def learn(self, objective, solver):
+        """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
+        _check_squared(objective.loss)
+        if not isinstance(self.metric, str):
+            metric = _as_metric(self.metric, objective.n_parameters)
+            found = LearnedMetric("given", None, "as given", 1.0, metric.factor.any(axis=1))
+            return self._finish(metric, found, objective, solver)
+        coordinates = task_coordinates(objective.blocks)
+        kind, criterion, reason = self._choose(coordinates)
+        found = LearnedMetric(kind, criterion, reason, 1.0, coordinates.varies)
+        if len(objective.blocks.tasks.weight) < 2 or kind == "identity":
+            return self._finish(Metric(coordinates.lift), found, objective, solver)
+        learn = {"reml": _by_reml, "query": _by_query}[criterion]
+        metric, found = learn(found, coordinates, objective, solver)
+        if not found.converged:
+            warnings.warn(
+                f"The metric {kind!r} did not converge in {found.n_iter} iterations "
+                f"(criterion {criterion!r}); it is used as it is.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return self._finish(metric, found, objective, solver)
+
+    def calibrate(self, objective, theta):
+        """The rule with an estimate of the noise's variance, where none was given."""
+        if self.noise is not None:
+            return self
+        few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
+        return self._with(self.metric, self.strength, noise=noise_variance(few, theta))
+
+    def _choose(self, coordinates):
+        """Metric, criterion and the reason for them."""
+        n_effects = int(coordinates.varies.sum())
+        if self.metric != "auto":
+            criterion = "reml" if self.metric == "full" else "query"
+            criterion = criterion if self.criterion == "auto" else self.criterion
+            return self.metric, None if self.metric == "identity" else criterion, "as asked for"
+        reason = f"{n_effects} parameter(s) can differ between tasks"
+        if n_effects <= MANY_EFFECTS:
+            return "full", "reml", f"{reason}, few enough for a full covariance"
+        return "diagonal", "query", f"{reason}, too many for a full covariance"
+
+    def _finish(self, metric, found, objective, solver):
+        """The rule with that metric and with its strength, and what was found."""
+        strength, reason = self.strength, found.reason
+        if len(objective.blocks.tasks.weight) < 2:
+            metric, reason = (
+                _no_metric(metric),
+                "one task does not show how tasks differ, so adapting changes nothing",
+            )
+        elif strength is None and found.criterion == "query":
+            strength = 1.0
+        elif strength is None and objective.blocks.episodes.support != "all":
+            few = objective.vary(blocks=_few(objective.blocks))
+            near = found.criterion == "reml"
+            scale = best_scale(few, solver, lambda x: self._with(metric, 1.0 / x), near)
+            strength = 1.0 / scale
+        elif strength is None and found.criterion is None:
+            raise ValueError(_needs_query("strength"))
+        rule = self._with(metric, 1.0 if strength is None else strength, self.noise)
+        return rule, replace(found, strength=rule.strength, reason=reason)
+
+    def _with(self, metric, strength, noise=None):
+        return Proximal(float(strength), metric, noise=noise)
+
+    def _factor(self, d):
+        """L of shape (d, q)."""
+        if self.strength is None or isinstance(self.metric, str):
+            raise ValueError(
+                f"{self!r} has parameters that are not learned yet; MAMLRegressor.fit learns "
+                "them: use the estimator's adaptation_."
+            )
+        return _as_metric(self.metric, d).factor
+
+    def _strength(self, risk):
+        """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""
+        n_rows = risk.n_rows
+        return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
+
+    def _gain(self, risk, rows):
+        """S of shape (..., q, m) with ``theta_i = theta + L S (y - F theta)``, for rows F L.
+
+        In row space where a task has fewer rows than the metric has directions.
+        """
+        strength = self._strength(risk)[..., None, None]
+        weights = risk.weights[..., None]
+        m, q = rows.shape[-2:]
+        if m <= q:
+            root = np.sqrt(weights)
+            scaled = root * rows
+            gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
+            return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
+        weighted = np.swapaxes(weights * rows, -1, -2)
+        return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
+
+
+def _check_squared(loss):
+    """Raise for a loss whose proximal step has no closed form."""
+    if not loss.constant_hessian:
+        raise ValueError(
+            f"Proximal needs a quadratic loss, such as 'squared_error'; got {loss!r}. "
+            "GradientSteps takes any loss."
+        )
+
+
+def _residual(risk, theta):
+    """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
+    return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
+
+
+def _as_metric(metric, d):
+    """A `Metric` for d parameters from what a user may give; errors say what was expected."""
+    if not isinstance(metric, Metric):
+        covariance = np.asarray(metric, dtype=float)
+        if covariance.shape not in ((d,), (d, d)) or not np.isfinite(covariance).all():
+            raise ValueError(
+                f"metric must be finite and of shape ({d},) or ({d}, {d}), one entry for each "
+                f"parameter, the intercept last; got shape {covariance.shape}."
+            )
+        matrix = np.diag(covariance) if covariance.ndim == 1 else covariance
+        size = np.abs(matrix).max(initial=0.0)
+        if np.abs(matrix - matrix.T).max() > 1e-10 * size or (
+            np.linalg.eigvalsh(matrix).min() < -1e-10 * size
+        ):
+            raise ValueError("metric must be symmetric and positive semi-definite.")
+        return Metric.from_covariance(covariance)
+    if len(metric.factor) != d:
+        raise ValueError(f"The metric is for {len(metric.factor)} parameters, but there are {d}.")
+    return metric
+
+
+def _no_metric(metric):
+    """The metric of tasks that do not differ."""
+    return Metric(metric.factor[:, :0])
+
+
+def _needs_query(what):
+    return (
+        f"support='all' leaves no query rows of their own to learn the {what} on; give support= "
+        "a number of rows, a list of them or a fraction, or use support='auto'."
+    )
+
+
+def _few(blocks):
+    """Enough tasks and splits to find the scale of a metric."""
+    return blocks.sample(TASKS_FOR_SCALE).lighter(WORK)
+
+
+def _by_reml(found, coordinates, objective, solver):
+    """Metric and report of the restricted likelihood."""
+    metric, model = restricted_likelihood(objective, coordinates, found.metric)
+    several = objective.n_targets
+    return metric, replace(
+        found,
+        covariance=metric.covariance * model.noise[0],
+        residual_variance=model.noise if several else model.noise[0],
+        fixed_effects=model.fixed if several else model.fixed[0],
+        log_likelihood=model.log_likelihood,
+        singular=model.singular,
+        n_iter=model.n_iter,
+        converged=model.converged,
+    )
+
+
+def _by_query(found, coordinates, objective, solver):
+    """Metric and report of the query loss."""
+    if objective.blocks.episodes.support == "all":
+        raise ValueError(_needs_query(f"metric {found.metric!r}"))
+    unit = Metric(coordinates.lift)
+    few = objective.vary(blocks=_few(objective.blocks))
+    start = best_scale(few, solver, lambda x: Proximal(1.0 / x, unit))
+    enough = objective.vary(blocks=objective.blocks.lighter(WORK))
+    metric, n_iter, converged = minimize_query_loss(
+        enough, solver, lambda metric: Proximal(1.0, metric), coordinates, found.metric, start
+    )
+    return metric, replace(found, n_iter=n_iter, converged=converged)
+
+
+RULES = {**OTHER_RULES, "learned": Proximal, "proximal": Proximal}

@@ -1,0 +1,559 @@
+"""Rules that are learned: Proximal by REML, by the query loss, its strength and its uncertainty."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.stats import multivariate_normal
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning
+from sklearn_maml._blocks import Blocks, Episodes, Features
+from sklearn_maml._metrics import Metric, minimize_query_loss, task_coordinates
+from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
+from sklearn_maml._objective import MetaObjective, Risk
+from sklearn_maml._tasks import Tasks
+from sklearn_maml.losses import SquaredError
+from sklearn_maml.proximal import RULES
+from sklearn_maml.solvers import LeastSquares
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from baselines import varies_within_groups
+from public_suite import load
+
+REML = Proximal(strength=1.0, metric="full")
+
+
+def mixed_tasks(n_tasks=40, size=8, d=2, noise=0.5, seed=0):
+    """Tasks of a mixed model with correlated effects of intercept and slopes."""
+    rng = np.random.default_rng(seed)
+    root = np.tril(rng.normal(size=(d + 1, d + 1)))
+    tasks = []
+    for _ in range(n_tasks):
+        X = rng.normal(size=(size, d)) + 1.0
+        parameters = np.arange(1.0, d + 2) + root @ rng.normal(size=d + 1)
+        tasks.append((X, X @ parameters[:-1] + parameters[-1] + noise * rng.normal(size=size)))
+    return tasks
+
+
+def theta_of(model):
+    return np.append(model.coef_, model.intercept_)
+
+
+def with_ones(X):
+    return np.column_stack([X, np.ones(len(X))])
+
+
+# --------------------------------------------------------------------------------------------------
+# The mixed model
+
+
+def moments_of(X, Z, y, groups):
+    both = np.column_stack([X, y])
+    rows = [groups == g for g in np.unique(groups)]
+    return Moments(
+        gram=np.stack([Z[r].T @ Z[r] for r in rows]),
+        cross=np.stack([Z[r].T @ both[r] for r in rows]),
+        count=np.ones(len(rows)),
+        total=both.T @ both,
+        n_rows=len(y),
+        n_targets=both.shape[1] - X.shape[1],
+    )
+
+
+def example(seed=0, n_targets=1):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(40, 3))
+    groups = np.repeat(np.arange(8), 5)
+    effects = rng.normal(size=(8, 2, n_targets))[groups]
+    y = X @ rng.normal(size=(3, n_targets)) + np.einsum("nk,nkt->nt", X[:, :2], effects)
+    return X, X[:, :2], y + 0.3 * rng.normal(size=y.shape), groups
+
+
+def test_restricted_likelihood_is_that_of_error_contrasts():
+    """Harville: the density of A'y with orthonormal A'X = 0, and log|X'X| / 2 for the measure."""
+    X, Z, y, groups = example()
+    relative = np.array([[0.8, 0.2], [0.2, 0.5]])
+    at = likelihood(moments_of(X, Z, y, groups), relative)
+    V = np.eye(40) + (Z @ relative @ Z.T) * (groups[:, None] == groups)
+    contrasts = np.linalg.svd(X)[0][:, 3:]
+    covariance = at.noise[0] * contrasts.T @ V @ contrasts
+    density = multivariate_normal(np.zeros(37), covariance).logpdf(contrasts.T @ y[:, 0])
+    assert_allclose(-0.5 * at.value, density - 0.5 * np.linalg.slogdet(X.T @ X)[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_gradient_of_the_restricted_likelihood_agrees_with_finite_differences(n_targets):
+    moments = moments_of(*example(n_targets=n_targets))
+    relative = np.array([[0.8, 0.2], [0.2, 0.5]])
+    at = likelihood(moments, relative)
+    inverse = np.linalg.inv(at.scale)
+    for direction in (np.diag([1.0, 0]), np.diag([0, 1.0]), np.array([[0, 1.0], [1, 0]])):
+        step = 1e-5 * direction
+        ahead, behind = (likelihood(moments, relative + s * step).value for s in (1, -1))
+        expected = (at.gradient * (inverse @ direction @ inverse)).sum()
+        assert_allclose((ahead - behind) / 2e-5, expected, rtol=1e-6)
+
+
+def test_targets_share_the_covariance_and_keep_their_own_noise():
+    X, Z, y, groups = example()
+    one = fit_reml(moments_of(X, Z, y, groups), np.eye(2), symmetric_basis(2))
+    two = fit_reml(moments_of(X, Z, np.c_[y, 3 * y], groups), np.eye(2), symmetric_basis(2))
+    assert_allclose(two.relative, one.relative, rtol=1e-5)
+    assert_allclose(two.noise, one.noise * [1, 9], rtol=1e-6)
+
+
+def by_statsmodels(data):
+    """MixedLM with random effects of all that varies within groups; and the design it was given."""
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    X = with_ones(data.X)
+    random = np.append(varies_within_groups(data.X, data.groups), True)
+    best = None
+    for method in ("lbfgs", "bfgs", "powell"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MixedLM warns of what is tested here: its convergence
+            model = MixedLM(data.y, X, data.groups, exog_re=X[:, random])
+            fit = model.fit(reml=True, method=method, maxiter=2000, gtol=1e-10)
+        best = fit if best is None or fit.llf > best.llf else best
+    return best, random
+
+
+def test_sleepstudy_gives_the_figures_that_lme4_publishes():
+    """Reaction ~ Days + (Days | Subject): Bates, Maechler, Bolker & Walker, JSS 67(1), 2015."""
+    data = load("sleepstudy")
+    model = MAMLRegressor(adaptation=REML, random_state=0)
+    found = model.fit(data.X, data.y, groups=data.groups).learned_
+    slope, intercept = np.sqrt(np.diagonal(found.covariance))
+    assert_allclose(-2 * found.log_likelihood, 1743.628, atol=5e-4)
+    assert_allclose([intercept, slope], [24.741, 5.922], rtol=1e-4)
+    assert_allclose(found.covariance[0, 1] / (slope * intercept), 0.066, atol=5e-4)
+    assert_allclose(np.sqrt(found.residual_variance), 25.592, atol=5e-4)
+    assert_allclose(found.fixed_effects, [10.467, 251.405], atol=5e-4)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "Oxboys", "Orthodont", "Milk", "Exam"])
+def test_reml_agrees_with_statsmodels(name):
+    """No R is needed for it: MixedLM runs live. Where it stops short, ours is the better fit."""
+    data = load(name)
+    reference, random = by_statsmodels(data)
+    model = MAMLRegressor(adaptation=REML, random_state=0)
+    found = model.fit(data.X, data.y, groups=data.groups).learned_
+    assert found.converged
+    assert found.log_likelihood > reference.llf - 1e-4
+    if found.singular:
+        assert name == "Exam"
+        return
+    ours = found.covariance[np.ix_(random, random)]
+    unit = np.sqrt(np.diagonal(ours))
+    assert_allclose(found.log_likelihood, reference.llf, atol=1e-4)
+    assert_allclose(ours / np.outer(unit, unit), reference.cov_re / np.outer(unit, unit), atol=2e-3)
+    assert_allclose(found.residual_variance, reference.scale, rtol=2e-4)
+    assert_allclose(found.fixed_effects, reference.fe_params, rtol=1e-4, atol=1e-4)
+
+
+def test_a_direction_without_variance_is_an_answer():
+    rng = np.random.default_rng(1)
+    tasks = []
+    for _ in range(50):
+        X = rng.normal(size=(6, 2))
+        tasks.append((X, X @ [1.0, 2.0] + rng.normal() + rng.normal(size=6)))  # slopes are the same
+    found = MAMLRegressor(adaptation=REML, random_state=0).fit(tasks).learned_
+    assert found.converged
+    assert found.singular
+    assert "singular" in str(found)
+
+
+def test_reml_counts_weights_as_repetitions():
+    tasks = mixed_tasks(12)
+    rng = np.random.default_rng(3)
+    weights = [rng.integers(1, 4, size=8) for _ in tasks]
+    times = rng.integers(1, 3, size=12)
+    model = MAMLRegressor(adaptation=REML, support="all")
+    rows = [(X, y, w) for (X, y), w in zip(tasks, weights, strict=True)]
+    weighted = model.fit(rows, sample_weight=times)
+    repeated = clone(model).fit(
+        [
+            (np.repeat(X, w, axis=0), np.repeat(y, w))
+            for (X, y), w, n in zip(tasks, weights, times, strict=True)
+            for _ in range(n)
+        ]
+    )
+    assert_allclose(weighted.learned_.covariance, repeated.learned_.covariance, rtol=1e-6)
+    assert_allclose(theta_of(weighted), theta_of(repeated), rtol=1e-7)
+    assert_allclose(weighted.adaptation_.noise, repeated.adaptation_.noise, rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------
+# Adaptation
+
+
+def blup(model, covariance, noise, X, y):
+    F = with_ones(X)
+    gain = covariance @ F.T @ np.linalg.inv(F @ covariance @ F.T + noise * np.eye(len(y)))
+    return theta_of(model) + gain @ (y - F @ theta_of(model)), covariance - gain @ F @ covariance
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_adapting_is_the_blup(rows):
+    """In row space and in parameter space alike, with the standard deviations that go with it."""
+    tasks = mixed_tasks()
+    model = MAMLRegressor(adaptation=REML, random_state=0).fit(tasks)
+    X, y = mixed_tasks(1, seed=9)[0]
+    found = model.learned_
+    adapted = model.adapt(X[:rows], y[:rows])
+    expected, _ = blup(model, found.covariance, found.residual_variance, X[:rows], y[:rows])
+    assert_allclose(theta_of(adapted), expected, rtol=1e-6)
+    noise = model.adaptation_.noise
+    covariance = noise * model.adaptation_.metric.covariance
+    _, posterior = blup(model, covariance, noise, X[:rows], y[:rows])
+    mean, std = adapted.predict(X, return_std=True)
+    assert_allclose(mean, adapted.predict(X))
+    assert_allclose(std**2, noise + ((with_ones(X) @ posterior) * with_ones(X)).sum(axis=1))
+    _, std = model.predict(X, return_std=True)
+    assert_allclose(std**2, noise + ((with_ones(X) @ covariance) * with_ones(X)).sum(axis=1))
+
+
+def test_adapting_agrees_with_the_random_effects_of_statsmodels():
+    data = load("Oxboys")
+    reference, _ = by_statsmodels(data)
+    covariance = reference.cov_re / reference.scale
+    model = MAMLRegressor(adaptation=Proximal(strength=1.0, metric=covariance))
+    model.fit(data.X, data.y, groups=data.groups)
+    model.coef_, model.intercept_ = reference.fe_params[:1], reference.fe_params[1]
+    for group, effects in reference.random_effects.items():
+        rows = data.groups == group
+        adapted = model.adapt(data.X[rows], data.y[rows])
+        assert_allclose(theta_of(adapted) - reference.fe_params, effects, rtol=1e-6)
+
+
+@pytest.mark.parametrize("q", [0, 1, 3])
+def test_pullback_is_the_derivative_and_force_the_stationarity(q):
+    rng = np.random.default_rng(q)
+    rule = Proximal(2.0, Metric(rng.normal(size=(3, q))))
+    weights = rng.uniform(size=(4, 5))
+    weights[:, -1] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    risk = Risk(SquaredError(), rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 5)), weights)
+    theta, step = rng.normal(size=3), rng.normal(size=3)
+    theta_i, pullback = rule.adapt(theta, risk)
+    ahead, _ = rule.adapt(theta + step, risk)
+    V = rng.normal(size=(4, 2, 3))
+    moved = (V @ (ahead - theta_i)[..., None])[..., 0]
+    assert_allclose(pullback(V) @ step, moved, atol=1e-12)
+    assert_allclose(rule.metric.covariance @ rule.force(theta_i, risk).T, (theta_i - theta).T)
+    assert_allclose(rule.spread(V), ((V @ rule.metric.factor) ** 2).sum(axis=-1) / 2)
+
+
+def test_weights_of_support_rows_are_repetitions():
+    model = MAMLRegressor(adaptation=REML, random_state=0).fit(mixed_tasks())
+    X, y = mixed_tasks(1, seed=5)[0]
+    weights = np.array([1, 2, 0, 3, 1, 1, 0, 2])
+    weighted = model.adapt(X, y, sample_weight=weights)
+    repeated = model.adapt(np.repeat(X, weights, axis=0), np.repeat(y, weights))
+    assert_allclose(theta_of(weighted), theta_of(repeated), rtol=1e-9)
+    assert_allclose(
+        weighted.predict(X, return_std=True)[1], repeated.predict(X, return_std=True)[1], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "transform"),
+    [
+        ("learned", np.diag([1e-6, 1e4])),
+        ("learned", np.array([[0.6, -0.8], [0.8, 0.6]])),
+        (Proximal(metric="diagonal"), np.diag([1e-6, 1e4])),
+        (Proximal(metric="intercept"), np.diag([1e-6, 1e4])),
+        (Proximal(metric="identity"), np.diag([1e-6, 1e4])),
+    ],
+)
+def test_units_and_rotations_leave_predictions_as_they_are(adaptation, transform):
+    tasks = mixed_tasks(25)
+    other = [(X @ transform + [[3e-6, 1e4]], y) for X, y in tasks]
+    X, y = tasks[0]
+    model = MAMLRegressor(adaptation=adaptation, random_state=0)
+    expected = model.fit(tasks).adapt(X[:3], y[:3]).predict(X, return_std=True)
+    moved = clone(model).fit(other).adapt(other[0][0][:3], y[:3])
+    assert_allclose(moved.predict(other[0][0], return_std=True), expected, rtol=2e-4)
+
+
+# --------------------------------------------------------------------------------------------------
+# Learning on the query loss
+
+
+def objective_of(tasks, rule, support=(1, 3), intercept=True):
+    X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
+    codes = np.repeat(np.arange(len(tasks)), [len(y) for _, y in tasks])
+    episodes = Episodes(support, "random", 3 if support != "all" else 1, seed=0)
+    blocks = Blocks(Tasks.from_codes(y, codes), Features(X, intercept=intercept), episodes)
+    return MetaObjective(blocks, SquaredError(), rule, np.zeros(X.shape[1] + intercept))
+
+
+@pytest.mark.parametrize("kind", ["intercept", "diagonal", "full"])
+def test_gradient_of_the_query_loss_in_the_metric(kind, monkeypatch):
+    """By the envelope theorem theta need not be differentiated: central differences agree."""
+    objective = objective_of(mixed_tasks(15), None)
+    seen = {}
+
+    def capture(f, x, **options):
+        seen.update(f=f, x=x + 0.3 * np.sin(1.0 + np.arange(len(x))))
+        return type("Found", (), {"x": x, "nit": 0, "success": True})
+
+    monkeypatch.setattr("sklearn_maml._metrics.minimize", capture)
+    coordinates = task_coordinates(objective.blocks)
+    make = lambda metric: Proximal(1.0, metric)  # noqa: E731
+    minimize_query_loss(objective, LeastSquares(), make, coordinates, kind, 0.5)
+    f, x = seen["f"], seen["x"]
+    _, gradient = f(x)
+    for j, step in enumerate(1e-5 * np.eye(len(x))):
+        assert_allclose((f(x + step)[0] - f(x - step)[0]) / 2e-5, gradient[j], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("metric", ["intercept", "diagonal", "full"])
+def test_a_learned_metric_beats_a_given_one_on_the_loss_it_minimises(metric):
+    tasks = mixed_tasks(30)
+    model = MAMLRegressor(support=[1, 3], random_state=0)
+    plain = clone(model).set_params(adaptation=Proximal(metric="identity")).fit(tasks)
+    rule = Proximal(metric=metric, criterion="query")
+    learned = clone(model).set_params(adaptation=rule).fit(tasks)
+    assert learned.meta_loss_ <= plain.meta_loss_ * (1 + 1e-6)
+    assert learned.learned_.criterion == "query"
+    assert learned.adaptation_.strength == 1.0
+
+
+@pytest.mark.parametrize("metric", ["intercept", "diagonal"])
+def test_reml_learns_structured_metrics_too(metric):
+    tasks = mixed_tasks(60)
+    rule = Proximal(strength=1.0, metric=metric, criterion="reml")
+    found = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks).learned_
+    full = MAMLRegressor(adaptation=REML, random_state=0).fit(tasks).learned_
+    assert found.converged
+    assert found.log_likelihood < full.log_likelihood
+
+
+def test_strength_of_a_correct_model_is_about_one():
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks(300))
+    assert 0.7 < model.adaptation_.strength < 1.4
+    assert_allclose(model.adaptation_.noise, 0.25, rtol=0.1)
+
+
+def test_the_certificate_covers_theta_given_the_learned_rule():
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks())
+    assert model.gap_certificate_.bound < 1e-9 * model.meta_loss_
+    assert any("learned" in what for what, _ in model.gap_certificate_.assumptions)
+
+
+def test_fit_leaves_the_rule_alone_and_says_what_it_chose():
+    rule = Proximal()
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks())
+    assert (rule.strength, rule.metric) == (None, "auto")
+    assert model.learned_.metric == "full"
+    assert model.learned_.criterion == "reml"
+    assert "3 parameter(s)" in str(model.learned_)
+    assert [p.name for p in rule.learnable] == ["metric", "strength"]
+    assert not model.adaptation_.learnable
+    assert MAMLRegressor().fit(mixed_tasks()).learned_ is None
+
+
+def test_auto_takes_a_diagonal_metric_for_many_features():
+    model = MAMLRegressor(adaptation="learned", support=[3], random_state=0)
+    found = model.fit(mixed_tasks(10, d=16)).learned_
+    assert (found.metric, found.criterion) == ("diagonal", "query")
+    assert "17 parameter(s)" in str(found)
+
+
+def test_features_that_are_constant_within_tasks_are_not_adapted():
+    rng = np.random.default_rng(0)
+    tasks = [(np.c_[X, np.full(len(X), rng.normal())], y) for X, y in mixed_tasks(20)]
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    assert model.learned_.varies.tolist() == [True, True, False, True]
+    adapted = model.adapt(*tasks[0])
+    assert adapted.coef_[2] == model.coef_[2]
+    own = MAMLRegressor(adaptation="learned", fit_intercept=False, random_state=0)
+    own.fit([(with_ones(X), y) for X, y in tasks])
+    assert own.learned_.varies.tolist() == [True, True, False, True]
+
+
+def test_collinear_features_do_no_harm():
+    tasks = mixed_tasks(20)
+    twice = [(np.c_[X, X[:, 0]], y) for X, y in tasks]
+    model = MAMLRegressor(adaptation="learned", random_state=0)
+    X, y = tasks[0]
+    expected = model.fit(tasks).adapt(X[:3], y[:3]).predict(X)
+    found = clone(model).fit(twice).adapt(twice[0][0][:3], y[:3]).predict(twice[0][0])
+    assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_mixed_shots_use_tasks_of_a_single_row():
+    tasks = mixed_tasks(20)
+    single = [(X[:1], y[:1]) for X, y in mixed_tasks(5, seed=3)]
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks + single)
+    assert np.isfinite(theta_of(model)).all()
+    only = MAMLRegressor(adaptation="learned", random_state=0).fit(single * 3)
+    assert np.isfinite(theta_of(only)).all()
+
+
+def test_first_rows_as_support_and_several_targets():
+    tasks = [(X, np.c_[y, 2 * y]) for X, y in mixed_tasks(20)]
+    model = MAMLRegressor(adaptation="learned", split="first").fit(tasks)
+    one = MAMLRegressor(adaptation="learned", split="first").fit(mixed_tasks(20))
+    X, y = tasks[0]
+    mean, std = model.adapt(X[:3], y[:3]).predict(X, return_std=True)
+    assert mean.shape == std.shape == y.shape
+    assert_allclose(mean, one.adapt(X[:3], y[:3, 0]).predict(X)[:, None] * [1, 2], rtol=1e-3)
+    assert_allclose(std[:, 1], 2 * std[:, 0], rtol=1e-3)
+
+
+def test_intervals_cover_what_they_promise():
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks(100))
+    inside = []
+    for X, y in mixed_tasks(200, seed=0)[100:]:
+        mean, std = model.adapt(X[:3], y[:3]).predict(X[3:], return_std=True)
+        inside.extend(np.abs(y[3:] - mean) < 1.645 * std)
+    assert 0.86 < np.mean(inside) < 0.94
+
+
+def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
+    tasks = mixed_tasks(200)
+    whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_SCALE", 100)
+    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_NOISE", 100)
+    monkeypatch.setattr("sklearn_maml.proximal.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
+    part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    assert part.adaptation_.strength != whole.adaptation_.strength
+    assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
+    assert_allclose(part.adaptation_.noise, whole.adaptation_.noise, rtol=0.2)
+
+
+def test_nothing_is_learned_where_all_is_given():
+    rule = Proximal(2.0, metric=[1.0, 4.0, 9.0], noise=0.5)
+    model = MAMLRegressor(adaptation=rule).fit(mixed_tasks(5))
+    assert model.adaptation_.noise == 0.5
+    assert model.learned_.criterion is None
+    assert not rule.learnable
+    full = MAMLRegressor(adaptation=Proximal(2.0, metric=np.diag([1.0, 4.0, 9.0])))
+    X, y = mixed_tasks(1, seed=2)[0]
+    expected = full.fit(mixed_tasks(5)).adapt(X[:2], y[:2])
+    assert_allclose(theta_of(model.adapt(X[:2], y[:2])), theta_of(expected), rtol=1e-12)
+
+
+def test_targets_without_noise_are_met():
+    """The likelihood grows without bound there; the fit stops and predicts, whatever it says."""
+    tasks = mixed_tasks(30, size=6, noise=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether it converges is left to rounding
+        model = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
+    X, y = mixed_tasks(1, seed=0, noise=0.0)[0]
+    assert_allclose(model.adapt(X[:3], y[:3]).predict(X), y, atol=1e-3)
+
+
+def test_a_likelihood_lost_to_rounding_rejects_the_step(monkeypatch):
+    calls = []
+
+    def brittle(moments, relative):
+        calls.append(relative)
+        if len(calls) == 2:
+            raise np.linalg.LinAlgError("not positive definite")
+        return likelihood(moments, relative)
+
+    moments = moments_of(*example())
+    expected = fit_reml(moments, np.eye(2), symmetric_basis(2))
+    monkeypatch.setattr("sklearn_maml._mixed.likelihood", brittle)
+    found = fit_reml(moments, np.eye(2), symmetric_basis(2))
+    assert_allclose(found.relative, expected.relative, rtol=1e-4)
+
+
+def test_standard_deviations_are_for_one_task_at_a_time():
+    tasks = mixed_tasks(10)
+    X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
+    groups = np.repeat(np.arange(10), 8)
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="one adapted task"):
+        model.predict(X, groups=groups, return_std=True)
+    with pytest.raises(ValueError, match="adapt_tasks does not keep"):
+        model.adapt_tasks(tasks)[0].predict(X, return_std=True)
+
+
+# --------------------------------------------------------------------------------------------------
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "message"),
+    [
+        (Proximal(strength=0.0), ValueError, "strength must be positive"),
+        (Proximal(strength="1"), TypeError, "strength must be a positive number"),
+        (Proximal(criterion="ml"), ValueError, "criterion must be"),
+        (Proximal(metric="diag"), ValueError, "metric must be an array or one of"),
+        (Proximal(metric="identity", criterion="reml"), ValueError, "has no effect"),
+        (Proximal(criterion="query"), ValueError, "needs a metric to learn"),
+        (Proximal(metric=np.eye(2)), ValueError, "shape"),
+        (Proximal(metric=np.full((3, 3), np.nan)), ValueError, "finite"),
+        (Proximal(metric=np.diag([1.0, -1.0, 1.0])), ValueError, "positive semi-definite"),
+        (Proximal(metric=Metric(np.eye(4))), ValueError, "for 4 parameters"),
+        ("nearest", ValueError, "adaptation='nearest' is not known"),
+    ],
+)
+def test_bad_rules_are_refused(rule, error, message):
+    with pytest.raises(error, match=message):
+        MAMLRegressor(adaptation=rule).fit(mixed_tasks(5))
+
+
+@pytest.mark.parametrize("rule", [Proximal(metric="identity"), Proximal(metric="diagonal")])
+def test_learning_on_the_query_loss_needs_query_rows(rule):
+    with pytest.raises(ValueError, match="support='all' leaves no query rows"):
+        MAMLRegressor(adaptation=rule, support="all").fit(mixed_tasks(5))
+
+
+def test_one_task_shows_no_difference_between_tasks():
+    X, y = mixed_tasks(1)[0]
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y)
+    assert "one task" in model.learned_.reason
+    with pytest.warns(SingleTaskWarning, match="one task"):
+        adapted = model.adapt(X[:2], y[:2])
+    assert_allclose(adapted.predict(X), model.predict(X))
+
+
+def test_return_std_needs_a_rule_that_knows():
+    X, y = mixed_tasks(1)[0]
+    model = MAMLRegressor(adaptation=GradientSteps(0.1)).fit([(X, y)])
+    with pytest.raises(ValueError, match="GradientSteps does not"):
+        model.predict(X, return_std=True)
+
+
+def test_a_rule_that_is_not_learned_does_not_adapt():
+    risk = Risk(SquaredError(), np.eye(2), np.ones(2), np.full(2, 0.5))
+    with pytest.raises(ValueError, match="not learned yet"):
+        Proximal().adapt(np.zeros(2), risk)
+    with pytest.raises(NotFittedError):
+        MAMLRegressor(adaptation="learned").predict(np.eye(2), return_std=True)
+
+
+def test_losses_that_are_not_quadratic_are_refused():
+    class Pinch(SquaredError):
+        constant_hessian = False
+
+    risk = Risk(Pinch(), np.eye(2), np.ones(2), np.full(2, 0.5))
+    with pytest.raises(ValueError, match="Proximal needs a quadratic loss"):
+        Proximal(1.0, np.eye(2)).adapt(np.zeros(2), risk)
+
+
+def test_a_likelihood_that_is_not_maximised_is_reported(monkeypatch):
+    def stop(*arguments, **options):
+        return fit_reml(*arguments, max_iter=1)
+
+    monkeypatch.setattr("sklearn_maml._metrics.fit_reml", stop)
+    with pytest.warns(UserWarning, match="did not converge in 1 iterations"):
+        MAMLRegressor(adaptation=REML, random_state=0).fit(mixed_tasks())
+
+
+def test_rules_are_registered_under_their_names():
+    assert RULES["learned"] is RULES["proximal"] is Proximal
+    X, y = mixed_tasks(1)[0]
+    by_name = MAMLRegressor(adaptation="gradient_steps").fit([(X, y)])
+    assert_allclose(by_name.coef_, MAMLRegressor(inner_lr=0.1).fit([(X, y)]).coef_)
