@@ -24,7 +24,7 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["math.css"]
 html_show_sourcelink = False
-html_sidebars = {page: [] for page in ("index", "quickstart", "theory", "extending", "changelog")}
+html_sidebars = {path.stem: [] for path in Path(__file__).parent.glob("*.md") if path.stem != "api"}
 html_theme_options = {"show_prev_next": False, "navbar_end": ["theme-switcher"]}
 
 myst_enable_extensions = ["amsmath", "dollarmath"]

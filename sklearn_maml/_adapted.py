@@ -135,7 +135,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         linear.coef_, linear.intercept_ = self.coef_.copy(), self.intercept_
         linear.n_features_in_ = self.coef_.shape[-1]
         if meta.featurizer_ is not None:
-            steps = [("featurizer", FrozenEstimator(meta.featurizer_)), ("linear", linear)]
+            steps = [("featurizer", meta.featurizer_), ("linear", linear)]
             return Pipeline(steps)
         if hasattr(self, "feature_names_in_"):
             linear.feature_names_in_ = feature_names(meta)

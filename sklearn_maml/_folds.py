@@ -66,11 +66,12 @@ class Folds:
         if first is not None:  # near the solutions, so that large offsets of y do not cancel
             start = first
             _, gradient = self._sums(objective, start, with_hessian=False)
-        mass = np.bincount(self.cell, self.blocks.tasks.weight)
+        mass = Summable(np.bincount(self.cell, self.blocks.tasks.weight))
+        hessian, gradient = Summable(hessian), Summable(gradient)
         theta = np.empty((len(self.train), len(self.penalties), *start.shape))
         for s, kept in enumerate(self.patterns.T):
-            share = _sum_where(mass, kept)
-            own = Equations(_sum_where(hessian, kept) / share, _sum_where(gradient, kept) / share)
+            share = mass.where(kept)
+            own = Equations(hessian.where(kept) / share, gradient.where(kept) / share)
             for a, penalty in enumerate(self.penalties):
                 solution = own.newton(start, penalty)
                 if solution is None:
@@ -112,11 +113,17 @@ class Equations:
         return theta - cho_solve((factor, False), half.T).T / scale
 
 
-def _sum_where(parts, kept):
-    """Sum of the parts that are kept, by way of the fewer terms."""
-    if kept.sum() <= len(kept) / 2:
-        return parts[kept].sum(axis=0)
-    return parts.sum(axis=0) - parts[~kept].sum(axis=0)
+class Summable:
+    """Parts whose sum over any selection is wanted, by way of the fewer terms."""
+
+    def __init__(self, parts):
+        self.parts, self.total = parts, parts.sum(axis=0)
+
+    def where(self, kept):
+        """The sum of the parts that are kept."""
+        if kept.sum() <= len(kept) / 2:
+            return self.parts[kept].sum(axis=0)
+        return self.total - self.parts[~kept].sum(axis=0)
 
 
 def _rounds(test):

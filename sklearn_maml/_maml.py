@@ -23,6 +23,7 @@ from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments,
 from sklearn_maml._component import resolve
 from sklearn_maml._objective import MetaObjective, Risk
 from sklearn_maml._overflow import check_overflow, refusing_overflow
+from sklearn_maml._progress import CallbackSupportMixin, ended, started, with_callbacks
 from sklearn_maml._rows import (
     check_featurizer,
     check_y,
@@ -54,7 +55,7 @@ AUTO_SHOTS = (1, 2, 3, 5, 10)
 AUTO_EPISODES = 1000
 
 
-class MAMLRegressor(RegressorMixin, BaseEstimator):
+class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
 
     Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
@@ -113,7 +114,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         For random splits.
     verbose : int, default=0
-        Whether to print the meta-loss at each evaluation.
+        Whether to report the meta-loss at each evaluation: to the logger "sklearn_maml" at level
+        INFO, or printed where logging is not configured.
 
     Attributes
     ----------
@@ -142,6 +144,8 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         Iterations of the solver.
     meta_loss_ : float
         L at the fitted meta-parameters.
+    meta_losses_ : ndarray of shape (n_values,)
+        L at the start and after each iteration of the solver.
     gap_certificate_ : GapCertificate
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
     n_features_in_ : int
@@ -215,6 +219,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X, y=None, *, groups=None, sample_weight=None):
         """Find the meta-parameters.
 
@@ -241,6 +246,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If the data or a parameter are not as described; the message names it.
         """
+        context = started(self, X, y)
         vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         solver, rule = self._make_solver(), self._given_rule()
@@ -266,8 +272,10 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
         self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
+        self.meta_losses_ = np.array(result.values)
         self._report_steps(objective)
         self._keep_tasks(objective, rows)
+        ended(self, context, X, y)
         return self
 
     def predict(self, X, *, groups=None, return_std=False):
@@ -365,7 +373,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
         objective = self._objective(Blocks(rows.tasks, self._features(rows.X), Episodes()))
         if hasattr(self.adaptation_, "inner_lr"):
             (diverging,) = objective.relative_step_shares((2.0,))
-            _warn_if_diverging(self.adaptation_, diverging)
+            _warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
         with refusing_overflow():
             theta = objective.adapted(self._theta())
             check_overflow(theta)
@@ -430,7 +438,7 @@ class MAMLRegressor(RegressorMixin, BaseEstimator):
             warn_of_single_task(
                 f"{type(self).__name__} sees all {n_rows} rows as one task: cross-validation "
                 "passed no groups on to it.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _keep_tasks(self, objective, rows):
@@ -610,12 +618,12 @@ def _check_number(name, value, low):
         raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")
 
 
-def _warn_if_diverging(rule, share):
+def _warn_if_diverging(rule, share, stacklevel=5):
     """Warn where steps longer than 2 / curvature are taken as they are."""
     if share > 0 and not getattr(rule, "cap", True):
         warnings.warn(
             f"Uncapped inner steps (inner_lr={rule.inner_lr:g}) diverge on {share:.0%} of the "
             "tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )

@@ -15,12 +15,13 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_maml._blocks import Blocks, Features, read_episodes
 from sklearn_maml._folds import Folds
 from sklearn_maml._maml import MAMLRegressor, gradient_rule
+from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
 from sklearn_maml._rows import check_featurizer, fit_featurizer, read_tasks
 
 __all__ = ["MAMLRegressorCV"]
 
 
-class MAMLRegressorCV(RegressorMixin, BaseEstimator):
+class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks.
 
     The scores are those of ``GridSearchCV(MAMLRegressor(loss="squared_error"), grid)``, the R2 of
@@ -125,6 +126,7 @@ class MAMLRegressorCV(RegressorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X, y=None, *, groups=None, sample_weight=None):
         """Choose by cross-validation over tasks, then fit to all of them.
 
@@ -142,6 +144,7 @@ class MAMLRegressorCV(RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If the data or a parameter are not as described, or a fold splits a task.
         """
+        context = started(self, X, y)
         check_featurizer(self.featurizer)
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
         splits = task_splits(self.cv, rows)
@@ -155,6 +158,7 @@ class MAMLRegressorCV(RegressorMixin, BaseEstimator):
             X, y, groups=groups, sample_weight=sample_weight
         )
         self.coef_, self.intercept_ = self.best_estimator_.coef_, self.best_estimator_.intercept_
+        ended(self, context, X, y)
         return self
 
     def predict(self, X, *, groups=None):
@@ -188,6 +192,9 @@ class MAMLRegressorCV(RegressorMixin, BaseEstimator):
             del shared[name]
         return MAMLRegressor(**shared, **candidate)
 
+    def __sklearn_tags__(self):
+        return self._model({}).__sklearn_tags__()
+
     def _grid(self):
         """All candidates, in the order of `GridSearchCV`."""
         values = {"inner_lr": self.inner_lrs, "n_steps": self.n_steps, "alpha": self.alphas}
@@ -212,6 +219,8 @@ class MAMLRegressorCV(RegressorMixin, BaseEstimator):
         for inner_lr, n_steps in dict.fromkeys((c["inner_lr"], c["n_steps"]) for c in grid):
             at = [(c["inner_lr"], c["n_steps"]) == (inner_lr, n_steps) for c in grid]
             scores[:, at] = folds.scores(gradient_rule(inner_lr, n_steps, blocks))
+            best = scores[:, at].mean(axis=0).max()
+            report(f"inner_lr={inner_lr}, n_steps={n_steps}: R2 {best:.6g}", self.verbose)
         return scores
 
 

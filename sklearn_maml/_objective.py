@@ -15,6 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
+from sklearn_maml._progress import report
 from sklearn_maml._stacked import matvec, one_blas_thread, row_products, vecmat
 
 __all__ = ["Linearization", "MetaObjective", "QueryPredictions", "Risk"]
@@ -185,7 +186,7 @@ class MetaObjective:
     n_jobs : int, default=None
         Workers, as in joblib. The result does not depend on it, not even in the last bit.
     verbose : int, default=0
-        Whether to print each evaluation.
+        Whether to report each evaluation.
     """
 
     def __init__(self, blocks, loss, rule, penalty, n_jobs=None, verbose=0):
@@ -254,9 +255,7 @@ class MetaObjective:
         value, gradient, *rest = self.reduce(partial(_with_gradient, f), theta)
         value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta
-        if self.verbose:
-            size = np.linalg.norm(gradient)
-            print(f"[sklearn_maml] meta-loss {value:.8g}, gradient norm {size:.3g}")
+        report(f"meta-loss {value:.8g}, gradient norm {np.linalg.norm(gradient):.3g}", self.verbose)
         self._last = theta.copy(), (value, gradient)
         return rest
 

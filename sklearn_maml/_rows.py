@@ -65,8 +65,8 @@ class SingleTaskWarning(UserWarning):
 
     >>> import warnings
     >>> from sklearn_maml import SingleTaskWarning
-    >>> warnings.filterwarnings("ignore", category=SingleTaskWarning)
-    >>> warnings.resetwarnings()
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", category=SingleTaskWarning)
     """
 
 

@@ -10,6 +10,7 @@ where epsilon = ||grad L(omega)||, w = l'(h_omega), u = h_omega - h_theta* and p
 
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from numbers import Real
 
 import numpy as np
@@ -194,6 +195,34 @@ class GapCertificate:
             "  assumptions:",
         ]
         return "\n".join(lines + [f"    - {what}: {status}" for what, status in self.assumptions])
+
+    def _repr_html_(self):
+        """The certificate as a table, for notebooks."""
+        share = self.bound / self.meta_loss if self.meta_loss > 0 else 0.0
+        rows = [
+            ("meta-loss of the fit", f"{self.meta_loss:.6g}"),
+            ("global minimum, at least", f"{self.lower_bound:.6g}"),
+            ("<b>gap, at most</b>", f"<b>{self.bound:.3g}</b> ({share:.2g} of the meta-loss)"),
+            ("R × gradient norm ε", f"{self.radius:.3g} × {self.epsilon:.3g}"),
+            (
+                "weight norm × representation error",
+                f"{self.weight_norm:.3g} × {self.representation_error:.3g}",
+            ),
+            ("comparator's slack", f"{self.slack:.3g}"),
+            ("rounding", f"{self.rounding:.3g}"),
+            ("comparator", escape(self.comparator)),
+        ]
+        rows += [(f"assumption: {escape(what)}", escape(how)) for what, how in self.assumptions]
+        cells = "".join(
+            f'<tr><td style="text-align:left">{what}</td>'
+            f'<td style="text-align:left">{value}</td></tr>'
+            for what, value in rows
+        )
+        title = f"Gap certificate ({escape(self.route)} of Wang, Cai, Yang &amp; Wang, ICML 2020)"
+        return (
+            f'<table><caption style="text-align:left">{title}</caption>'
+            f"<tbody>{cells}</tbody></table>"
+        )
 
 
 def certify(objective, theta):

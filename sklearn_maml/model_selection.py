@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._adapted import in_pipeline, through
 from sklearn_maml._blocks import read_episodes
+from sklearn_maml._rows import read_tasks
 from sklearn_maml._tasks import is_task_list, pool
 
 __all__ = [
@@ -183,7 +184,8 @@ class FewShotScorer(BaseEstimator):
         truth, predicted, weight, _ = model._query_predictions(
             X, y, given["groups"], given["sample_weight"], self.episodes()
         )
-        weighted = {} if np.allclose(weight, 1.0) else {"sample_weight": weight}
+        # Some metrics take no weights, so none are passed where they would change nothing.
+        weighted = {} if np.allclose(weight, weight[0]) else {"sample_weight": weight}
         return get_scorer(self.metric)(_Predictions(), predicted, truth, **weighted)
 
     def get_metadata_routing(self):
@@ -210,9 +212,6 @@ class FewShotScorer(BaseEstimator):
 
 class _Predictions(RegressorMixin, BaseEstimator):
     """An estimator whose X are its predictions: what a scikit-learn scorer is shown."""
-
-    def __sklearn_is_fitted__(self):
-        return True
 
     def predict(self, X):
         return X
@@ -318,6 +317,51 @@ def few_shot_curve(
         rows = ERRORS[metric](truth - predicted).reshape(len(truth), -1).mean(axis=1)
         errors.append(np.bincount(task, weight * rows) / np.bincount(task, weight))
     return FewShotCurve(np.array(supports), np.array(errors), metric)
+
+
+class OwnRidge:
+    """Ridge regression on a task's support rows alone, as an adaptation rule: it forgets theta.
+
+    ``min sum_j (y_j - phi_j' t)^2 + ||t||^2`` over the task's rows, each of weight 1 on average;
+    the intercept, the constant last column of phi, is hardly penalised.
+    """
+
+    def adapt(self, theta, risk):
+        """The task's own parameters; their derivative in theta is 0."""
+        rows, weights = risk.features, risk.weights
+        n_rows = (weights > 0).sum(axis=-1)[..., None]
+        weighted = np.swapaxes(rows * (n_rows * weights)[..., None], -1, -2)
+        penalty = np.ones(rows.shape[-1])
+        if (rows[..., -1] == 1.0).all():
+            penalty[-1] = 1e-9
+        gram = np.matmul(weighted, rows) + np.diag(penalty)
+        moments = np.matmul(weighted, risk.targets[..., None])
+        return np.linalg.solve(gram, moments)[..., 0], np.zeros_like
+
+
+def pooled_task_errors(fitted, pooled, tasks, y, groups, metric):
+    """Each task's mean error under one regression for all, shape (n_tasks,).
+
+    Parameters
+    ----------
+    fitted : MAMLRegressor, Pipeline that ends in one, or a search over either
+        It tells tasks apart.
+    pooled : regressor
+        Fitted.
+    tasks, y, groups, metric
+        As in `few_shot_curve`.
+    """
+    steps, model = _unwrap(fitted)
+    table = pool(tasks).X if is_task_list(tasks, y) else tasks
+    X, y, given = _at_the_model(steps, tasks, y, groups, None)
+    rows = read_tasks(model, X, y, **given)
+    errors = ERRORS[metric](rows.tasks.y - pooled.predict(table)).reshape(len(rows.codes), -1)
+    return np.bincount(rows.codes, errors.mean(axis=1)) / np.bincount(rows.codes)
+
+
+def find_model(fitted):
+    """The fitted `MAMLRegressor` at the end of a pipeline or in a search."""
+    return _unwrap(fitted)[1]
 
 
 def few_shot_episodes(support, n_draws, random_state):

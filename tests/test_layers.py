@@ -13,6 +13,7 @@ FLOORS = {
     "_mixed": 0,
     "_stacked": 0,
     "_overflow": 0,
+    "_progress": 0,
     "_component": 1,
     "_tasks": 1,
     "_blocks": 1,
@@ -31,6 +32,7 @@ FLOORS = {
     "_maml": 4,
     "model_selection": 4,
     "_maml_cv": 5,
+    "displays": 5,
 }
 
 

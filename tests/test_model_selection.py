@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.metrics import make_scorer, mean_absolute_error, mean_squared_error, r2_score
+from sklearn.metrics import (
+    make_scorer,
+    max_error,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+)
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -19,6 +25,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 
 from sklearn_maml import (
     GradientSteps,
@@ -136,6 +143,12 @@ def test_a_pipeline_is_judged_on_a_list_of_tasks():
     assert judge(pipe, TASKS) == pytest.approx(judge(pipe[-1], scaled))
 
 
+def test_metrics_that_take_no_weights_need_none():
+    worst = make_scorer(max_error, greater_is_better=False)
+    model = MAMLRegressor().fit(TASKS)
+    assert few_shot_scorer(worst, support=3)(model, TASKS) < 0
+
+
 def test_the_scorer_refuses_what_it_cannot_judge():
     with pytest.raises(ValueError, match="leaves no rows to judge by"):
         few_shot_scorer(support="all")
@@ -200,6 +213,18 @@ def test_the_curve_takes_every_form_of_tasks_and_models():
     by_column = few_shot_curve(with_column, FRAME, Y, **shots)
     np.testing.assert_allclose(by_column.mean, expected, rtol=1e-6)
     assert np.isnan(few_shot_curve(model, TASKS[:1], supports=[1]).standard_error).all()
+
+
+def test_draws_of_the_curve_are_nested():
+    # The target numbers the rows: what is missing from the query is the support.
+    tasks = [(np.ones((9, 1)), 100.0 * i + np.arange(9.0)) for i in range(3)]
+    model = MAMLRegressor().fit(tasks)
+    unused = []
+    for shots in (2, 5):
+        judge = few_shot_scorer(support=shots, n_draws=1, random_state=3)
+        truth, *_ = model._query_predictions(tasks, None, None, None, judge.episodes())
+        unused.append(set(truth))
+    assert unused[1] < unused[0]
 
 
 def test_the_curve_of_another_rule():
@@ -299,6 +324,13 @@ def test_ill_conditioned_folds_are_fitted_exactly(offset):
     assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
 
 
+def test_a_feature_that_is_always_zero_has_the_coefficient_zero():
+    tasks = [(np.column_stack([X_t, 0 * X_t[:, 0]]), y_t) for X_t, y_t in TASKS]
+    fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
+    assert fast.coef_[-1] == 0
+
+
 def test_automatic_steps_use_the_coordinates_of_all_tasks():
     rules = [MAMLRegressor(n_steps=k).fit(TASKS).adaptation_ for k in (1, 5)]
     fast = MAMLRegressorCV(n_steps=(1, 5), alphas=(0.1,), cv=3, support="all").fit(TASKS)
@@ -338,7 +370,10 @@ def test_the_best_model_answers():
     assert model.score(TASKS) == best.score(TASKS)
     assert model.certify(TASKS) == best.certify(TASKS)
     assert len(model.adapt_tasks(TASKS)) == len(TASKS)
+    np.testing.assert_array_equal(model.adapt(*TASKS[0]).coef_, best.adapt(*TASKS[0]).coef_)
     assert model.n_splits_ == 5
+    assert get_tags(model).input_tags.sparse
+    assert get_tags(model).estimator_type == "regressor"
     assert model.best_score_ == model.cv_results_["mean_test_score"].max()
     assert few_shot_curve(model, TASKS, supports=[1]).mean.shape == (1,)
 

@@ -2,6 +2,8 @@
 
 import pickle
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+import sklearn_maml
 from sklearn_maml import (
     AdaptedRegressor,
     GradientSteps,
@@ -245,8 +248,10 @@ def test_uncapped_steps_that_diverge_are_reported_for_many_tasks_too():
     rule = GradientSteps(0.9, cap=False)
     with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="diverge"):
         model = MAMLRegressor(adaptation=rule).fit(TASKS)
-    with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="diverge"):
-        model.adapt_tasks(TASKS)
+    for adapting in (lambda: model.adapt_tasks(TASKS), lambda: model.adapt(*TASKS[0])):
+        with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="diverge") as seen:
+            adapting()
+        assert seen[0].filename == __file__
 
 
 def test_what_was_adapted_outlives_another_fit_of_the_model():
@@ -285,6 +290,22 @@ def test_to_linear_predicts_the_same(targets, featurizer, column):
 def test_to_linear_works_without_names_and_intercept():
     own = MAMLRegressor(fit_intercept=False).fit(TASKS).adapt(*TASKS[0])
     np.testing.assert_allclose(own.to_linear().predict(X), own.predict(X))
+
+
+if find_spec("skl2onnx") and find_spec("onnxruntime"):
+
+    @pytest.mark.filterwarnings("default")
+    @pytest.mark.parametrize("featurizer", [None, StandardScaler()])
+    def test_an_adapted_task_can_be_exported_to_onnx(featurizer):
+        from onnxruntime import InferenceSession
+        from skl2onnx import to_onnx
+
+        own = MAMLRegressor(featurizer=featurizer).fit(TASKS).adapt(*TASKS[0])
+        linear = own.to_linear()
+        exported = to_onnx(linear, X[:1].astype(np.float32))
+        session = InferenceSession(exported.SerializeToString())
+        (predicted,) = session.run(None, {session.get_inputs()[0].name: X.astype(np.float32)})
+        np.testing.assert_allclose(predicted.ravel(), own.predict(X), rtol=1e-4, atol=1e-4)
 
 
 def test_a_response_behind_a_link_is_not_linear():
@@ -449,6 +470,8 @@ LOSES_GROUPS = {
 def test_one_task_by_mistake_is_reported_with_three_remedies(kind):
     with pytest.warns(SingleTaskWarning) as caught:
         LOSES_GROUPS[kind]()
+    package = Path(sklearn_maml.__file__).parent
+    assert all(package not in Path(w.filename).parents for w in caught)  # but in the caller's line
     message = str(next(w.message for w in caught if w.category is SingleTaskWarning))
     assert "task_column=" in message
     assert "list of (X, y) tuples" in message

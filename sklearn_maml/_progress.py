@@ -1,0 +1,55 @@
+"""Progress: messages through `logging`, and scikit-learn's callbacks where there are any."""
+
+import logging
+import sys
+from functools import wraps
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # pragma: no cover (before scikit-learn 1.9)
+
+    class CallbackSupportMixin:
+        """Stands in for the mixin of scikit-learn 1.9; without effect."""
+
+    def with_callbacks(method):
+        """Stands in for the decorator of scikit-learn 1.9: one call deeper, without effect."""
+
+        @wraps(method)
+        def called(*args, **kwargs):
+            return method(*args, **kwargs)
+
+        return called
+
+
+__all__ = ["CallbackSupportMixin", "ended", "report", "started", "with_callbacks"]
+
+LOGGER = logging.getLogger("sklearn_maml")
+
+
+def report(message, verbose):
+    """Log a message to the logger "sklearn_maml": at level INFO if `verbose`, else DEBUG.
+
+    Where nobody has configured logging, `verbose` prints it.
+    """
+    LOGGER.log(logging.INFO if verbose else logging.DEBUG, message)
+    if verbose and not (LOGGER.isEnabledFor(logging.INFO) and LOGGER.hasHandlers()):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("[%(name)s] %(message)s"))
+        handler.emit(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, message, (), None))
+
+
+def started(estimator, X, y):
+    """Tell callbacks that a fit begins; None where there are none to be told.
+
+    Returns
+    -------
+    CallbackContext or None
+    """
+    begin = getattr(estimator, "_init_callback_context", None)
+    return begin and begin().call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+
+
+def ended(estimator, context, X, y):
+    """Tell callbacks that a fit has ended; `context` is what `started` returned."""
+    if context is not None:
+        context.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes={})

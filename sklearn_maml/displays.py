@@ -1,0 +1,327 @@
+"""Pictures of a fitted model: its certificate, its few-shot curve, its convergence.
+
+In scikit-learn's form: a class method computes and draws, ``plot(ax=)`` draws again elsewhere, and
+``ax_``, ``figure_`` hold what was drawn on. matplotlib is imported when something is drawn.
+"""
+
+import numpy as np
+
+from sklearn_maml.model_selection import (
+    OwnRidge,
+    few_shot_curve,
+    find_model,
+    pooled_task_errors,
+)
+
+__all__ = ["ConvergenceDisplay", "FewShotCurveDisplay", "GapCertificateDisplay"]
+
+
+class GapCertificateDisplay:
+    """The bound of a gap certificate as a function of the radius R, with its two terms.
+
+    Parameters
+    ----------
+    certificate : GapCertificate
+
+    Attributes
+    ----------
+    radii, bounds : ndarray of shape (n_points,)
+        The curve that is drawn.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.displays import GapCertificateDisplay
+    >>> tasks = make_linear_tasks(n_tasks=60, random_state=0)
+    >>> certificate = MAMLRegressor().fit(tasks[:40]).certify(tasks[40:])
+    >>> display = GapCertificateDisplay(certificate).plot()
+    >>> bool(display.bounds.min() >= certificate.bound)
+    True
+    """
+
+    def __init__(self, certificate):
+        self.certificate = certificate
+        best = certificate.radius or certificate.curve.distance or 1.0
+        # Denser just below the best radius, where one term falls to zero.
+        near = best * (1.0 - np.geomspace(1e-5, 0.5, 100))
+        self.radii = np.unique([*np.geomspace(1e-2 * best, 1e2 * best, 201), *near, best])
+        self.bounds = np.array([certificate.at(radius) for radius in self.radii])
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None):
+        """Draw the certificate of a fit.
+
+        Parameters
+        ----------
+        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+            Fitted.
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        GapCertificateDisplay
+        """
+        return cls(find_model(estimator).gap_certificate_).plot(ax=ax)
+
+    def plot(self, ax=None):
+        """Draw on `ax`, or on new axes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        self : GapCertificateDisplay
+        """
+        c = self.certificate
+        ax = _axes(ax)
+        first = self.radii * c.epsilon
+        second = np.array([c.weight_norm * c.curve(radius) for radius in self.radii])
+        rest = c.slack + c.rounding
+        bottom = max(0.1 * rest, 1e-4 * c.bound)
+        below = " (below this picture)"
+        ax.plot(self.radii, self.bounds, color="black", linewidth=2, label="bound on the gap")
+        label = "R × gradient norm ε" + (below if first.max() < bottom else "")
+        ax.plot(self.radii, first, "--", color="tab:blue", label=label)
+        ax.plot(
+            self.radii,
+            np.where(second > 0, second, np.nan),
+            "-.",
+            color="tab:orange",
+            label="‖w‖ × representation error",
+        )
+        if rest > 0:
+            label = "slack and rounding" + (below if rest < bottom else "")
+            ax.axhline(rest, color="tab:gray", linestyle=":", label=label)
+        if c.radius > 0:
+            label = f"best R = {c.radius:.2g}: gap at most {c.bound:.2g}"
+            ax.plot(c.radius, c.bound, "o", color="tab:red", markersize=8, label=label, zorder=3)
+        if self.bounds.max() > 0:
+            ax.set(xscale="log", yscale="log")
+            ax.set_ylim(bottom=bottom, top=20 * self.bounds.max())
+        share = c.bound / c.meta_loss if c.meta_loss > 0 else 0.0
+        ax.set(
+            xlabel="radius R around the meta-parameters",
+            ylabel="meta-loss above its minimum, at most",
+            title=f"{c.route}: gap at most {share:.2g} times the meta-loss",
+        )
+        return _finish(self, ax)
+
+
+class FewShotCurveDisplay:
+    """Error on new tasks against the number of rows adapted to, with what one would do otherwise.
+
+    Parameters
+    ----------
+    curve : FewShotCurve
+        Of the model.
+    prior : float
+        Mean error of the meta-parameters, unadapted.
+    own : FewShotCurve, default=None
+        Of a regression on each task's support rows alone.
+    pooled : float, default=None
+        Mean error of one regression for all tasks.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.displays import FewShotCurveDisplay
+    >>> tasks = make_linear_tasks(n_tasks=60, random_state=0)
+    >>> model = MAMLRegressor(support=5, random_state=0).fit(tasks[:40])
+    >>> display = FewShotCurveDisplay.from_estimator(model, tasks[40:])
+    >>> display.curve.mean.shape
+    (5,)
+    """
+
+    def __init__(self, curve, prior, own=None, pooled=None):
+        self.curve, self.prior, self.own, self.pooled = curve, prior, own, pooled
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        tasks,
+        y=None,
+        *,
+        groups=None,
+        supports=(0, 1, 3, 5, 10),
+        pooled=None,
+        n_draws=10,
+        metric="mean_squared_error",
+        random_state=0,
+        ax=None,
+    ):
+        """Compute and draw the curve of a model, and of the alternatives.
+
+        Parameters
+        ----------
+        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+            Fitted, on other tasks.
+        tasks, y, groups, supports, n_draws, metric, random_state
+            As in `sklearn_maml.model_selection.few_shot_curve`.
+        pooled : regressor, default=None
+            One regression for all tasks, fitted on the training rows; drawn as a level line. It
+            is given the rows of `tasks` as they are.
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        FewShotCurveDisplay
+        """
+        shared = {"groups": groups, "n_draws": n_draws, "metric": metric}
+        shared["random_state"] = random_state
+        curve = few_shot_curve(estimator, tasks, y, supports=supports, **shared)
+        (prior,) = few_shot_curve(estimator, tasks, y, supports=[0], **shared).mean
+        shots = [k for k in supports if k > 0]
+        own = few_shot_curve(estimator, tasks, y, supports=shots, adaptation=OwnRidge(), **shared)
+        if pooled is not None:
+            pooled = pooled_task_errors(estimator, pooled, tasks, y, groups, metric).mean()
+        return cls(curve, prior, own, pooled).plot(ax=ax)
+
+    def plot(self, ax=None):
+        """Draw on `ax`, or on new axes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        self : FewShotCurveDisplay
+        """
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        ax = _axes(ax)
+        if self.pooled is not None:
+            ax.axhline(self.pooled, color="tab:gray", linestyle="--", label="pooled fit")
+        ax.axhline(self.prior, color="tab:blue", linestyle=":", label="meta-parameters, unadapted")
+        if self.own is not None:
+            label = "ridge on the task's rows alone"
+            _error_bars(ax, self.own, label, fmt="s--", color="tab:orange")
+        _error_bars(ax, self.curve, "adapted", fmt="o-", color="tab:blue")
+        levels = [self.prior, *self.curve.mean, self.pooled or 0.0]
+        top = max(levels)
+        if self.own is not None and self.own.mean.max() > 4 * top:
+            ax.set_yscale("log")
+            # Plain numbers, also between the powers of ten.
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            ax.set_ylim(bottom=0)
+        n_tasks = self.curve.task_errors.shape[1]
+        ax.set(
+            xticks=self.curve.supports,
+            xlabel="rows of the new task adapted to",
+            ylabel=f"{self.curve.metric.replace('_', ' ')} on its other rows",
+            title=f"{n_tasks} tasks, mean ± standard error",
+        )
+        return _finish(self, ax)
+
+
+class ConvergenceDisplay:
+    """The meta-loss by iteration of the solver, and the certified lower bound on its minimum.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_values,)
+        The meta-loss at the start and after each iteration.
+    lower_bound : float
+        No meta-parameters have a smaller meta-loss.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.displays import ConvergenceDisplay
+    >>> model = MAMLRegressor().fit(make_linear_tasks(n_tasks=40, random_state=0))
+    >>> display = ConvergenceDisplay.from_estimator(model)
+    >>> len(display.values) == model.n_iter_ + 1
+    True
+    """
+
+    def __init__(self, values, lower_bound):
+        self.values, self.lower_bound = np.asarray(values), lower_bound
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None):
+        """Draw the convergence of a fit.
+
+        Parameters
+        ----------
+        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+            Fitted.
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        ConvergenceDisplay
+        """
+        model = find_model(estimator)
+        return cls(model.meta_losses_, model.gap_certificate_.lower_bound).plot(ax=ax)
+
+    def plot(self, ax=None):
+        """Draw on `ax`, or on new axes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        self : ConvergenceDisplay
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        ax = _axes(ax)
+        steps = np.arange(len(self.values))
+        ax.plot(steps, self.values, "o-", color="tab:blue", label="meta-loss")
+        ax.axhline(self.lower_bound, color="black", linestyle="--", label="certified lower bound")
+        if self.lower_bound > 0 and self.values.max() > 20 * self.lower_bound:
+            ax.set_yscale("log")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        gap = self.values[-1] - self.lower_bound
+        ax.set(
+            xlabel="iteration of the solver",
+            ylabel="meta-loss",
+            title=f"gap at the end: at most {gap:.2g}",
+        )
+        return _finish(self, ax)
+
+
+def _axes(ax):
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def _error_bars(ax, curve, label, **style):
+    ax.errorbar(curve.supports, curve.mean, curve.standard_error, capsize=3, label=label, **style)
+
+
+def _finish(display, ax):
+    """Legend, and the attributes that every display has."""
+    ax.legend(frameon=False)
+    display.ax_, display.figure_ = ax, ax.figure
+    return display

@@ -1,0 +1,251 @@
+"""Pictures show the numbers of the model; progress and notebooks' views."""
+
+import io
+import logging
+from importlib.util import find_spec
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sklearn_maml import MAMLRegressor, MAMLRegressorCV, few_shot_curve
+from sklearn_maml._objective import Risk
+from sklearn_maml.datasets import make_linear_tasks
+from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
+from sklearn_maml.losses import SquaredError
+from sklearn_maml.model_selection import OwnRidge
+
+matplotlib.use("Agg")
+TASKS = make_linear_tasks(n_tasks=40, n_samples=15, n_features=3, random_state=0)
+KNOWN, NEW = TASKS[:25], TASKS[25:]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MAMLRegressor(support=5, random_state=0).fit(KNOWN)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def lines(display):
+    """What is drawn, by label: (x, y)."""
+    handles, labels = display.ax_.get_legend_handles_labels()
+    drawn = [h.lines[0] if hasattr(h, "lines") else h for h in handles]
+    return {label: line.get_data() for label, line in zip(labels, drawn, strict=True)}
+
+
+def test_the_certificate_is_drawn_with_its_two_terms_and_its_best_radius(model):
+    certificate = model.certify(NEW)
+    display = GapCertificateDisplay(certificate).plot()
+    drawn = lines(display)
+    radii, bounds = drawn["bound on the gap"]
+    np.testing.assert_allclose(bounds, [certificate.at(radius) for radius in radii])
+    terms = [values[1] for label, values in drawn.items() if "×" in label]
+    total = np.nansum(terms, axis=0) + certificate.slack + certificate.rounding
+    np.testing.assert_allclose(bounds, total, rtol=1e-12)
+    (best,) = [values for label, values in drawn.items() if label.startswith("best R")]
+    assert (best[0][0], best[1][0]) == (certificate.radius, certificate.bound)
+    assert certificate.bound <= 1.001 * bounds.min()  # its best radius is one of a grid
+    low, high = display.ax_.get_ylim()
+    assert low < certificate.bound < high
+
+
+def test_a_term_outside_the_picture_is_said_to_be_there(model):
+    display = GapCertificateDisplay.from_estimator(model)
+    assert display.certificate is model.gap_certificate_
+    assert any("below this picture" in label for label in lines(display))
+
+
+def test_a_certificate_of_zero_meta_loss_can_be_drawn():
+    zero = [(X_t, np.zeros(len(X_t))) for X_t, _ in TASKS]
+    display = GapCertificateDisplay.from_estimator(MAMLRegressor().fit(zero))
+    assert display.certificate.bound == 0
+    display.figure_.savefig(io.BytesIO())
+
+
+def test_the_curve_is_drawn_beside_what_one_would_do_otherwise(model):
+    X, y = (np.concatenate(part) for part in zip(*KNOWN, strict=True))
+    pooled = LinearRegression().fit(X, y)
+    display = FewShotCurveDisplay.from_estimator(model, NEW, supports=[0, 2, 6], pooled=pooled)
+    drawn = lines(display)
+    curve = few_shot_curve(model, NEW, supports=[0, 2, 6])
+    np.testing.assert_allclose(drawn["adapted"], [[0, 2, 6], curve.mean])
+    prior = np.mean([np.mean((model.predict(X_t) - y_t) ** 2) for X_t, y_t in NEW])
+    np.testing.assert_allclose(drawn["meta-parameters, unadapted"][1], prior)
+    one_for_all = np.mean([np.mean((pooled.predict(X_t) - y_t) ** 2) for X_t, y_t in NEW])
+    np.testing.assert_allclose(drawn["pooled fit"][1], one_for_all)
+    assert drawn["ridge on the task's rows alone"][0].tolist() == [2, 6]
+
+
+def test_a_curve_takes_rows_with_a_task_column_and_a_pooled_pipeline():
+    def flat(tasks):
+        X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
+        frame = pd.DataFrame(X, columns=["a", "b", "c"])
+        return frame.assign(store=np.repeat([f"s{i}" for i in range(len(tasks))], 15)), y
+
+    class Means(Ridge):
+        def predict(self, X):
+            return super().predict(X[["a", "b", "c"]])
+
+    frame, y = flat(KNOWN)
+    pipe = make_pipeline("passthrough", MAMLRegressor(task_column="store")).fit(frame, y)
+    pooled = Means().fit(frame[["a", "b", "c"]], y)
+    by_column = FewShotCurveDisplay.from_estimator(pipe, *flat(NEW), pooled=pooled)
+    listed = FewShotCurveDisplay.from_estimator(
+        MAMLRegressor().fit(KNOWN), NEW, pooled=Ridge().fit(frame[["a", "b", "c"]].to_numpy(), y)
+    )
+    np.testing.assert_allclose(by_column.curve.mean, listed.curve.mean)
+    assert by_column.pooled == pytest.approx(listed.pooled)
+
+
+def test_large_errors_of_few_rows_do_not_flatten_the_rest(model):
+    far = [(X_t, y_t + 100.0) for X_t, y_t in KNOWN]
+    display = FewShotCurveDisplay.from_estimator(
+        MAMLRegressor().fit(far), [(X_t, y_t + 100.0) for X_t, y_t in NEW], supports=[0, 5]
+    )
+    assert display.ax_.get_yscale() == "linear"
+    display.own.task_errors[:] *= 1000
+    assert display.plot().ax_.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_fit_on_the_rows_alone_is_that_of_ridge(intercept):
+    X, y = NEW[0]
+    rows = np.column_stack([X, np.ones(len(X))]) if intercept else X
+    risk = Risk(SquaredError(), rows[None], y[None], np.full((1, len(y)), 1 / len(y)))
+    theta, pullback = OwnRidge().adapt(np.zeros(rows.shape[1]), risk)
+    own = Ridge(alpha=1.0, fit_intercept=intercept).fit(X, y)
+    np.testing.assert_allclose(rows @ theta[0], own.predict(X), rtol=1e-6)
+    assert not pullback(rows[None]).any()
+
+
+def test_convergence_is_drawn_above_the_certified_bound(model):
+    display = ConvergenceDisplay.from_estimator(model)
+    drawn = lines(display)
+    steps, values = drawn["meta-loss"]
+    assert steps.tolist() == list(range(model.n_iter_ + 1))
+    np.testing.assert_array_equal(values, model.meta_losses_)
+    assert values[-1] == pytest.approx(model.meta_loss_)
+    assert values[0] == pytest.approx(
+        MAMLRegressor(support=5, random_state=0).fit(KNOWN).meta_losses_[0]
+    )
+    assert (values >= model.gap_certificate_.lower_bound).all()
+    far = ConvergenceDisplay([1e6, 3.0, 1.0], 0.9).plot()
+    assert far.ax_.get_yscale() == "log"
+
+
+def test_displays_draw_on_axes_that_are_given(model):
+    figure, axes = plt.subplots(1, 3)
+    displays = [
+        GapCertificateDisplay.from_estimator(model, ax=axes[0]),
+        FewShotCurveDisplay.from_estimator(model, NEW, ax=axes[1]),
+        ConvergenceDisplay.from_estimator(model, ax=axes[2]),
+    ]
+    for display, ax in zip(displays, axes, strict=True):
+        assert display.ax_ is ax
+        assert display.figure_ is figure
+        assert ax.get_xlabel()
+        assert ax.get_ylabel()
+        assert ax.get_title()
+
+
+# -- progress and notebooks -----------------------------------------------------------------------
+
+
+def test_nothing_is_written_unless_asked(capfd, caplog):
+    MAMLRegressor().fit(KNOWN)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_verbose_prints_where_logging_is_not_configured(capfd):
+    MAMLRegressor(verbose=1).fit(KNOWN)
+    MAMLRegressorCV(n_steps=[1], verbose=1).fit(KNOWN)
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "[sklearn_maml] meta-loss" in out
+    assert "[sklearn_maml] inner_lr=auto, n_steps=1: R2" in out
+
+
+def test_verbose_uses_the_logging_that_is_configured(capfd, caplog):
+    with caplog.at_level(logging.INFO, logger="sklearn_maml"):
+        MAMLRegressor(verbose=1).fit(KNOWN)
+    assert all(r.name == "sklearn_maml" and r.levelno == logging.INFO for r in caplog.records)
+    assert "meta-loss" in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_certificate_is_a_table_in_a_notebook(model):
+    certificate = model.gap_certificate_
+    html = certificate._repr_html_()
+    for number in (f"{certificate.meta_loss:.6g}", f"{certificate.bound:.3g}"):
+        assert number in html
+    assert html.count("<tr>") == html.count("</tr>") == 8 + len(certificate.assumptions)
+
+
+def test_estimators_are_drawn_in_a_notebook(model):
+    assert "MAMLRegressor" in model._repr_html_()
+    assert "AdaptedRegressor" in model.adapt(*NEW[0])._repr_html_()
+
+
+class Recorder:
+    """A callback of scikit-learn 1.9 that counts what it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def setup(self, estimator, context):
+        self.calls.append("setup")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.calls.append("begin")
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        self.calls.append(f"end with {fitted_estimator.n_tasks_} tasks")
+
+    def teardown(self, estimator, context):
+        self.calls.append("teardown")
+
+
+if find_spec("sklearn.callback"):
+
+    def test_callbacks_are_told_of_a_fit():
+        recorder = Recorder()
+        MAMLRegressor().set_callbacks(recorder).fit(KNOWN)
+        assert recorder.calls == ["setup", "begin", "end with 25 tasks", "teardown"]
+
+    def test_callbacks_are_torn_down_after_an_error():
+        recorder = Recorder()
+        with pytest.raises(ValueError, match="empty list"):
+            MAMLRegressor().set_callbacks(recorder).fit([])
+        assert recorder.calls == ["setup", "begin", "teardown"]
+
+    def test_callbacks_inside_a_search():
+        recorder = Recorder()
+        search = GridSearchCV(MAMLRegressor().set_callbacks(recorder), {"n_steps": [1, 2]}, cv=2)
+        search.fit(KNOWN)
+        assert recorder.calls.count("begin") == 5
+        MAMLRegressorCV(n_steps=[1]).set_callbacks().fit(KNOWN)
+
+    if find_spec("rich"):
+
+        def test_a_progress_bar_runs(capfd):
+            from sklearn.callback import ProgressBar
+
+            search = GridSearchCV(MAMLRegressor(), {"n_steps": [1, 2]}, cv=2)
+            search.set_callbacks(ProgressBar()).fit(KNOWN)
+            assert "GridSearchCV" in capfd.readouterr().out
+
+else:
+
+    def test_callbacks_have_no_effect():
+        assert not hasattr(MAMLRegressor(), "set_callbacks")
