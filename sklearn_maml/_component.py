@@ -1,8 +1,11 @@
 """Interchangeable parts: objects that hold hyperparameters and are chosen by name or instance."""
 
+from numbers import Real
+
+import numpy as np
 from sklearn.base import BaseEstimator
 
-__all__ = ["Component", "resolve"]
+__all__ = ["Component", "check_number", "resolve"]
 
 
 class Component(BaseEstimator):
@@ -63,3 +66,11 @@ def resolve(option, registry, kind, parameter):
         )
     option.validate()
     return option
+
+
+def check_number(name, value, low):
+    """Raise unless `value` is a finite number, at least `low`."""
+    if (isinstance(value, bool) and name != "verbose") or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number >= {low}; got {value!r}.")
+    if not low <= value < np.inf:
+        raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")

@@ -2,7 +2,6 @@
 
 import warnings
 from copy import copy
-from numbers import Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, RegressorMixin, clone
@@ -19,8 +18,9 @@ from sklearn_maml._adapted import (
     predict_rows,
     split_theta,
 )
-from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, moments, read_episodes
-from sklearn_maml._component import resolve
+from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, read_episodes
+from sklearn_maml._choices import AUTO_EPISODES, choose_solver, choose_support, gradient_rule
+from sklearn_maml._component import check_number, resolve
 from sklearn_maml._objective import MetaObjective, Risk
 from sklearn_maml._overflow import check_overflow, refusing_overflow
 from sklearn_maml._progress import CallbackSupportMixin, ended, started, with_callbacks
@@ -36,23 +36,13 @@ from sklearn_maml._rows import (
     read_tasks,
     warn_of_single_task,
 )
-from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
+from sklearn_maml.adaptation import AdaptationRule
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
 from sklearn_maml.proximal import RULES
 from sklearn_maml.solvers import SOLVERS, Solver
 
-__all__ = ["MAMLRegressor", "gradient_rule"]
-
-# What inner_lr="auto" stands for, chosen by benchmarks/bench_defaults.py: all steps together leave
-# this share of theta along the steepest direction of a task, in standardised features, ...
-AUTO_REMAINDER = 0.1
-# ... and move the intercept this many times as far as a coefficient.
-AUTO_INTERCEPT_STEP = 16.0
-# What support="auto" stands for where the rule is learned: one fit for all numbers of shots, each
-# with this many random splits in all, if tasks are few.
-AUTO_SHOTS = (1, 2, 3, 5, 10)
-AUTO_EPISODES = 1000
+__all__ = ["MAMLRegressor"]
 
 
 class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -252,7 +242,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self._loss = resolve(self.loss, LOSSES, Loss, "loss")
         rule = self._given_rule()
         solver = self._make_solver(rule)
-        support, mixed = self._resolve_support(rule)
+        support, mixed = choose_support(self.support, rule)
         self._episodes = read_episodes(support, self.split, self.n_episodes, self.random_state)
         check_featurizer(self.featurizer)
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
@@ -486,8 +476,8 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         return join_theta(self.coef_, self.intercept_, self.fit_intercept)
 
     def _make_solver(self, rule):
-        _check_number("alpha", self.alpha, 0)
-        _check_number("verbose", self.verbose, 0)
+        check_number("alpha", self.alpha, 0)
+        check_number("verbose", self.verbose, 0)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise TypeError(f"fit_intercept must be True or False; got {self.fit_intercept!r}.")
         if self.on_unknown_task not in ("meta", "raise"):
@@ -496,7 +486,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             )
         solver = self.solver
         if isinstance(solver, str) and solver == "auto":
-            solver = _best_solver(self._loss, rule)
+            solver = choose_solver(self._loss, rule)
         return resolve(solver, SOLVERS, Solver, "solver")
 
     def _given_rule(self):
@@ -515,13 +505,6 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 "with adaptation=...; set them on the adaptation rule instead."
             )
         return clone(resolve(self.adaptation, RULES, AdaptationRule, "adaptation"))
-
-    def _resolve_support(self, rule):
-        """What `support` stands for, and whether that is the mixed shots of a learned rule."""
-        if not isinstance(self.support, str) or self.support != "auto":
-            return self.support, False
-        mixed = rule is not None and bool(rule.learnable)
-        return (AUTO_SHOTS if mixed else "all"), mixed
 
     def _report_steps(self, objective):
         """Store how many steps were capped, and warn where uncapped steps diverge."""
@@ -590,55 +573,11 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         return tags
 
 
-def gradient_rule(inner_lr, n_steps, blocks):
-    """The gradient steps that `inner_lr` and `n_steps` stand for; "auto" is decided here.
-
-    Parameters
-    ----------
-    inner_lr : "auto" or float
-    n_steps : int
-    blocks : Blocks
-        For "auto": the rows whose moments define the coordinates in which to step.
-
-    Returns
-    -------
-    GradientSteps
-        Validated.
-    """
-    if isinstance(inner_lr, str):
-        if inner_lr != "auto":
-            raise ValueError(f"inner_lr must be 'auto' or a number; got {inner_lr!r}.")
-        GradientSteps(n_steps=n_steps).validate()
-        intercept = blocks.features.intercept
-        coordinates = Standardization.from_moments(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
-        length = 1.0 - AUTO_REMAINDER ** (1.0 / max(n_steps, 1))
-        return GradientSteps(length, n_steps, relative=True, coordinates=coordinates)
-    rule = GradientSteps(inner_lr, n_steps)
-    rule.validate()
-    return rule
-
-
 def _certify(objective, theta):
     """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
     certificate = certify(objective, theta)
     check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
     return certificate
-
-
-def _best_solver(loss, rule):
-    """What solver="auto" stands for."""
-    if getattr(rule, "first_order", False):
-        return "gradient_descent"
-    quadratic = loss.constant_hessian and (rule is None or rule.affine)
-    return "least_squares" if quadratic else "gauss_newton"
-
-
-def _check_number(name, value, low):
-    """Raise unless `value` is a finite number, at least `low`."""
-    if (isinstance(value, bool) and name != "verbose") or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number >= {low}; got {value!r}.")
-    if not low <= value < np.inf:
-        raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")
 
 
 def _warn_if_diverging(rule, share, stacklevel=5):

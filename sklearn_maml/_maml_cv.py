@@ -13,8 +13,9 @@ from sklearn.model_selection import (
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._blocks import Blocks, Features, read_episodes
+from sklearn_maml._choices import gradient_rule
 from sklearn_maml._folds import Folds
-from sklearn_maml._maml import MAMLRegressor, gradient_rule
+from sklearn_maml._maml import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
 from sklearn_maml._rows import check_featurizer, fit_featurizer, read_tasks
 

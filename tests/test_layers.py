@@ -32,6 +32,7 @@ FLOORS = {
     "_folds": 3,
     "datasets": 3,
     "ntk": 3,
+    "_choices": 3,
     "_maml": 4,
     "_classifier": 5,
     "model_selection": 4,
