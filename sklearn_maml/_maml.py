@@ -458,8 +458,12 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         return self._loss.inverse_link(predict_rows(self._features(X), own, codes))
 
     def _frozen(self):
-        """A fitted copy (of references), which a later fit of this model leaves as it is."""
-        return FrozenEstimator(copy(self))
+        """A fitted copy that later changes leave as it is, and that names no training task."""
+        frozen = copy(self)
+        frozen.coef_, frozen.intercept_ = self.coef_.copy(), copy(self.intercept_)
+        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = None
+        frozen._known = {}
+        return FrozenEstimator(frozen)
 
     def _objective(self, blocks, rule=None):
         penalty = np.full(blocks.features.width, float(self.alpha))

@@ -512,3 +512,16 @@ def test_what_holds_no_maml_regressor_cannot_adapt():
     for unfitted in (MAMLRegressor(), GridSearchCV(MAMLRegressor(), {"n_steps": [1]})):
         with pytest.raises(NotFittedError):
             adapt(unfitted, X, Y)
+
+
+def test_an_adapted_model_names_no_training_task_and_does_not_change_with_its_meta_model():
+    rng = np.random.default_rng(0)
+    X, y, groups = rng.normal(size=(60, 2)), rng.normal(size=60), np.repeat(list("abcdef"), 10)
+    model = MAMLRegressor().fit(X, y, groups=groups)
+    adapted = model.adapt(X[:4], y[:4])
+    before = adapted.coef_.copy()
+    assert adapted.meta.estimator.task_ids_ is None
+    assert adapted.meta.estimator.task_coef_ is None
+    model.coef_ += 1.0
+    np.testing.assert_array_equal(clone(adapted).fit(X[:4], y[:4]).coef_, before)
+    assert model.task_ids_ is not None
