@@ -501,7 +501,10 @@ def moments(blocks):
         phi, weight = blocks.pooled(i)
         if origin is None:  # near the mean, so that large offsets do not cancel
             origin = phi.mean(axis=0)
-        centred = phi - origin
+            spare = np.empty_like(phi)
+        if len(spare) < len(phi):
+            spare = np.empty_like(phi)
+        centred = np.subtract(phi, origin, out=spare[: len(phi)])  # memory that is used again
         total = total + weight @ centred
         centred *= centred
         square = square + weight @ centred

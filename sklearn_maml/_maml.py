@@ -36,6 +36,7 @@ from sklearn_maml._rows import (
     read_tasks,
     warn_of_single_task,
 )
+from sklearn_maml._stacked import one_blas_thread
 from sklearn_maml.adaptation import AdaptationRule
 from sklearn_maml.certificate import certify
 from sklearn_maml.losses import LOSSES, Loss
@@ -254,9 +255,9 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
         self.featurizer_ = fit_featurizer(self.featurizer, rows.X, rows.tasks)
         blocks = Blocks(rows.tasks, self._features(rows.X), self._episodes)
-        if rule is None:
-            rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
-        with refusing_overflow():
+        with refusing_overflow(), one_blas_thread():  # once, for all passes over the data
+            if rule is None:
+                rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
             rule, self.learned_ = rule.learn(self._objective(blocks, rule), solver)
             objective = self._objective(blocks, rule)
             result = solver.minimize(objective, objective.origin())

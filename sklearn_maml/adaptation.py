@@ -399,8 +399,9 @@ class GradientSteps(AdaptationRule):
             q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
             root = np.sqrt(curvature)
             products = np.matmul(products, root[..., :, None] * q * root[..., None, :])
-        away = np.matmul(products, risk.features)
-        return np.subtract(V, away, out=away)
+        if V is risk.features:  # then V J is a product of two small matrices
+            return np.matmul(np.eye(V.shape[-2]) - products, V)
+        return V - np.matmul(products, risk.features)
 
     def _geometry(self, risk):
         ratios = None if np.ndim(self.inner_lr) == 0 else self._ratios()
