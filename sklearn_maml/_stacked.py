@@ -64,7 +64,7 @@ def row_products(V, left, weights, right):
     ever built.
     """
     k, (m, d) = V.shape[-2], right.shape[-2:]
-    if k * m <= d * (k + m) or k < d:
+    if 2 * k * m <= d * (k + m):
         return np.matmul(np.matmul(V, np.swapaxes(left, -1, -2)) * weights[..., None, :], right)
     return np.matmul(V, np.matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
 

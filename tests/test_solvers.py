@@ -99,9 +99,13 @@ def test_the_penalty_spares_the_intercept(name, alpha):
     np.testing.assert_allclose(theta, best, rtol=1e-7, atol=1e-9 * np.abs(best).max())
 
 
-def test_values_fall_and_the_result_reports_them():
-    model = MAMLRegressor(solver=LeastSquares()).fit(WELL_POSED["plain"]())
-    assert model.n_iter_ >= 1
+def test_values_fall_and_the_model_reports_them():
+    tasks = WELL_POSED["plain"]()
+    model = MAMLRegressor(0.02, solver=LeastSquares()).fit(tasks)
+    _, target = adapted_design(tasks, 0.02, 1)
+    assert model.meta_losses_[0] == pytest.approx(target @ target)  # at theta = 0
+    assert model.meta_losses_[0] > model.meta_losses_[-1] == model.meta_loss_
+    assert len(model.meta_losses_) == model.n_iter_ + 1
 
 
 class NotQuadratic(SquaredError):
