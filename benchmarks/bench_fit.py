@@ -137,9 +137,7 @@ def report_adapting(n_runs):
         for _ in range(5 * n_runs)
     ]
     product, stacks, whole = np.median(times, axis=0)
-    print(
     print(f"{n_tasks} tasks of {m} x {d}; one matrix product takes {1e3 * product:.1f} ms")
-    )
     print(f"  in the package's stacks of {stack}: {1e3 * stacks:.1f} ms, {stacks / product:.1f}x")
     print(f"  as one stack: {1e3 * whole:.1f} ms, {whole / product:.1f}x (wanted: below 10x)")
 
