@@ -1,32 +1,86 @@
-"""What adapting returns: a regressor for one task, or a mapping from task labels to regressors."""
+"""What adapting returns: an estimator for one task, or a mapping from task labels to estimators."""
 
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
-from sklearn.utils import gen_batches
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._classes import probabilities
+from sklearn_maml._fitted import (
+    adapted_theta,
+    deviation,
+    linear,
+    linear_by_task,
+    response,
+    split_theta,
+)
 from sklearn_maml._rows import feature_names
 
 __all__ = [
+    "AdaptedClassifier",
     "AdaptedRegressor",
     "AdaptedTasks",
+    "adapter",
     "in_pipeline",
-    "join_theta",
-    "predict_rows",
-    "split_theta",
     "through",
 ]
 
-# Rows are predicted so many numbers at a time: a few MiB.
-BATCH_ELEMENTS = 2**19
+
+class Adapted(BaseEstimator):
+    """Base class of what `adapt` returns: the parameters of one task, and the fitted meta-model."""
+
+    def __init__(self, meta):
+        self.meta = meta
+
+    def fit(self, X, y, *, sample_weight=None):
+        """Adapt to the rows of one task.
+
+        Parameters
+        ----------
+        X : array-like of shape (m, n_features)
+        y : array-like of shape (m,) or (m, n_targets)
+            For a classifier labels among ``classes_``; some of them, or only one, will do.
+        sample_weight : array-like of shape (m,), default=None
+
+        Returns
+        -------
+        self : AdaptedRegressor or AdaptedClassifier
+
+        Raises
+        ------
+        ValueError
+            If the rows are not as in the fit of `meta`, or a class was not seen there.
+        """
+        theta, self._support = adapted_theta(self._meta(), X, y, sample_weight)
+        return self._keep(theta)
+
+    def _meta(self):
+        meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
+        check_is_fitted(meta)
+        return meta
+
+    def _keep(self, theta):
+        """Store a task's parameters; returns self."""
+        meta = self._meta()
+        self.coef_, self.intercept_ = split_theta(theta, meta.fit_intercept)
+        self.n_features_in_ = meta.n_features_in_
+        for name in ("feature_names_in_", "classes_"):
+            if hasattr(meta, name):
+                setattr(self, name, getattr(meta, name))
+        return self
+
+    def _linear(self, X):
+        """Predictions before the link."""
+        check_is_fitted(self, "coef_")
+        return linear(self._meta(), X, self.coef_, self.intercept_)
 
 
-class AdaptedRegressor(RegressorMixin, BaseEstimator):
+class AdaptedRegressor(RegressorMixin, Adapted):
     """A regressor for one task, adapted from a fitted meta-model; what `adapt` returns.
 
     Fitting it is adapting: it always starts from the meta-parameters of `meta`, never from what
@@ -59,25 +113,6 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
     LinearRegression()
     """
 
-    def __init__(self, meta):
-        self.meta = meta
-
-    def fit(self, X, y, *, sample_weight=None):
-        """Adapt to the rows of one task.
-
-        Parameters
-        ----------
-        X : array-like of shape (m, n_features)
-        y : array-like of shape (m,) or (m, n_targets)
-        sample_weight : array-like of shape (m,), default=None
-
-        Returns
-        -------
-        self : AdaptedRegressor
-        """
-        theta, self._support = self._meta()._adapted_theta(X, y, sample_weight)
-        return self._keep(theta)
-
     def predict(self, X, *, return_std=False):
         """Predict rows of the task.
 
@@ -97,9 +132,8 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         std : ndarray of the same shape
             Only if ``return_std=True``.
         """
-        check_is_fitted(self, "coef_")
-        meta = self._meta()
-        mean = meta._response(X, self.coef_, self.intercept_)
+        meta, z = self._meta(), self._linear(X)
+        mean = response(meta, z)
         if not return_std:
             return mean
         if not hasattr(self, "_support"):
@@ -107,7 +141,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
                 "return_std=True needs the task's support rows, which adapt_tasks does not keep; "
                 "use adapt."
             )
-        return mean, meta._deviation(X, self._support)
+        return mean, deviation(meta, X, self._support)
 
     def to_linear(self):
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
@@ -126,45 +160,85 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "coef_")
         meta = self._meta()
         z = np.array([-1.0, 0.0, 2.0])
-        if not np.array_equal(meta._loss.inverse_link(z), z):
+        if not np.array_equal(meta.loss_.inverse_link(z), z):
             raise ValueError(
-                f"The loss {meta._loss!r} has a link, so that predictions are not linear in the "
+                f"The loss {meta.loss_!r} has a link, so that predictions are not linear in the "
                 "features; to_linear is for losses without one, such as 'squared_error'."
             )
-        linear = LinearRegression(fit_intercept=meta.fit_intercept)
-        linear.coef_, linear.intercept_ = self.coef_.copy(), self.intercept_
-        linear.n_features_in_ = self.coef_.shape[-1]
+        plain = LinearRegression(fit_intercept=meta.fit_intercept)
+        plain.coef_, plain.intercept_ = self.coef_.copy(), self.intercept_
+        plain.n_features_in_ = self.coef_.shape[-1]
         if meta.featurizer_ is not None:
-            steps = [("featurizer", meta.featurizer_), ("linear", linear)]
+            steps = [("featurizer", meta.featurizer_), ("linear", plain)]
             return Pipeline(steps)
         if hasattr(self, "feature_names_in_"):
-            linear.feature_names_in_ = feature_names(meta)
-        return linear
-
-    def _meta(self):
-        meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
-        check_is_fitted(meta)
-        return meta
-
-    def _keep(self, theta):
-        """Store a task's parameters; returns self."""
-        meta = self._meta()
-        self.coef_, self.intercept_ = split_theta(theta, meta.fit_intercept)
-        self.n_features_in_ = meta.n_features_in_
-        if hasattr(meta, "feature_names_in_"):
-            self.feature_names_in_ = meta.feature_names_in_
-        return self
+            plain.feature_names_in_ = feature_names(meta)
+        return plain
 
 
-class AdaptedTasks(Mapping):
-    """Many tasks, each with its adapted regressor; what `adapt_tasks` returns.
+class AdaptedClassifier(ClassifierMixin, Adapted):
+    """A classifier for one task, adapted from a fitted meta-model; what `adapt` returns.
 
-    A read-only mapping from a task's label (its position, for a list of tasks) to its
-    `AdaptedRegressor`.
+    Fitting it is adapting: it always starts from the meta-parameters of `meta`.
 
     Parameters
     ----------
-    meta : MAMLRegressor
+    meta : MAMLClassifier
+        Fitted; in a ``sklearn.frozen.FrozenEstimator``, so that cloning leaves it fitted.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Those of the meta-model, whatever the task's rows hold.
+    coef_ : ndarray of shape (n_phi,) or (n_classes, n_phi)
+        The task's parameters in feature space; one row with two classes, for ``classes_[1]``.
+    intercept_ : float or ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only where X had column names in the fit of `meta`.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLClassifier
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = [(X, y > 0) for X, y in make_linear_tasks(random_state=0)]
+    >>> X_new, y_new = tasks.pop()
+    >>> MAMLClassifier().fit(tasks).adapt(X_new[:5], y_new[:5]).coef_.shape
+    (5,)
+    """
+
+    def decision_function(self, X):
+        """Scores; see `MAMLClassifier.decision_function`."""
+        return self._linear(X)
+
+    def predict_proba(self, X):
+        """Probabilities of the classes; see `MAMLClassifier.predict_proba`."""
+        return probabilities(self._linear(X))
+
+    def predict(self, X):
+        """The most probable classes; see `MAMLClassifier.predict`."""
+        return response(self._meta(), self._linear(X))
+
+
+def adapter(meta):
+    """What adapts `meta`, a fitted model in a `FrozenEstimator`, to one task; not fitted."""
+    return AdaptedClassifier(meta) if is_classifier(meta) else AdaptedRegressor(meta)
+
+
+def of_classes(tasks):
+    """Whether adapted tasks are those of a classifier."""
+    return is_classifier(tasks.meta)
+
+
+class AdaptedTasks(Mapping):
+    """Many tasks, each with its adapted estimator; what `adapt_tasks` returns.
+
+    A read-only mapping from a task's label (its position, for a list of tasks) to its
+    `AdaptedRegressor` or `AdaptedClassifier`.
+
+    Parameters
+    ----------
+    meta : MAMLRegressor or MAMLClassifier
         Fitted; in a ``sklearn.frozen.FrozenEstimator``.
     task_ids : ndarray of shape (n_tasks,)
     theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
@@ -199,8 +273,7 @@ class AdaptedTasks(Mapping):
         self._known = {label: i for i, label in enumerate(task_ids)}
 
     def __getitem__(self, label):
-        adapted = AdaptedRegressor(self.meta)._keep(self._theta[self._known[label]])
-        return in_pipeline(self.steps, "regressor", adapted)
+        return in_pipeline(self.steps, adapter(self.meta)._keep(self._theta[self._known[label]]))
 
     def __iter__(self):
         return iter(self._known)
@@ -227,6 +300,7 @@ class AdaptedTasks(Mapping):
         Returns
         -------
         ndarray of shape (n_rows,) or (n_rows, n_targets)
+            Numbers, or classes.
 
         Raises
         ------
@@ -234,12 +308,37 @@ class AdaptedTasks(Mapping):
             For a task that is not among these, if ``meta.on_unknown_task`` is "raise"; else the
             meta-parameters predict its rows.
         """
+        return response(self.meta.estimator, self._linear(X, groups))
+
+    @available_if(of_classes)
+    def predict_proba(self, X, *, groups=None):
+        """Probabilities of the classes, of classifiers; see `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        return probabilities(self._linear(X, groups))
+
+    @available_if(of_classes)
+    def decision_function(self, X, *, groups=None):
+        """Scores, of classifiers; see `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_classes)
+        """
+        return self._linear(X, groups)
+
+    def _linear(self, X, groups):
+        """Predictions before the link."""
         X = through(self.steps, X)
-        return self.meta.estimator._predict_tasks(X, groups, self._known, self._theta)
+        return linear_by_task(self.meta.estimator, X, groups, self._known, self._theta)
 
 
-def in_pipeline(steps, name, estimator):
+def in_pipeline(steps, estimator):
     """The estimator, at the end of a pipeline where there are steps before it."""
+    name = "classifier" if is_classifier(estimator) else "regressor"
     return Pipeline([*steps, (name, estimator)]) if steps else estimator
 
 
@@ -248,38 +347,3 @@ def through(steps, X):
     for _, step in steps:
         X = X if step in (None, "passthrough") else step.transform(X)
     return X
-
-
-def predict_rows(features, theta, which):
-    """``phi_j' theta_k`` for each row j, with k = which[j].
-
-    Parameters
-    ----------
-    features : Features
-    theta : ndarray of shape (n, d) or (n, n_targets, d)
-    which : ndarray of shape (n_rows,)
-
-    Returns
-    -------
-    ndarray of shape (n_rows,) or (n_rows, n_targets)
-    """
-    out = np.empty((features.n_rows, *theta.shape[1:-1]))
-    size = max(1, BATCH_ELEMENTS // theta[0].size)
-    for rows in gen_batches(features.n_rows, size):
-        out[rows] = np.einsum("md,m...d->m...", features[rows], theta[which[rows]])
-    return out
-
-
-def split_theta(theta, fit_intercept):
-    """(coef, intercept) of parameters whose last entry is the intercept, if there is one."""
-    if not fit_intercept:
-        return theta, np.zeros(theta.shape[:-1]) if theta.ndim > 1 else 0.0
-    coef, intercept = theta[..., :-1].copy(), theta[..., -1]
-    return coef, intercept.copy() if intercept.ndim else float(intercept)
-
-
-def join_theta(coef, intercept, fit_intercept):
-    """The inverse of `split_theta`."""
-    if not fit_intercept:
-        return coef
-    return np.concatenate([coef, np.asarray(intercept)[..., None]], axis=-1)

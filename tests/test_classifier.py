@@ -136,7 +136,7 @@ def test_probabilities_survive_extreme_scores():
     ("fit", "message"),
     [
         (lambda: MAMLClassifier().fit(np.ones((4, 2)), [1, 1, 1, 1]), "at least 2 classes; got 1"),
-        (lambda: MAMLClassifier().fit([]), "at least 2 classes; got 0"),
+        (lambda: MAMLClassifier().fit([]), "empty list of tasks"),
         (lambda: MAMLClassifier().fit([(np.ones((2, 1)),)] * 2), "Task 0: expected a tuple"),
         (lambda: MAMLClassifier().fit(np.ones((4, 2))), "requires y to be passed"),
         (lambda: MAMLClassifier().fit(np.ones((2, 2)), np.array(["a", None])), "None or NaN"),
