@@ -1,12 +1,15 @@
 """What adapting returns: an estimator for one task, or a mapping from task labels to estimators."""
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -31,7 +34,7 @@ __all__ = [
 ]
 
 
-class Adapted(BaseEstimator):
+class Adapted(BaseEstimator, metaclass=ABCMeta):
     """Base class of what `adapt` returns: the parameters of one task, and the fitted meta-model."""
 
     def __init__(self, meta):
@@ -58,6 +61,35 @@ class Adapted(BaseEstimator):
         """
         theta, self._support = adapted_theta(self._meta(), X, y, sample_weight)
         return self._keep(theta)
+
+    def to_linear(self):
+        """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
+
+        Returns
+        -------
+        LinearRegression, LogisticRegression, OneVsRestClassifier or Pipeline
+            With the parameters `coef_` and `intercept_`; for more than two classes one logistic
+            regression a class. Behind the fitted featurizer if there is one. It takes X without
+            the task column.
+
+        Raises
+        ------
+        ValueError
+            If the loss of a regressor has a link: its response is not linear in the features.
+        """
+        check_is_fitted(self, "coef_")
+        meta = self._meta()
+        plain = self._plain(meta)
+        if meta.featurizer_ is not None:
+            return Pipeline([("featurizer", meta.featurizer_), ("linear", plain)])
+        if hasattr(self, "feature_names_in_"):
+            for part in (plain, *getattr(plain, "estimators_", ())):
+                part.feature_names_in_ = feature_names(meta)
+        return plain
+
+    @abstractmethod
+    def _plain(self, meta):
+        """Scikit-learn's own model of the features."""
 
     def _meta(self):
         meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
@@ -143,22 +175,7 @@ class AdaptedRegressor(RegressorMixin, Adapted):
             )
         return mean, deviation(meta, X, self._support)
 
-    def to_linear(self):
-        """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
-
-        Returns
-        -------
-        LinearRegression or Pipeline
-            ``y = phi(x)' coef_ + intercept_``, behind the fitted featurizer if there is one. It
-            takes X without the task column.
-
-        Raises
-        ------
-        ValueError
-            If the loss has a link: its response is not linear in the features.
-        """
-        check_is_fitted(self, "coef_")
-        meta = self._meta()
+    def _plain(self, meta):
         z = np.array([-1.0, 0.0, 2.0])
         if not np.array_equal(meta.loss_.inverse_link(z), z):
             raise ValueError(
@@ -168,11 +185,6 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         plain = LinearRegression(fit_intercept=meta.fit_intercept)
         plain.coef_, plain.intercept_ = self.coef_.copy(), self.intercept_
         plain.n_features_in_ = self.coef_.shape[-1]
-        if meta.featurizer_ is not None:
-            steps = [("featurizer", meta.featurizer_), ("linear", plain)]
-            return Pipeline(steps)
-        if hasattr(self, "feature_names_in_"):
-            plain.feature_names_in_ = feature_names(meta)
         return plain
 
 
@@ -218,6 +230,25 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
     def predict(self, X):
         """The most probable classes; see `MAMLClassifier.predict`."""
         return response(self._meta(), self._linear(X))
+
+    def _plain(self, meta):
+        if len(self.classes_) == 2:
+            return _logistic(self.coef_, self.intercept_, self.classes_)
+        plain = OneVsRestClassifier(LogisticRegression())
+        parameters = zip(self.coef_, self.intercept_, strict=True)
+        plain.estimators_ = [_logistic(*own, classes=np.arange(2)) for own in parameters]
+        plain.classes_ = self.classes_
+        plain.label_binarizer_ = LabelBinarizer().fit(self.classes_)
+        plain.n_features_in_ = self.coef_.shape[-1]
+        return plain
+
+
+def _logistic(coef, intercept, classes):
+    """A fitted logistic regression of two classes."""
+    plain = LogisticRegression()
+    plain.coef_, plain.intercept_ = coef[None].copy(), np.array([intercept])
+    plain.classes_, plain.n_features_in_ = classes, len(coef)
+    return plain
 
 
 def adapter(meta):

@@ -387,23 +387,47 @@ def few_shot_curve(
 
 
 class OwnRidge:
-    """Ridge regression on a task's support rows alone, as an adaptation rule: it forgets theta.
+    """A ridge-penalised fit to a task's support rows alone, as a rule: it forgets theta.
 
-    ``min sum_j (y_j - phi_j' t)^2 + ||t||^2`` over the task's rows, each of weight 1 on average;
-    the intercept, the constant last column of phi, is hardly penalised.
+    ``min sum_j l(phi_j' t, y_j) + ||t||^2`` over the task's rows, each of weight 1 on average. With
+    a quadratic loss the intercept, the constant last column of phi, is hardly penalised; with
+    others it is, since rows of one class alone would send it to infinity.
     """
 
     def adapt(self, theta, risk):
         """The task's own parameters; their derivative in theta is 0."""
-        rows, weights = risk.features, risk.weights
-        n_rows = (weights > 0).sum(axis=-1)[..., None]
-        weighted = np.swapaxes(rows * (n_rows * weights)[..., None], -1, -2)
-        penalty = np.ones(rows.shape[-1])
-        if (rows[..., -1] == 1.0).all():
+        n_rows = (risk.weights > 0).sum(axis=-1)
+        d = risk.features.shape[-1]
+        penalty = np.ones(d)
+        if risk.loss.constant_hessian and (risk.features[..., -1] == 1.0).all():
             penalty[-1] = 1e-9
-        gram = np.matmul(weighted, rows) + np.diag(penalty)
-        moments = np.matmul(weighted, risk.targets[..., None])
-        return np.linalg.solve(gram, moments)[..., 0], np.zeros_like
+        n_newton = 1 if risk.loss.constant_hessian else 50
+
+        def value(t):
+            with np.errstate(over="ignore"):  # too long a step of an exponential loss
+                return n_rows * risk.value(t) + (penalty * t**2).sum(axis=-1)
+
+        t = np.zeros((*risk.targets.shape[:-1], d))
+        for _ in range(n_newton):
+            gradient = n_rows[..., None] * risk.gradient(t) + 2 * penalty * t
+            hessian = n_rows[..., None, None] * risk.hessian_dot(t, np.eye(d))
+            hessian = hessian + 2 * np.diag(penalty)
+            step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+            t = t - _shortened(value, t, step) * step
+            if ((gradient * step).sum(axis=-1) <= 1e-13 * np.abs(value(t))).all():
+                break
+        return t, np.zeros_like
+
+
+def _shortened(value, t, step, n_halvings=40):
+    """Lengths (..., 1) at which a step lowers the value, halved task by task."""
+    length, start = np.ones((*t.shape[:-1], 1)), value(t)
+    for _ in range(n_halvings):
+        rises = ~(value(t - length * step) <= start + 1e-12 * np.abs(start))
+        if not rises.any():
+            break
+        length = np.where(rises[..., None], 0.5 * length, length)
+    return length
 
 
 def pooled_task_errors(fitted, pooled, tasks, y, groups, metric):
