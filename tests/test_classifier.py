@@ -22,6 +22,7 @@ from sklearn_maml.solvers import GaussNewton
         MAMLClassifier(),
         MAMLClassifier(inner_lr=0.05, n_steps=3, alpha=0.01),
         MAMLClassifier(fit_intercept=False, featurizer=StandardScaler(with_mean=False)),
+        MAMLClassifier(adaptation=GradientSteps(0.1, n_steps=2), on_unknown_task="raise", n_jobs=2),
     ]
 )
 def test_scikit_learn_estimator_check(estimator, check):
