@@ -253,12 +253,13 @@ def _logistic(coef, intercept, classes):
 
 def adapter(meta):
     """What adapts `meta`, a fitted model in a `FrozenEstimator`, to one task; not fitted."""
-    return AdaptedClassifier(meta) if is_classifier(meta) else AdaptedRegressor(meta)
+    # A frozen estimator copies its tags, which takes longer than adapting.
+    return (AdaptedClassifier if is_classifier(meta.estimator) else AdaptedRegressor)(meta)
 
 
 def of_classes(tasks):
     """Whether adapted tasks are those of a classifier."""
-    return is_classifier(tasks.meta)
+    return is_classifier(tasks.meta.estimator)
 
 
 class AdaptedTasks(Mapping):
@@ -369,8 +370,11 @@ class AdaptedTasks(Mapping):
 
 def in_pipeline(steps, estimator):
     """The estimator, at the end of a pipeline where there are steps before it."""
-    name = "classifier" if is_classifier(estimator) else "regressor"
-    return Pipeline([*steps, (name, estimator)]) if steps else estimator
+    if not steps:
+        return estimator
+    return Pipeline(
+        [*steps, ("classifier" if is_classifier(estimator) else "regressor", estimator)]
+    )
 
 
 def through(steps, X):
