@@ -225,9 +225,6 @@ class _Predicted(RegressorMixin, BaseEstimator):
     def predict(self, X):
         return response(self.model, X)
 
-    def __sklearn_is_fitted__(self):
-        return True
-
 
 class _Classified(ClassifierMixin, _Predicted):
     """A classifier whose X are scores."""
