@@ -19,6 +19,7 @@ from sklearn_maml._adapted import in_pipeline, through
 from sklearn_maml._blocks import read_episodes
 from sklearn_maml._classes import codes_of, most_probable, probabilities
 from sklearn_maml._fitted import query_predictions, response, truth_of
+from sklearn_maml._newton import RidgeProblem, ridge_minimum
 from sklearn_maml._rows import read_tasks
 from sklearn_maml._tasks import is_task_list, pool
 
@@ -393,38 +394,14 @@ class OwnRidge:
 
     def adapt(self, theta, risk):
         """The task's own parameters; their derivative in theta is 0."""
-        n_rows = (risk.weights > 0).sum(axis=-1)
-        d = risk.features.shape[-1]
-        penalty = np.ones(d)
-        if risk.loss.constant_hessian and (risk.features[..., -1] == 1.0).all():
-            penalty[-1] = 1e-9
-        n_newton = 1 if risk.loss.constant_hessian else 50
-
-        def value(t):
-            with np.errstate(over="ignore"):  # too long a step of an exponential loss
-                return n_rows * risk.value(t) + (penalty * t**2).sum(axis=-1)
-
-        t = np.zeros((*risk.targets.shape[:-1], d))
-        for _ in range(n_newton):
-            gradient = n_rows[..., None] * risk.gradient(t) + 2 * penalty * t
-            hessian = n_rows[..., None, None] * risk.hessian_dot(t, np.eye(d))
-            hessian = hessian + 2 * np.diag(penalty)
-            step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-            t = t - _shortened(value, t, step) * step
-            if ((gradient * step).sum(axis=-1) <= 1e-13 * np.abs(value(t))).all():
-                break
-        return t, np.zeros_like
-
-
-def _shortened(value, t, step, n_halvings=40):
-    """Lengths (..., 1) at which a step lowers the value, halved task by task."""
-    length, start = np.ones((*t.shape[:-1], 1)), value(t)
-    for _ in range(n_halvings):
-        rises = ~(value(t - length * step) <= start + 1e-12 * np.abs(start))
-        if not rises.any():
-            break
-        length = np.where(rises[..., None], 0.5 * length, length)
-    return length
+        rows, n_rows = risk.features, (risk.weights > 0).sum(axis=-1)
+        unit = np.ones(rows.shape[-1])
+        if risk.loss.constant_hessian and (rows[..., -1] == 1.0).all():
+            unit[-1] = 1e4
+        weights, start = n_rows[..., None] * risk.weights, np.zeros(risk.targets.shape)
+        strength = np.ones(n_rows.shape)
+        problem = RidgeProblem(risk.loss, risk.targets, weights, start, unit * rows, strength)
+        return unit * ridge_minimum(problem), np.zeros_like
 
 
 def pooled_task_errors(fitted, pooled, tasks, y, groups, metric):
