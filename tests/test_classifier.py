@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_maml import GradientSteps, MAMLClassifier
+from sklearn_maml import GradientSteps, MAMLClassifier, Proximal
 from sklearn_maml.solvers import GaussNewton
 
 
@@ -23,6 +23,7 @@ from sklearn_maml.solvers import GaussNewton
         MAMLClassifier(inner_lr=0.05, n_steps=3, alpha=0.01),
         MAMLClassifier(fit_intercept=False, featurizer=StandardScaler(with_mean=False)),
         MAMLClassifier(adaptation=GradientSteps(0.1, n_steps=2), on_unknown_task="raise", n_jobs=2),
+        MAMLClassifier(adaptation=Proximal(0.5, metric="identity")),
     ]
 )
 def test_scikit_learn_estimator_check(estimator, check):

@@ -32,6 +32,7 @@ from sklearn_maml import (
     AdaptedClassifier,
     MAMLClassifier,
     MAMLRegressor,
+    Proximal,
     SingleTaskWarning,
     adapt,
     adapt_tasks,
@@ -156,6 +157,23 @@ def test_known_tasks_take_their_own_gradient_step():
         own = theta - 0.1 / N_ROWS * phi.T @ residual
         np.testing.assert_allclose(model.task_coef_[i], own[:-1])
         np.testing.assert_allclose(model.decision_function(X[rows], groups=LABELS[rows]), phi @ own)
+
+
+@pytest.mark.parametrize(
+    ("k", "adaptation"),
+    [(2, "learned"), (2, Proximal(0.3, metric="identity")), (3, Proximal(0.3, metric="identity"))],
+    ids=str,
+)
+def test_every_rule_adapts_classifiers(k, adaptation):
+    tasks = [(np.tile(X_t, (2, 1)), np.tile(y_t, 2)) for X_t, y_t in TASKS[k]]
+    model = MAMLClassifier(adaptation=adaptation, support=6, random_state=0).fit(tasks[:9])
+    curve = few_shot_curve(model, tasks[9:], supports=[0, 20])
+    assert curve.mean[1] < curve.mean[0]
+    X_t, y_t = tasks[9]
+    assert_agreement(model.adapt(X_t[:6], y_t[:6]), X_t)
+    np.testing.assert_allclose(
+        model.adapt_tasks(tasks[9:])[0].coef_, model.adapt(X_t, y_t).coef_, rtol=1e-6
+    )
 
 
 @both
