@@ -26,10 +26,11 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks.
 
     The scores are those of ``GridSearchCV(MAMLRegressor(loss="squared_error"), grid)``, the R2 of
-    the query rows of the tasks left out, at about the cost of one fit for each pair of `inner_lrs`
-    and `n_steps`, whatever the number of folds and of `alphas`: the normal equations are sums over
-    tasks, from which the folds are subtracted. Where these are too ill-conditioned for that, the
-    exact solver fits the fold itself.
+    the query rows of the tasks left out, at the cost of a few fits for each pair of `inner_lrs`
+    and `n_steps`, whatever the number of `alphas`: the normal equations are sums over tasks, from
+    which the folds are subtracted, and one reduction of a fold's serves all penalties. Leaving out
+    one task after the other costs no more than that. Where the equations are too ill-conditioned,
+    the exact solver fits the fold itself.
 
     Parameters
     ----------
@@ -249,15 +250,16 @@ def task_splits(cv, rows):
             f"Cross-validation over tasks needs at least two of them; got {n_tasks}. Pass a list "
             "of (X, y) tuples, or all rows with groups= or task_column=."
         )
+    codes = rows.codes if rows.named else np.arange(n_tasks)
     if isinstance(cv, str):
         if cv != "leave-one-task-out":
             raise ValueError(
                 f"cv must be an int, 'leave-one-task-out', a splitter or an iterable; got {cv!r}."
             )
+        codes = np.arange(n_tasks)
         cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
     elif rows.named and isinstance(cv, int):
         cv = GroupKFold(cv)
-    codes = rows.codes if rows.named else np.arange(n_tasks)
     splits = []
     given = {"groups": rows.ids[codes]} if rows.named else {}
     for train, test in check_cv(cv).split(np.zeros((len(codes), 1)), **given):
