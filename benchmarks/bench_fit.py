@@ -1,13 +1,15 @@
 """Time and memory of fit + certificate against ridge regression on the same pooled rows.
 
 Prints medians of paired runs in one process, then the peak memory of each in a process of its own,
-then what adapting and a cross-validated search cost. Run ``python benchmarks/bench_fit.py`` on an idle machine.
+then what adapting and a cross-validated search cost. Run ``python benchmarks/bench_fit.py`` on an
+idle machine.
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +152,7 @@ def report_searching(n_runs):
         one = MAMLRegressor(alpha=0.1, support=0.5, random_state=0)
         search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
         times = [
-            [seconds(lambda m=m: m.fit(X, y, groups=groups)) for m in (one, search)]
+            [seconds(partial(m.fit, X, y, groups=groups)) for m in (one, search)]
             for _ in range(n_runs)
         ]
         fit, whole = np.median(times, axis=0)
