@@ -12,6 +12,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_maml import MAMLRegressor, MAMLRegressorCV, few_shot_curve
 from sklearn_maml._objective import Risk
@@ -19,6 +20,7 @@ from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.model_selection import OwnRidge
+from sklearn_maml.solvers import SGD, GradientDescent, Solver, SolverResult
 
 matplotlib.use("Agg")
 TASKS = make_linear_tasks(n_tasks=40, n_samples=15, n_features=3, random_state=0)
@@ -141,6 +143,71 @@ def test_convergence_is_drawn_above_the_certified_bound(model):
     assert (values >= model.gap_certificate_.lower_bound).all()
     far = ConvergenceDisplay([1e6, 3.0, 1.0], 0.9).plot()
     assert far.ax_.get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"solver": GradientDescent(tol=1e-4)},
+        {"solver": SGD(n_epochs=60, random_state=0)},
+        {"loss": "log_cosh", "solver": "lbfgs"},
+        {"loss": "log_cosh", "alpha": 0.1},
+    ],
+)
+def test_with_the_tasks_the_lower_bound_is_drawn_by_iteration(parts):
+    model = MAMLRegressor(support=5, random_state=0, **parts).fit(KNOWN)
+    display = ConvergenceDisplay.from_estimator(model, KNOWN)
+    drawn = lines(display)
+    np.testing.assert_allclose(drawn["meta-loss"][1], model.meta_losses_, rtol=1e-10)
+    bounds = display.lower_bounds
+    assert (np.diff(bounds) >= 0).all()
+    if "loss" not in parts:  # the query minima bound the others, wherever the solver is
+        assert bounds[0] < 0 < bounds[-1]
+    assert bounds[-1] >= model.gap_certificate_.lower_bound - 1e-8
+    best = MAMLRegressor(
+        support=5, random_state=0, **{k: v for k, v in parts.items() if k != "solver"}
+    )
+    assert (bounds <= best.fit(KNOWN).meta_loss_ + 1e-12).all()
+    (drawn_bounds,) = [values[1] for label, values in drawn.items() if "lower bound" in label]
+    np.testing.assert_array_equal(drawn_bounds, bounds)
+
+
+def test_the_bound_of_the_start_is_that_of_certify():
+    class FirstOrder(Solver):
+        """A step of gradient descent that does not evaluate where it stops."""
+
+        def minimize(self, objective, theta):
+            value, gradient = objective.value_and_gradient(theta)
+            step = theta - 1e-3 * gradient
+            return SolverResult(step, 1, True, (value, objective.exact().vary().n_parameters))
+
+    model = MAMLRegressor(solver=FirstOrder()).fit(KNOWN)
+    bounds = ConvergenceDisplay.from_estimator(model, KNOWN).lower_bounds
+    start = MAMLRegressor().fit(KNOWN)
+    start.coef_, start.intercept_ = 0 * start.coef_, 0.0
+    np.testing.assert_allclose(bounds, start.certify(KNOWN).lower_bound)  # nothing better is known
+
+
+def test_convergence_through_a_pipeline_with_groups_and_weights():
+    X, y = (np.concatenate(part) for part in zip(*KNOWN, strict=True))
+    groups, weight = np.repeat(np.arange(25), 15), np.linspace(1, 2, len(y))
+    given = {"groups": groups, "sample_weight": weight}
+    pipe = make_pipeline(StandardScaler(), MAMLRegressor())
+    pipe.fit(X, y, **{f"mamlregressor__{name}": value for name, value in given.items()})
+    display = ConvergenceDisplay.from_estimator(pipe, X, y, **given)
+    np.testing.assert_allclose(display.values, pipe[-1].meta_losses_, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"but it was .* in fit; pass the tasks"):
+        ConvergenceDisplay.from_estimator(pipe, X, y, groups=groups)
+
+
+def test_a_bound_by_another_route_is_not_drawn_on_the_curve():
+    model = MAMLRegressor(loss="pseudo_huber", alpha=1e-3, support=5, random_state=0).fit(KNOWN)
+    certificate = model.gap_certificate_
+    assert certificate.route == "query minima"
+    drawn = lines(GapCertificateDisplay.from_estimator(model))
+    (label,) = [label for label in drawn if label.startswith("reported, by query minima")]
+    assert set(drawn[label][1]) == {certificate.bound}
+    assert not [label for label in drawn if label.startswith("best R")]
 
 
 def test_displays_draw_on_axes_that_are_given(model):
