@@ -5,12 +5,14 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import get_scorer
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
@@ -32,22 +34,23 @@ __all__ = [
 
 
 def adapt(fitted, X, y, *, sample_weight=None):
-    """Learn a new task from its support rows, through a pipeline or a search.
+    """Learn a new task from its support rows, through pipelines, searches, transformed targets.
 
     Parameters
     ----------
-    fitted : MAMLRegressor, Pipeline that ends in one, or a search over either
-        Fitted; it is not changed.
+    fitted : MAMLRegressor, or a Pipeline, search or TransformedTargetRegressor around one
+        Fitted; it is not changed. They may be nested.
     X : array-like of shape (m, n_features)
         The task's rows, as `fitted` takes them.
     y : array-like of shape (m,) or (m, n_targets)
+        In the units of `fitted`, too.
     sample_weight : array-like of shape (m,), default=None
 
     Returns
     -------
-    AdaptedRegressor or Pipeline
-        Takes the same X. A pipeline holds the transformers frozen, so that it can be cloned and
-        fitted to another task.
+    AdaptedRegressor, Pipeline or TransformedTargetRegressor
+        Takes the same X, predicts in the units of y. Transformers, also that of the targets, are
+        held frozen, so that it can be cloned and fitted to another task.
 
     Raises
     ------
@@ -68,9 +71,27 @@ def adapt(fitted, X, y, *, sample_weight=None):
     >>> adapt(pipe, new, [0.0, 6.0, 12.0]).predict(new).shape
     (3,)
     """
-    steps, model = _unwrap(fitted)
-    adapted = model.adapt(through(steps, X), y, sample_weight=sample_weight)
+    steps, last = _peel(fitted)
+    learn = partial(_adapt_transformed, last) if _transforms_target(last) else last.adapt
+    adapted = learn(through(steps, X), y, sample_weight=sample_weight)
     return in_pipeline(steps, "regressor", adapted)
+
+
+def _adapt_transformed(fitted, X, y, sample_weight):
+    """`adapt` for a fitted TransformedTargetRegressor: another, which transforms as that one."""
+    y = check_array(y, ensure_2d=False, allow_nd=True, dtype="numeric", input_name="y")
+    transformer = fitted.transformer_
+    targets = np.asarray(transformer.transform(y.reshape(len(y), -1)))
+    if targets.ndim == 2 and targets.shape[1] == 1 and y.ndim == 1:
+        targets = targets[:, 0]
+    adapted = adapt(fitted.regressor_, X, targets, sample_weight=sample_weight)
+    result = TransformedTargetRegressor(
+        FrozenEstimator(adapted),
+        func=transformer.transform,  # scikit-learn would fit a transformer again, a frozen one too
+        inverse_func=transformer.inverse_transform,
+        check_inverse=False,
+    ).fit(X, y)
+    return result.set_params(regressor=adapted)  # a clone that is fitted adapts to another task
 
 
 def adapt_tasks(fitted, X, y=None, *, groups=None, sample_weight=None):
@@ -433,23 +454,40 @@ def few_shot_episodes(support, n_draws, random_state):
 
 def _unwrap(fitted):
     """The fitted steps of a pipeline, frozen, and the model at its end."""
+    steps, model = _peel(fitted)
+    if _transforms_target(model):
+        raise TypeError(
+            "Of a TransformedTargetRegressor there is one adapted regressor at a time: use "
+            "sklearn_maml.adapt, or transform the targets before fit."
+        )
+    return steps, model
+
+
+def _transforms_target(fitted):
+    return hasattr(fitted, "transformer_") and hasattr(fitted, "regressor_")
+
+
+def _peel(fitted):
+    """`_unwrap`, but it stops at transformed targets, too."""
     if hasattr(fitted, "adapt_tasks"):
         check_is_fitted(fitted)
         return [], getattr(fitted, "best_estimator_", fitted)
     if hasattr(fitted, "fit"):
         check_is_fitted(fitted)
     if hasattr(fitted, "best_estimator_"):
-        return _unwrap(fitted.best_estimator_)
+        return _peel(fitted.best_estimator_)
+    if _transforms_target(fitted):
+        return [], fitted
     if hasattr(fitted, "steps"):
         *leading, (_, last) = fitted.steps
         frozen = [
             (name, step if step in (None, "passthrough") else FrozenEstimator(step))
             for name, step in leading
         ]
-        further, model = _unwrap(last)
+        further, model = _peel(last)
         return frozen + further, model
     raise TypeError(
-        "Expected a fitted MAMLRegressor, a Pipeline that ends in one, or a search over either "
+        "Expected a fitted MAMLRegressor, or a Pipeline or search around one "
         f"that was fitted with refit=True; got {type(fitted).__name__}."
     )
 
