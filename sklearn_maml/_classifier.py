@@ -74,13 +74,23 @@ class MAMLClassifier(ScoresMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    inner_lr, n_steps, featurizer, adaptation, solver
-        As in `MAMLRegressor`; the exact solver for squares does not apply.
+    inner_lr : "auto" or float, default="auto"
+    n_steps : int, default=1
+    featurizer : transformer, default=None
+    adaptation : str or AdaptationRule, default=None
+    solver : str or Solver, default="auto"
+        All as in `MAMLRegressor`; the exact solver for squares does not apply.
     alpha : float, default=1e-3
         Ridge penalty on the meta-parameters, the intercept excepted. Not 0 as in `MAMLRegressor`:
         where the classes are separable, the logistic loss without penalty has no minimiser.
-    fit_intercept, support, split, n_episodes, n_jobs, random_state, verbose
-        As in `MAMLRegressor`.
+    fit_intercept : bool, default=True
+    support : "all", int, float or list of int, default="all"
+    split : {"random", "first"}, default="random"
+    n_episodes : int, default=1
+    n_jobs : int, default=None
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+        All as in `MAMLRegressor`.
 
     Attributes
     ----------

@@ -1,7 +1,10 @@
 """Pictures show the numbers of the model; progress and notebooks' views."""
 
+import ast
+import inspect
 import io
 import logging
+import re
 from importlib.util import find_spec
 
 import matplotlib
@@ -9,18 +12,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_maml import MAMLRegressor, MAMLRegressorCV, few_shot_curve
+from sklearn_maml import (
+    AdaptedRegressor,
+    MAMLClassifier,
+    MAMLRegressor,
+    MAMLRegressorCV,
+    NTKFeatures,
+    Proximal,
+    few_shot_curve,
+)
 from sklearn_maml._objective import Risk
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.model_selection import OwnRidge
-from sklearn_maml.solvers import SGD, GradientDescent, Solver, SolverResult
+from sklearn_maml.proximal import RULES
+from sklearn_maml.solvers import SGD, SOLVERS, GradientDescent, Solver, SolverResult
 
 matplotlib.use("Agg")
 TASKS = make_linear_tasks(n_tasks=40, n_samples=15, n_features=3, random_state=0)
@@ -262,6 +275,49 @@ def test_the_certificate_is_a_table_in_a_notebook(model):
 def test_estimators_are_drawn_in_a_notebook(model):
     assert "MAMLRegressor" in model._repr_html_()
     assert "AdaptedRegressor" in model.adapt(*NEW[0])._repr_html_()
+
+
+VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
+PARAMETERS_ARE_SHOWN, PARAMETERS_HAVE_TIPS = VERSION >= (1, 7), VERSION >= (1, 8)
+SHOWN = [MAMLRegressor, MAMLClassifier, MAMLRegressorCV, AdaptedRegressor, NTKFeatures]
+SHOWN += [*SOLVERS.values(), *RULES.values()]
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_every_parameter_is_documented_under_its_name_with_its_default(shown):
+    for name, parameter in inspect.signature(shown).parameters.items():
+        (kind,) = re.findall(rf"^{name} : (.+)$", inspect.getdoc(shown), re.MULTILINE)
+        if parameter.default is not parameter.empty:
+            (default,) = re.findall(r"default=(.+)", kind)
+            assert ast.literal_eval(default) == parameter.default
+
+
+def test_no_estimator_is_linked_to_a_page_of_scikit_learn(model):
+    html = make_pipeline(StandardScaler(), MAMLRegressor())._repr_html_()
+    links = re.findall(r'href="([^"#]+)', html)
+    assert links
+    assert not [link for link in links if "MAML" in link or "maml" in link]
+    shown = [model, MAMLClassifier(), MAMLRegressorCV(), NTKFeatures(), GradientDescent()]
+    for estimator in [*shown, MAMLRegressor(adaptation=Proximal(), solver=SGD())]:
+        html = estimator._repr_html_()
+        assert "href=" not in html
+        for name in estimator.get_params(deep=False) if PARAMETERS_ARE_SHOWN else ():
+            assert re.search(rf'class="param">\s*{name}', html)
+
+
+if PARAMETERS_HAVE_TIPS:
+
+    @pytest.mark.parametrize("shown", [MAMLRegressor, MAMLClassifier, MAMLRegressorCV])
+    def test_parameters_have_tips_where_the_documentation_has_an_address(monkeypatch, shown):
+        for name, value in {
+            "_doc_link_module": "sklearn_maml",
+            "_doc_link_template": "https://docs.example/{estimator_name}.html",
+        }.items():
+            monkeypatch.setattr(shown, name, value, raising=False)
+        html = shown()._repr_html_()
+        assert f'href="https://docs.example/{shown.__name__}.html"' in html
+        tips = html.count('<span class="param-doc-description"')
+        assert tips == len(inspect.signature(shown).parameters)
 
 
 class Recorder:
