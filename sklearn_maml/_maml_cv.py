@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._blocks import Blocks, Features, read_episodes
 from sklearn_maml._choices import gradient_rule
+from sklearn_maml._component import check_number
 from sklearn_maml._folds import Folds
 from sklearn_maml._maml import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
@@ -205,8 +206,8 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 raise ValueError(
                     f"{name} needs a sequence of candidates, one or more; got {candidates!r}."
                 )
-        if not all(np.isfinite(alpha) and alpha >= 0 for alpha in self.alphas):
-            raise ValueError(f"alphas must be finite and >= 0; got {self.alphas!r}.")
+        for alpha in self.alphas:
+            check_number("each of alphas", alpha)
         return list(ParameterGrid({name: list(values[name]) for name in values}))
 
     def _scores(self, grid, rows, splits):

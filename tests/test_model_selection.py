@@ -431,7 +431,7 @@ def test_the_best_model_answers():
         ({}, (X, Y), "at least two of them; got 1"),
         ({"alphas": 0.1}, (TASKS,), "alpha needs a sequence of candidates.*got 0.1"),
         ({"inner_lrs": "auto"}, (TASKS,), "inner_lr needs a sequence of candidates.*got 'auto'"),
-        ({"alphas": [-1.0]}, (TASKS,), "alphas must be finite and >= 0"),
+        ({"alphas": [-1.0]}, (TASKS,), "each of alphas must be a finite number >= 0; got -1.0"),
         ({"support": 99}, (TASKS,), "too few rows for support=99"),
     ],
 )
