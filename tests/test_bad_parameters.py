@@ -39,8 +39,16 @@ def refuses(message, call, error=ValueError):
         ({"inner_lr": -0.1}, ValueError, "inner_lr must be positive and finite; got -0.1"),
         ({"inner_lr": np.nan}, ValueError, "inner_lr must be positive and finite; got nan"),
         ({"inner_lr": np.inf}, ValueError, "inner_lr must be positive and finite; got inf"),
-        ({"inner_lr": True}, TypeError, "inner_lr must be a positive number; got True"),
-        ({"inner_lr": None}, TypeError, "inner_lr must be a positive number; got None"),
+        (
+            {"inner_lr": True},
+            TypeError,
+            "inner_lr must be a positive number, one a parameter, or 'learn'; got True",
+        ),
+        (
+            {"inner_lr": None},
+            TypeError,
+            "inner_lr must be a positive number, one a parameter, or 'learn'; got None",
+        ),
         ({"inner_lr": "0.1"}, ValueError, "inner_lr must be 'auto' or a number; got '0.1'"),
         ({"inner_lr": np.array([0.1, 0.2])}, TypeError, "inner_lr must be a positive number"),
         ({"n_steps": -1}, ValueError, "n_steps must be an int >= 0; got -1"),
