@@ -487,7 +487,7 @@ def _peel(fitted):
         further, model = _peel(last)
         return frozen + further, model
     raise TypeError(
-        "Expected a fitted MAMLRegressor, or a Pipeline or search around one "
+        "Expected a fitted MAMLRegressor, a Pipeline that ends in one, or a search over either "
         f"that was fitted with refit=True; got {type(fitted).__name__}."
     )
 
