@@ -21,16 +21,26 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
     Parameters
     ----------
-    inner_lr, n_steps, featurizer, adaptation, solver
-        As in `MAMLRegressor`; the exact solver for squares does not apply. A featurizer that looks
-        at y is told the class labels.
+    inner_lr : "auto" or float, default="auto"
+    n_steps : int, default=1
+    featurizer : transformer, default=None
+    adaptation : str or AdaptationRule, default=None
+    solver : str or Solver, default="auto"
+        All as in `MAMLRegressor`; the exact solver for squares does not apply. A featurizer that
+        looks at y is told the class labels.
     alpha : float, default=1e-3
         Ridge penalty on the meta-parameters, the intercept excepted. Not 0 as in `MAMLRegressor`:
         where the classes are separable, the logistic loss without penalty has no minimiser.
-    fit_intercept, support, split, n_episodes, task_column, on_unknown_task
-        As in `MAMLRegressor`.
-    n_jobs, random_state, verbose
-        As in `MAMLRegressor`.
+    fit_intercept : bool, default=True
+    support : "auto", "all", int, float or list of int, default="auto"
+    split : {"random", "first"}, default="random"
+    n_episodes : int, default=1
+    task_column : str or int, default=None
+    on_unknown_task : {"meta", "raise"}, default="meta"
+    n_jobs : int, default=None
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+        All as in `MAMLRegressor`.
 
     Attributes
     ----------

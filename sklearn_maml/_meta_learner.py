@@ -251,8 +251,9 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return FrozenEstimator(frozen)
 
     def _make_solver(self, rule):
-        check_number("alpha", self.alpha, 0)
-        check_number("verbose", self.verbose, 0)
+        check_number("alpha", self.alpha)
+        if not isinstance(self.verbose, bool):
+            check_number("verbose", self.verbose)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise TypeError(f"fit_intercept must be True or False; got {self.fit_intercept!r}.")
         if self.on_unknown_task not in ("meta", "raise"):

@@ -6,22 +6,26 @@ searches.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import get_scorer
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._adapted import in_pipeline, through
 from sklearn_maml._blocks import read_episodes
 from sklearn_maml._classes import codes_of, most_probable, probabilities
-from sklearn_maml._fitted import query_predictions, response, truth_of
+from sklearn_maml._fitted import objective_on, query_predictions, response, theta_of, truth_of
 from sklearn_maml._newton import RidgeProblem, ridge_minimum
+from sklearn_maml._objective import MetaObjective
 from sklearn_maml._rows import read_tasks
 from sklearn_maml._tasks import is_task_list, pool
+from sklearn_maml.certificate import certify
 
 __all__ = [
     "FewShotCurve",
@@ -34,22 +38,24 @@ __all__ = [
 
 
 def adapt(fitted, X, y, *, sample_weight=None):
-    """Learn a new task from its support rows, through a pipeline or a search.
+    """Learn a new task from its support rows, through pipelines, searches, transformed targets.
 
     Parameters
     ----------
-    fitted : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
-        Fitted; it is not changed.
+    fitted : MAMLRegressor or MAMLClassifier, or what holds one
+        A Pipeline, a search or a TransformedTargetRegressor; they may be nested. Fitted; it is not
+        changed.
     X : array-like of shape (m, n_features)
         The task's rows, as `fitted` takes them.
     y : array-like of shape (m,) or (m, n_targets)
+        In the units of `fitted`, too.
     sample_weight : array-like of shape (m,), default=None
 
     Returns
     -------
-    AdaptedRegressor, AdaptedClassifier or Pipeline
-        Takes the same X. A pipeline holds the transformers frozen, so that it can be cloned and
-        fitted to another task.
+    AdaptedRegressor, AdaptedClassifier, Pipeline or TransformedTargetRegressor
+        Takes the same X, predicts in the units of y. Transformers, also that of the targets, are
+        held frozen, so that it can be cloned and fitted to another task.
 
     Raises
     ------
@@ -70,9 +76,27 @@ def adapt(fitted, X, y, *, sample_weight=None):
     >>> adapt(pipe, new, [0.0, 6.0, 12.0]).predict(new).shape
     (3,)
     """
-    steps, model = _unwrap(fitted)
-    adapted = model.adapt(through(steps, X), y, sample_weight=sample_weight)
+    steps, last = _peel(fitted)
+    learn = partial(_adapt_transformed, last) if _transforms_target(last) else last.adapt
+    adapted = learn(through(steps, X), y, sample_weight=sample_weight)
     return in_pipeline(steps, adapted)
+
+
+def _adapt_transformed(fitted, X, y, sample_weight):
+    """`adapt` for a fitted TransformedTargetRegressor: another, which transforms as that one."""
+    y = check_array(y, ensure_2d=False, allow_nd=True, dtype="numeric", input_name="y")
+    transformer = fitted.transformer_
+    targets = np.asarray(transformer.transform(y.reshape(len(y), -1)))
+    if targets.ndim == 2 and targets.shape[1] == 1 and y.ndim == 1:
+        targets = targets[:, 0]
+    adapted = adapt(fitted.regressor_, X, targets, sample_weight=sample_weight)
+    result = TransformedTargetRegressor(
+        FrozenEstimator(adapted),
+        func=transformer.transform,  # scikit-learn would fit a transformer again, a frozen one too
+        inverse_func=transformer.inverse_transform,
+        check_inverse=False,
+    ).fit(X, y)
+    return result.set_params(regressor=adapted)  # a clone that is fitted adapts to another task
 
 
 def adapt_tasks(fitted, X, y=None, *, groups=None, sample_weight=None):
@@ -430,6 +454,61 @@ def pooled_task_errors(fitted, pooled, tasks, y, groups, metric):
     return np.bincount(rows.codes, errors) / np.bincount(rows.codes)
 
 
+class _Recording(MetaObjective):
+    """A meta-objective that remembers where it was evaluated, by value."""
+
+    def __init__(self, objective):
+        super().__init__(
+            objective.blocks, objective.loss, objective.rule, objective.penalty, objective.n_jobs
+        )
+        self.visited = {}
+
+    def value_and_gradient(self, theta):
+        value, gradient = super().value_and_gradient(theta)
+        self.visited[value] = theta.copy()
+        return value, gradient
+
+
+def certified_path(fitted, tasks, y, groups, sample_weight, n_points=50):
+    """Meta-losses and certified lower bounds by iteration, from a second run of the solver.
+
+    Parameters
+    ----------
+    fitted : MAMLRegressor, Pipeline that ends in one, or a search over either
+    tasks, y, groups, sample_weight
+        What it was fitted on.
+    n_points : int, default=50
+        At most so many iterates are certified, the first and the last among them.
+
+    Returns
+    -------
+    values, lower_bounds : ndarray of shape (n_values,)
+        NaN where an iterate was not certified.
+
+    Raises
+    ------
+    ValueError
+        If these are not the tasks of the fit.
+    """
+    steps, model = _unwrap(fitted)
+    X, y, given = _at_the_model(steps, model, tasks, y, groups, sample_weight)
+    objective = _Recording(objective_on(model, X, y, **given, episodes=model._episodes))
+    value, _ = objective.value_and_gradient(theta_of(model))
+    if not np.isclose(value, model.meta_loss_, rtol=1e-6):
+        raise ValueError(
+            f"The meta-loss on these tasks is {value:.6g}, but it was {model.meta_loss_:.6g} in "
+            "fit; pass the tasks, groups and weights of fit."
+        )
+    result = model._make_solver(objective.rule).minimize(objective, objective.origin())
+    values = np.array(result.values)
+    bounds = np.full(len(values), np.nan)
+    for k in np.unique(np.linspace(0, len(values) - 1, n_points).astype(int)):
+        if result.values[k] in objective.visited:
+            certificate = certify(objective, objective.visited[result.values[k]])
+            bounds[k] = certificate.lower_bound
+    return values, bounds
+
+
 def find_model(fitted):
     """The fitted model at the end of a pipeline or in a search."""
     return _unwrap(fitted)[1]
@@ -447,20 +526,37 @@ def few_shot_episodes(support, n_draws, random_state):
 
 def _unwrap(fitted):
     """The fitted steps of a pipeline, frozen, and the model at its end."""
+    steps, model = _peel(fitted)
+    if _transforms_target(model):
+        raise TypeError(
+            "Of a TransformedTargetRegressor there is one adapted regressor at a time: use "
+            "sklearn_maml.adapt, or transform the targets before fit."
+        )
+    return steps, model
+
+
+def _transforms_target(fitted):
+    return hasattr(fitted, "transformer_") and hasattr(fitted, "regressor_")
+
+
+def _peel(fitted):
+    """`_unwrap`, but it stops at transformed targets, too."""
     if hasattr(fitted, "adapt_tasks"):
         check_is_fitted(fitted)
         return [], getattr(fitted, "best_estimator_", fitted)
     if hasattr(fitted, "fit"):
         check_is_fitted(fitted)
     if hasattr(fitted, "best_estimator_"):
-        return _unwrap(fitted.best_estimator_)
+        return _peel(fitted.best_estimator_)
+    if _transforms_target(fitted):
+        return [], fitted
     if hasattr(fitted, "steps"):
         *leading, (_, last) = fitted.steps
         frozen = [
             (name, step if step in (None, "passthrough") else FrozenEstimator(step))
             for name, step in leading
         ]
-        further, model = _unwrap(last)
+        further, model = _peel(last)
         return frozen + further, model
     raise TypeError(
         "Expected a fitted MAMLRegressor or MAMLClassifier, a Pipeline that ends in one, or a "

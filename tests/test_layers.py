@@ -30,6 +30,7 @@ FLOORS = {
     "adaptation": 2,
     "solvers": 2,
     "certificate": 2,
+    "_ridge_path": 2,
     "_rows": 2,
     "proximal": 3,
     "_fitted": 3,

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning
 from sklearn_maml._blocks import Blocks, Episodes, Features
+from sklearn_maml._fitted import objective_on
 from sklearn_maml._metrics import Metric, metric_coordinates, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
 from sklearn_maml._objective import MetaObjective, Risk
@@ -629,7 +630,7 @@ def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
 
 
 def objective_parts(model, tasks, rule):
-    objective = model._objective_on(tasks, None, None, None, rule=rule)
+    objective = objective_on(model, tasks, None, None, None, model._episodes, rule)
     return objective.blocks, objective.loss, objective.rule, objective.penalty
 
 
