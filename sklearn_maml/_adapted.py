@@ -15,11 +15,13 @@ from sklearn_maml._rows import feature_names
 __all__ = [
     "AdaptedRegressor",
     "AdaptedTasks",
+    "deviations_of_rows",
     "in_pipeline",
     "join_theta",
     "predict_rows",
     "split_theta",
     "through",
+    "unknown",
 ]
 
 # Rows are predicted so many numbers at a time: a few MiB.
@@ -75,8 +77,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         -------
         self : AdaptedRegressor
         """
-        theta, self._support = self._meta()._adapted_theta(X, y, sample_weight)
-        return self._keep(theta)
+        return self._keep(*self._meta()._adapt_one(X, y, sample_weight))
 
     def predict(self, X, *, return_std=False):
         """Predict rows of the task.
@@ -89,7 +90,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         return_std : bool, default=False
             Whether to return the standard deviations of the rows' targets too: the noise and what
             the support rows leave unknown of the task, not what is unknown of the meta-parameters.
-            For rules that know of them, such as `Proximal`, and tasks from `adapt`.
+            For rules that know of them, such as `Proximal`.
 
         Returns
         -------
@@ -102,12 +103,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         mean = meta._response(X, self.coef_, self.intercept_)
         if not return_std:
             return mean
-        if not hasattr(self, "_support"):
-            raise ValueError(
-                "return_std=True needs the task's support rows, which adapt_tasks does not keep; "
-                "use adapt."
-            )
-        return mean, meta._deviation(X, self._support)
+        return mean, meta._deviation(X, unknown(meta, self._information))
 
     def to_linear(self):
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
@@ -146,10 +142,11 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(meta)
         return meta
 
-    def _keep(self, theta):
-        """Store a task's parameters; returns self."""
+    def _keep(self, theta, information):
+        """Store a task's parameters and what is known of them; returns self."""
         meta = self._meta()
         self.coef_, self.intercept_ = split_theta(theta, meta.fit_intercept)
+        self._information = information
         self.n_features_in_ = meta.n_features_in_
         if hasattr(meta, "feature_names_in_"):
             self.feature_names_in_ = meta.feature_names_in_
@@ -169,6 +166,8 @@ class AdaptedTasks(Mapping):
     task_ids : ndarray of shape (n_tasks,)
     theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
         The tasks' parameters, the intercept last.
+    information : ndarray of shape (n_tasks, q, q), default=None
+        See ``AdaptationRule.information``.
     steps : list of (str, transformer), default=()
         Fitted steps of a pipeline that X goes through first.
 
@@ -192,14 +191,16 @@ class AdaptedTasks(Mapping):
     True
     """
 
-    def __init__(self, meta, task_ids, theta, steps=()):
+    def __init__(self, meta, task_ids, theta, information=None, steps=()):
         self.meta, self.task_ids, self.steps = meta, task_ids, tuple(steps)
         self.coef, self.intercept = split_theta(theta, meta.estimator.fit_intercept)
-        self._theta = theta
+        self._theta, self._information = theta, information
         self._known = {label: i for i, label in enumerate(task_ids)}
 
     def __getitem__(self, label):
-        adapted = AdaptedRegressor(self.meta)._keep(self._theta[self._known[label]])
+        at = self._known[label]
+        information = None if self._information is None else self._information[at]
+        adapted = AdaptedRegressor(self.meta)._keep(self._theta[at], information)
         return in_pipeline(self.steps, "regressor", adapted)
 
     def __iter__(self):
@@ -213,9 +214,9 @@ class AdaptedTasks(Mapping):
 
     def behind(self, steps):
         """The same tasks, for an X that goes through fitted pipeline steps first."""
-        return type(self)(self.meta, self.task_ids, self._theta, steps)
+        return type(self)(self.meta, self.task_ids, self._theta, self._information, steps)
 
-    def predict(self, X, *, groups=None):
+    def predict(self, X, *, groups=None, return_std=False):
         """Predict rows of several tasks, each with its task's parameters.
 
         Parameters
@@ -223,10 +224,15 @@ class AdaptedTasks(Mapping):
         X : array-like of shape (n_rows, n_features)
         groups : array-like of shape (n_rows,), default=None
             The task of each row; None where X has a task column.
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too; see
+            `AdaptedRegressor.predict`.
 
         Returns
         -------
-        ndarray of shape (n_rows,) or (n_rows, n_targets)
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
 
         Raises
         ------
@@ -235,7 +241,9 @@ class AdaptedTasks(Mapping):
             meta-parameters predict its rows.
         """
         X = through(self.steps, X)
-        return self.meta.estimator._predict_tasks(X, groups, self._known, self._theta)
+        return self.meta.estimator._predict_tasks(
+            X, groups, self._known, self._theta, self._information, return_std
+        )
 
 
 def in_pipeline(steps, name, estimator):
@@ -264,10 +272,63 @@ def predict_rows(features, theta, which):
     ndarray of shape (n_rows,) or (n_rows, n_targets)
     """
     out = np.empty((features.n_rows, *theta.shape[1:-1]))
-    size = max(1, BATCH_ELEMENTS // theta[0].size)
+    size = max(1, BATCH_ELEMENTS // max(1, theta[0].size))
     for rows in gen_batches(features.n_rows, size):
         out[rows] = np.einsum("md,m...d->m...", features[rows], theta[which[rows]])
     return out
+
+
+def deviations_of_rows(meta, features, deviations, which):
+    """Standard deviations of the targets of rows: ``sigma sqrt(1 + |U_k phi_j|^2)``, k = which[j].
+
+    Parameters
+    ----------
+    meta : MAMLRegressor
+        Fitted; its rule's `noise` is sigma^2.
+    features : Features
+    deviations : ndarray of shape (n, q, d)
+        The U_k: what is not known of each task, as `unknown` returns it.
+    which : ndarray of shape (n_rows,)
+
+    Returns
+    -------
+    ndarray of shape (n_rows,) or (n_rows, n_targets)
+    """
+    spread = np.square(predict_rows(features, deviations, which)).sum(axis=-1)
+    return np.sqrt(np.multiply.outer(1.0 + spread, meta.adaptation_.noise))
+
+
+def unknown(meta, information, at=None):
+    """What is not known of tasks of which something was known: see ``AdaptationRule.deviations``.
+
+    Parameters
+    ----------
+    meta : MAMLRegressor
+        Fitted.
+    information : ndarray of shape (..., q, q) or None
+    at : ndarray of shape (n,), default=None
+        Which of the tasks; negative for one of which nothing is known. None is all.
+
+    Returns
+    -------
+    ndarray of shape (..., q, d)
+
+    Raises
+    ------
+    ValueError
+        If the rule knows of no such thing, or `information` was too large to be kept.
+    """
+    d = meta.coef_.shape[-1] + meta.fit_intercept
+    prior = meta.adaptation_.deviations(d)  # a rule that knows nothing says so itself
+    if information is None:
+        raise ValueError(
+            "return_std=True needs what support rows tell of each task, which was not kept: with "
+            f"{len(prior)} parameters that differ between tasks it would have taken more than "
+            "128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
+        )
+    if at is not None:
+        information = information[at] * (at >= 0)[:, None, None]
+    return meta.adaptation_.deviations(d, information)
 
 
 def split_theta(theta, fit_intercept):

@@ -14,9 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_maml._adapted import (
     AdaptedRegressor,
     AdaptedTasks,
+    deviations_of_rows,
     join_theta,
     predict_rows,
     split_theta,
+    unknown,
 )
 from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, read_episodes
 from sklearn_maml._choices import AUTO_EPISODES, choose_solver, choose_support, gradient_rule
@@ -283,9 +285,9 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             adapted to all of its rows (`task_coef_`); other rows as `on_unknown_task` says.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too, for tasks of which
-            nothing is known: the noise and what tasks differ by. For rules that know of them,
-            such as `Proximal`, and without `groups`.
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            is not known of the task; for tasks not seen in `fit`, all that tasks differ by. For
+            rules that know of them, such as `Proximal`.
 
         Returns
         -------
@@ -296,19 +298,17 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `groups` are given but `fit` was given no labels, or with ``return_std=True``.
+            If `groups` are given but `fit` was given no labels, or if there are no standard
+            deviations: the rule knows none, or what it knows of all tasks fills above 128 MiB.
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
         check_is_fitted(self)
         if self.task_column is None and groups is None:
             mean = self._response(X, self.coef_, self.intercept_)
-            return (mean, self._deviation(X)) if return_std else mean
-        if return_std:
-            raise ValueError(
-                "return_std=True is for the meta-parameters or one adapted task; adapt to the rows "
-                "of a task and call predict(X, return_std=True) of what adapt returns."
-            )
+            if not return_std:
+                return mean
+            return mean, self._deviation(X, self.adaptation_.deviations(self._theta().shape[-1]))
         if self.task_coef_ is None:
             raise ValueError(
                 "predict got groups, but the model knows no task by name: it was fitted on a list "
@@ -316,7 +316,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 "adapt_tasks on some rows of these tasks."
             )
         theta = join_theta(self.task_coef_, self.task_intercept_, self.fit_intercept)
-        return self._predict_tasks(X, groups, self._known, theta)
+        return self._predict_tasks(X, groups, self._known, theta, self._information, return_std)
 
     def adapt(self, X, y, *, sample_weight=None):
         """Learn a new task from its support rows; the model itself is unchanged.
@@ -369,9 +369,9 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             (diverging,) = objective.relative_step_shares((2.0,))
             _warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
         with refusing_overflow():
-            theta = objective.adapted(self._theta())
+            theta, information = objective.adapted(self._theta())
             check_overflow(theta)
-        return AdaptedTasks(self._frozen(), rows.ids, theta)
+        return AdaptedTasks(self._frozen(), rows.ids, theta, information)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.
@@ -437,32 +437,35 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     def _keep_tasks(self, objective, rows):
         """Store the parameters of named tasks, adapted to all of their rows."""
-        self.task_coef_ = self.task_intercept_ = None
+        self.task_coef_ = self.task_intercept_ = self._information = None
         self._known = {}
         if rows.named:
             if self._episodes.support != "all":
                 every = Blocks(rows.tasks, objective.blocks.features, Episodes())
                 objective = self._objective(every)
-            theta = objective.adapted(self._theta())
+            theta, self._information = objective.adapted(self._theta())
             self.task_coef_, self.task_intercept_ = split_theta(theta, self.fit_intercept)
             self._known = {label: i for i, label in enumerate(rows.ids)}
 
-    def _predict_tasks(self, X, groups, known, theta):
-        """Responses for rows of the tasks in `known`, whose parameters are `theta`."""
+    def _predict_tasks(self, X, groups, known, theta, information, return_std):
+        """Responses for rows of the tasks in `known`, and how sure they are if `return_std`."""
         X, _, labels = read_rows(self, X)
         numbered = read_labels(self, labels, groups, X.shape[0])
         if numbered is None:
             raise ValueError("groups= must say which task each row belongs to; got None.")
         ids, codes = numbered
-        at = positions_of(ids, known, self.on_unknown_task)
+        at, features = positions_of(ids, known, self.on_unknown_task), self._features(X)
         own = np.where(at.reshape(-1, *[1] * (theta.ndim - 1)) >= 0, theta[at], self._theta())
-        return self._loss.inverse_link(predict_rows(self._features(X), own, codes))
+        mean = self._loss.inverse_link(predict_rows(features, own, codes))
+        if not return_std:
+            return mean
+        return mean, deviations_of_rows(self, features, unknown(self, information, at), codes)
 
     def _frozen(self):
         """A fitted copy that later changes leave as it is, and that names no training task."""
         frozen = copy(self)
         frozen.coef_, frozen.intercept_ = self.coef_.copy(), copy(self.intercept_)
-        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = None
+        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = frozen._information = None
         frozen._known = {}
         return FrozenEstimator(frozen)
 
@@ -538,14 +541,13 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
         return phi @ coef.T + intercept
 
-    def _deviation(self, X, support=None):
-        """Standard deviations of the rows' targets, given a task's support rows."""
-        X, _, _ = read_rows(self, X)
-        variance = self.adaptation_.predictive_variance(self._features(X)[slice(None)], support)
-        return np.sqrt(np.moveaxis(variance, 0, -1))
+    def _deviation(self, X, deviations):
+        """Standard deviations of the targets of one task's rows."""
+        features = self._features(read_rows(self, X)[0])
+        return deviations_of_rows(self, features, deviations[None], np.zeros(features.n_rows, int))
 
-    def _adapted_theta(self, X, y, sample_weight):
-        """Parameters of the one task whose support rows these are, and its support risk."""
+    def _adapt_one(self, X, y, sample_weight):
+        """Parameters of the one task whose support rows these are, and what they tell of it."""
         X, tasks = read_one_task(self, X, y, sample_weight)
         self._check_targets(tasks.y)
         rows = slice(None) if tasks.rows is None else tasks.rows
@@ -556,7 +558,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             theta, _ = self.adaptation_.adapt(self._theta(), risk)
             check_overflow(theta)
         _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
-        return theta, risk
+        return theta, self.adaptation_.information(risk)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")

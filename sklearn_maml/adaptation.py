@@ -112,17 +112,34 @@ class AdaptationRule(Component):
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
-    def predictive_variance(self, V, risk=None):
-        """Variance of the target of rows V, for a task with that support risk (None: any task).
+    def information(self, risk):
+        """What support rows tell of their tasks, all that `deviations` has to know of them.
 
         Parameters
         ----------
-        V : ndarray of shape (k, d)
-        risk : Risk, default=None
+        risk : Risk
+            Support rows of a stack of tasks.
 
         Returns
         -------
-        ndarray of shape (k,) or (n_targets, k)
+        ndarray of shape (..., q, q) or None
+            None, by default, for a rule that does not know how tasks vary.
+        """
+        return None
+
+    def deviations(self, n_parameters, information=None):
+        """What is not known of tasks: theta_i has the covariance ``noise * U'U``.
+
+        Parameters
+        ----------
+        n_parameters : int
+            d.
+        information : ndarray of shape (..., q, q), default=None
+            None, or zeros, for a task of which nothing is known.
+
+        Returns
+        -------
+        U : ndarray of shape (..., q, d)
         """
         raise ValueError(
             "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "

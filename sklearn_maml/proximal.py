@@ -230,10 +230,23 @@ class Proximal(AdaptationRule):
             left = rows - np.matmul(np.matmul(rows, self._gain(risk, support)), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
-    def predictive_variance(self, V, risk=None):
-        """``noise (1 + spread)``; see `AdaptationRule.predictive_variance`."""
-        noise = np.asarray(self.noise)
-        return noise[..., None] * (1.0 + self.spread(V, risk))
+    def information(self, risk):
+        """``L'F' diag(w) F L / lambda_i``, with Sigma = LL'; see `AdaptationRule.information`."""
+        root = np.sqrt(risk.weights / self._strength(risk)[..., None])
+        rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
+        return np.matmul(np.swapaxes(rows, -1, -2), rows)
+
+    def deviations(self, n_parameters, information=None):
+        """U with ``U'U = L (I + information)^-1 L' / strength``; see `AdaptationRule.deviations`.
+
+        The posterior of normal parameters under normal noise: it does not depend on targets.
+        """
+        factor = self._factor(n_parameters) / np.sqrt(self.strength)
+        if information is not None:
+            values, vectors = np.linalg.eigh(information)
+            root = 1.0 / np.sqrt(1.0 + np.maximum(values, 0.0))
+            factor = np.matmul(factor, vectors * root[..., None, :])
+        return np.swapaxes(factor, -1, -2)
 
     def learn(self, objective, solver):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""

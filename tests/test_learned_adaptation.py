@@ -10,8 +10,12 @@ from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning
+from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning, adapt_tasks
 from sklearn_maml._blocks import Blocks, Episodes, Features
 from sklearn_maml._metrics import Metric, minimize_query_loss, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
@@ -468,15 +472,86 @@ def test_a_likelihood_lost_to_rounding_rejects_the_step(monkeypatch):
     assert_allclose(found.relative, expected.relative, rtol=1e-4)
 
 
-def test_standard_deviations_are_for_one_task_at_a_time():
-    tasks = mixed_tasks(10)
+def flat(tasks):
+    """Rows, targets and labels "0", "1", ... of some tasks, shuffled."""
     X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
-    groups = np.repeat(np.arange(10), 8)
+    groups = np.repeat([str(i) for i in range(len(tasks))], [len(y) for _, y in tasks])
+    order = np.random.default_rng(0).permutation(len(X))
+    return X[order], y[order], groups[order]
+
+
+@pytest.mark.parametrize("n_targets", [None, 2])
+@pytest.mark.parametrize("rule", ["learned", Proximal(metric="diagonal")])
+def test_rows_of_many_tasks_are_as_sure_as_adapting_to_each_makes_them(rule, n_targets):
+    """Known tasks of a fit, adapted tasks, and one that was never seen, all in one call."""
+    tasks = [(X[: 3 + i % 6], y[: 3 + i % 6]) for i, (X, y) in enumerate(mixed_tasks(12))]
+    if n_targets:
+        tasks = [(X, np.c_[y, y**2]) for X, y in tasks]
+    X, y, groups = flat(tasks)
+    weight = np.random.default_rng(1).integers(1, 4, size=len(y))
+    model = MAMLRegressor(adaptation=rule, random_state=0)
+    model.fit(X, y, groups=groups, sample_weight=weight)
+    others = model.adapt_tasks(X, y, groups=groups, sample_weight=weight)
+    rows = np.random.default_rng(2).normal(size=(26, 2))
+    labels = np.array([*map(str, range(12)), "new"] * 2)
+    fitted = model.predict(rows, groups=labels, return_std=True)
+    adapted = others.predict(rows, groups=labels, return_std=True)
+    assert_allclose(fitted, adapted, rtol=1e-12)
+    for label in np.unique(labels):
+        own, seen = labels == label, groups == label
+        alone, again = model, model
+        if label != "new":
+            alone = model.adapt(X[seen], y[seen], sample_weight=weight[seen])
+            again = others[label]
+        expected = alone.predict(rows[own], return_std=True)
+        assert_allclose(again.predict(rows[own], return_std=True), expected, rtol=1e-9)
+        assert_allclose([part[own] for part in fitted], expected, rtol=1e-9)
+
+
+def test_standard_deviations_are_those_of_a_gaussian_process():
+    X, y, groups = flat(mixed_tasks(15))
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
-    with pytest.raises(ValueError, match="one adapted task"):
-        model.predict(X, groups=groups, return_std=True)
-    with pytest.raises(ValueError, match="adapt_tasks does not keep"):
-        model.adapt_tasks(tasks)[0].predict(X, return_std=True)
+    rule, rows = model.adaptation_, mixed_tasks(1, seed=4)[0][0]
+    linear = lambda X: with_ones(X) @ rule.metric.factor  # noqa: E731
+    for label in ("3", "7"):
+        seen = groups == label
+        prior = DotProduct(sigma_0=0.0, sigma_0_bounds="fixed")
+        process = GaussianProcessRegressor(prior, alpha=rule.strength, optimizer=None)
+        process.fit(linear(X[seen]), y[seen] - model.predict(X[seen]))
+        shift, spread = process.predict(linear(rows), return_std=True)
+        mean, std = model.predict(rows, groups=[label] * len(rows), return_std=True)
+        assert_allclose(mean, model.predict(rows) + shift, rtol=1e-8)
+        assert_allclose(std**2, rule.noise * (1 + spread**2 / rule.strength), rtol=1e-8)
+
+
+def test_a_task_column_names_the_task_for_standard_deviations():
+    X, y, groups = flat(mixed_tasks(10))
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    labelled = np.c_[X, groups.astype(float)]
+    column = clone(model).set_params(task_column=2).fit(labelled, y)
+    expected = model.predict(X, groups=groups, return_std=True)
+    assert_allclose(column.predict(labelled, return_std=True), expected, rtol=1e-9)
+    adapted = adapt_tasks(
+        make_pipeline(FunctionTransformer(), column).fit(labelled, y), labelled, y
+    )
+    assert_allclose(adapted.predict(labelled, return_std=True), expected, rtol=1e-9)
+
+
+def test_what_would_fill_memory_is_not_kept(monkeypatch):
+    X, y, groups = flat(mixed_tasks(10))
+    monkeypatch.setattr("sklearn_maml._objective.KEPT_INFORMATION", 10 * 3**2 - 1)
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    adapted = model.adapt_tasks(X, y, groups=groups)
+    assert_allclose(adapted.predict(X, groups=groups), model.predict(X, groups=groups))
+    for ask in (model.predict, adapted.predict):
+        with pytest.raises(ValueError, match=r"3 parameters .* 128 MiB"):
+            ask(X, groups=groups, return_std=True)
+    with pytest.raises(ValueError, match="128 MiB"):
+        adapted["0"].predict(X, return_std=True)
+    one = groups == "0"
+    few = model.adapt_tasks(X[one], y[one], groups=groups[one])
+    alone = model.adapt(X[one], y[one]).predict(X, return_std=True)
+    assert_allclose(few["0"].predict(X, return_std=True), alone)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -516,14 +591,22 @@ def test_one_task_shows_no_difference_between_tasks():
     assert "one task" in model.learned_.reason
     with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
-    assert_allclose(adapted.predict(X), model.predict(X))
+    expected = model.predict(X), np.full(len(y), np.sqrt(model.adaptation_.noise))
+    assert_allclose(adapted.predict(X, return_std=True), expected)
 
 
 def test_return_std_needs_a_rule_that_knows():
     X, y = mixed_tasks(1)[0]
     model = MAMLRegressor(adaptation=GradientSteps(0.1)).fit([(X, y)])
-    with pytest.raises(ValueError, match="GradientSteps does not"):
-        model.predict(X, return_std=True)
+    labelled = clone(model).fit(X, y, groups=np.arange(len(y)))
+    for ask in (
+        lambda: model.predict(X, return_std=True),
+        lambda: model.adapt(X, y).predict(X, return_std=True),
+        lambda: labelled.predict(X, groups=np.arange(len(y)), return_std=True),
+        lambda: model.adapt_tasks([(X, y)]).predict(X, groups=[0] * len(y), return_std=True),
+    ):
+        with pytest.raises(ValueError, match="GradientSteps does not"):
+            ask()
 
 
 def test_a_rule_that_is_not_learned_does_not_adapt():
