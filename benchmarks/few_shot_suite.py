@@ -36,14 +36,14 @@ from public_suite import (
     split_rows,
 )
 from sklearn.kernel_approximation import RBFSampler
-from sklearn.preprocessing import SplineTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 import sklearn_maml
-from sklearn_maml import MAMLRegressor, Proximal
-from sklearn_maml._objective import Risk
+from sklearn_maml import MAMLRegressor, NTKFeatures, Proximal
 from sklearn_maml.datasets import make_sinusoid_tasks
-from sklearn_maml.losses import SquaredError
 
+N_HIDDEN = 15
 CURVED = ("gapminder", "Milk", "ChickWeight")
 CODE = code_digest(sklearn_maml)
 
@@ -73,27 +73,22 @@ class _Stacked:
 
     model: MAMLRegressor
 
-    def adapt(self, X_s, y_s, X_q):
+    def adapt(self, X_s, y_s, X_q, return_std=True):
         """Predictions and their standard deviations for query rows, each of shape (n, q)."""
-        rule = self.model.adaptation_
-        theta = np.append(self.model.coef_, self.model.intercept_)
-        weights = np.full(y_s.shape, 1.0 / y_s.shape[-1])
-        risk = Risk(SquaredError(), self._features(X_s), y_s, weights)
-        rows = self._features(X_q)
-        theta_i, _ = rule.adapt(theta, risk)
-        mean = (rows @ theta_i[..., None])[..., 0]
-        return mean, np.sqrt(rule.predictive_variance(rows, risk))
+        rows, labels = _flat(X_s)
+        tasks = self.model.adapt_tasks(rows, y_s.ravel(), groups=labels)
+        rows, labels = _flat(X_q)
+        found = tasks.predict(rows, groups=labels, return_std=return_std)
+        return np.reshape(found, (-1,) * return_std + X_q.shape[:2])
 
     def adapt_predict(self, X_s, y_s, X_q):
         """As `public_suite` asks for it."""
-        return self.adapt(X_s, y_s, X_q)[0]
+        return self.adapt(X_s, y_s, X_q, return_std=False)
 
-    def _features(self, X):
-        phi = X.reshape(-1, X.shape[-1])
-        if self.model.featurizer_ is not None:
-            phi = self.model.featurizer_.transform(phi)
-        phi = np.concatenate([phi, np.ones((len(phi), 1))], axis=1)
-        return phi.reshape(*X.shape[:-1], -1)
+
+def _flat(X):
+    """Rows (n * m, d) of a stack of tasks (n, m, d), and their tasks."""
+    return X.reshape(-1, X.shape[-1]), np.repeat(np.arange(len(X)), X.shape[1])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -228,30 +223,32 @@ def oracle(name, noise):
 FEATURIZERS = {
     "splines": SplineTransformer(12),
     "RBFSampler": RBFSampler(gamma=0.3, n_components=40, random_state=0),
+    "NTKFeatures": make_pipeline(StandardScaler(), NTKFeatures(N_HIDDEN, random_state=0)),
 }
 
 
 def sinusoids(name, noise):
     """Mean query error on 600 new tasks, noise-free query targets, by method and shots."""
     train, test = family(name, 1000, 20, noise, 0), family(name, 600, 110, 0.0, 1)
-    predictors, seconds = {"oracle": oracle(name, noise)}, {}
+    predictors, seconds = {"oracle": _each(oracle(name, noise))}, {}
     for kind, featurizer in FEATURIZERS.items():
         start = time.perf_counter()
         rule = Proximal(metric="full")
         model = MAMLRegressor(featurizer=featurizer, adaptation=rule, random_state=0).fit(train)
         seconds[kind] = time.perf_counter() - start
-        stacked = _Stacked(model)
-        predictors[kind] = lambda *task, m=stacked: m.adapt_predict(*(part[None] for part in task))[
-            0
-        ]
+        predictors[kind] = _Stacked(model).adapt_predict
     found = {kind: {} for kind in predictors}
+    X, y = (np.stack(part) for part in zip(*test, strict=True))
     for k in (5, 10):
-        rng = np.random.default_rng(k)
-        disturbed = [(X, y, y[:k] + noise * rng.normal(size=k)) for X, y in test]
+        y_s = y[:, :k] + noise * np.random.default_rng(k).normal(size=(len(y), k))
         for kind, predict in predictors.items():
-            errors = [np.mean((predict(X[:k], y_s, X[k:]) - y[k:]) ** 2) for X, y, y_s in disturbed]
-            found[kind][k] = float(np.mean(errors))
+            found[kind][k] = float(np.mean((predict(X[:, :k], y_s, X[:, k:]) - y[:, k:]) ** 2))
     return {"mse": found, "seconds": seconds}
+
+
+def _each(predict):
+    """A function of a stack of tasks from one of a single task."""
+    return lambda *tasks: np.stack([predict(*task) for task in zip(*tasks, strict=True)])
 
 
 def show_sinusoids():

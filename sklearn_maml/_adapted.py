@@ -21,7 +21,7 @@ __all__ = [
     "predict_rows",
     "split_theta",
     "through",
-    "unknown",
+    "uncertainty_of",
 ]
 
 # Rows are predicted so many numbers at a time: a few MiB.
@@ -103,7 +103,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         mean = meta._response(X, self.coef_, self.intercept_)
         if not return_std:
             return mean
-        return mean, meta._deviation(X, unknown(meta, self._information))
+        return mean, meta._deviation(X, uncertainty_of(meta, self._information))
 
     def to_linear(self):
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
@@ -166,7 +166,7 @@ class AdaptedTasks(Mapping):
     task_ids : ndarray of shape (n_tasks,)
     theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
         The tasks' parameters, the intercept last.
-    information : ndarray of shape (n_tasks, q, q), default=None
+    information : ndarray of shape (n_tasks, k), default=None
         See ``AdaptationRule.information``.
     steps : list of (str, transformer), default=()
         Fitted steps of a pipeline that X goes through first.
@@ -278,40 +278,39 @@ def predict_rows(features, theta, which):
     return out
 
 
-def deviations_of_rows(meta, features, deviations, which):
-    """Standard deviations of the targets of rows: ``sigma sqrt(1 + |U_k phi_j|^2)``, k = which[j].
+def deviations_of_rows(features, uncertainty, which):
+    """Standard deviations of the targets of rows j, each of the task k = which[j].
 
     Parameters
     ----------
-    meta : MAMLRegressor
-        Fitted; its rule's `noise` is sigma^2.
     features : Features
-    deviations : ndarray of shape (n, q, d)
-        The U_k: what is not known of each task, as `unknown` returns it.
+    uncertainty : tuple of ndarray (noise, U)
+        Of n tasks, as ``AdaptationRule.uncertainty`` returns it.
     which : ndarray of shape (n_rows,)
 
     Returns
     -------
     ndarray of shape (n_rows,) or (n_rows, n_targets)
     """
-    spread = np.square(predict_rows(features, deviations, which)).sum(axis=-1)
-    return np.sqrt(np.multiply.outer(1.0 + spread, meta.adaptation_.noise))
+    noise, unknown = uncertainty
+    spread = np.square(predict_rows(features, unknown, which)).sum(axis=-1)
+    return np.sqrt(noise[which].T * (1.0 + spread)).T
 
 
-def unknown(meta, information, at=None):
-    """What is not known of tasks of which something was known: see ``AdaptationRule.deviations``.
+def uncertainty_of(meta, information, at=None):
+    """How sure predictions are for tasks that were adapted: see ``AdaptationRule.uncertainty``.
 
     Parameters
     ----------
     meta : MAMLRegressor
         Fitted.
-    information : ndarray of shape (..., q, q) or None
+    information : ndarray of shape (k,) or (n_tasks, k), or None
     at : ndarray of shape (n,), default=None
         Which of the tasks; negative for one of which nothing is known. None is all.
 
     Returns
     -------
-    ndarray of shape (..., q, d)
+    noise, U : ndarray
 
     Raises
     ------
@@ -319,16 +318,16 @@ def unknown(meta, information, at=None):
         If the rule knows of no such thing, or `information` was too large to be kept.
     """
     d = meta.coef_.shape[-1] + meta.fit_intercept
-    prior = meta.adaptation_.deviations(d)  # a rule that knows nothing says so itself
+    _, prior = meta.adaptation_.uncertainty(d)  # a rule that knows nothing says so itself
     if information is None:
         raise ValueError(
             "return_std=True needs what support rows tell of each task, which was not kept: with "
-            f"{len(prior)} parameters that differ between tasks it would have taken more than "
+            f"{prior.shape[1]} parameters that differ between tasks it would have taken more than "
             "128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
         )
     if at is not None:
-        information = information[at] * (at >= 0)[:, None, None]
-    return meta.adaptation_.deviations(d, information)
+        information = information[at] * (at >= 0)[:, None]
+    return meta.adaptation_.uncertainty(d, np.atleast_2d(information))
 
 
 def split_theta(theta, fit_intercept):

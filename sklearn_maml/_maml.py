@@ -18,7 +18,7 @@ from sklearn_maml._adapted import (
     join_theta,
     predict_rows,
     split_theta,
-    unknown,
+    uncertainty_of,
 )
 from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, read_episodes
 from sklearn_maml._choices import AUTO_EPISODES, choose_solver, choose_support, gradient_rule
@@ -308,7 +308,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             mean = self._response(X, self.coef_, self.intercept_)
             if not return_std:
                 return mean
-            return mean, self._deviation(X, self.adaptation_.deviations(self._theta().shape[-1]))
+            return mean, self._deviation(X, self.adaptation_.uncertainty(self._theta().shape[-1]))
         if self.task_coef_ is None:
             raise ValueError(
                 "predict got groups, but the model knows no task by name: it was fitted on a list "
@@ -459,7 +459,7 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         mean = self._loss.inverse_link(predict_rows(features, own, codes))
         if not return_std:
             return mean
-        return mean, deviations_of_rows(self, features, unknown(self, information, at), codes)
+        return mean, deviations_of_rows(features, uncertainty_of(self, information, at), codes)
 
     def _frozen(self):
         """A fitted copy that later changes leave as it is, and that names no training task."""
@@ -541,10 +541,10 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
         return phi @ coef.T + intercept
 
-    def _deviation(self, X, deviations):
+    def _deviation(self, X, uncertainty):
         """Standard deviations of the targets of one task's rows."""
         features = self._features(read_rows(self, X)[0])
-        return deviations_of_rows(self, features, deviations[None], np.zeros(features.n_rows, int))
+        return deviations_of_rows(features, uncertainty, np.zeros(features.n_rows, int))
 
     def _adapt_one(self, X, y, sample_weight):
         """Parameters of the one task whose support rows these are, and what they tell of it."""

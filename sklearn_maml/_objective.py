@@ -300,7 +300,7 @@ class MetaObjective:
         -------
         theta_i : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
             In the order of the tasks; with one episode a task.
-        information : ndarray of shape (n_tasks, q, q) or None
+        information : ndarray of shape (n_tasks, k) or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
         parts = self.fold(partial(self._adapted, theta), add)

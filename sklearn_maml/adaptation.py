@@ -113,7 +113,7 @@ class AdaptationRule(Component):
         return self
 
     def information(self, risk):
-        """What support rows tell of their tasks, all that `deviations` has to know of them.
+        """What support rows tell of their tasks: all that `uncertainty` has to know of them.
 
         Parameters
         ----------
@@ -122,24 +122,27 @@ class AdaptationRule(Component):
 
         Returns
         -------
-        ndarray of shape (..., q, q) or None
-            None, by default, for a rule that does not know how tasks vary.
+        ndarray of shape (..., k) or None
+            Numbers that mean something to the rule alone; all 0 if there are no rows. None, by
+            default, for a rule that does not know how tasks vary.
         """
         return None
 
-    def deviations(self, n_parameters, information=None):
-        """What is not known of tasks: theta_i has the covariance ``noise * U'U``.
+    def uncertainty(self, n_parameters, information=None):
+        """How sure predictions are: a row's target has the variance ``noise (1 + |U phi|^2)``.
 
         Parameters
         ----------
         n_parameters : int
             d.
-        information : ndarray of shape (..., q, q), default=None
-            None, or zeros, for a task of which nothing is known.
+        information : ndarray of shape (n, k), default=None
+            Of n tasks; None for one task of which nothing is known.
 
         Returns
         -------
-        U : ndarray of shape (..., q, d)
+        noise : ndarray of shape (n,) or (n, n_targets)
+        U : ndarray of shape (n, q, d)
+            ``noise * U'U`` is the covariance of theta_i.
         """
         raise ValueError(
             "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "

@@ -15,6 +15,7 @@ from sklearn_maml._metrics import (
     LOG_DEVIATION,
     LOG_SCALE,
     Metric,
+    Noise,
     best_scale,
     minimize_query_loss,
     noise_variance,
@@ -128,7 +129,8 @@ class Proximal(AdaptationRule):
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
         for "full" and "query" for other metrics.
     noise : float or ndarray of shape (n_targets,), default=None
-        Variance of the noise, for ``predict(return_std=True)``. None estimates it in `fit`.
+        Variance of the noise, for ``predict(return_std=True)``. None estimates it in `fit`, and
+        where tasks are split at several numbers of support rows, for each of these.
 
     References
     ----------
@@ -231,22 +233,26 @@ class Proximal(AdaptationRule):
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
     def information(self, risk):
-        """``L'F' diag(w) F L / lambda_i``, with Sigma = LL'; see `AdaptationRule.information`."""
+        """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
         root = np.sqrt(risk.weights / self._strength(risk)[..., None])
         rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
-        return np.matmul(np.swapaxes(rows, -1, -2), rows)
+        gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
+        flat = gram.reshape(*gram.shape[:-2], -1)
+        return np.concatenate([risk.n_rows[..., None], flat], axis=-1)
 
-    def deviations(self, n_parameters, information=None):
-        """U with ``U'U = L (I + information)^-1 L' / strength``; see `AdaptationRule.deviations`.
+    def uncertainty(self, n_parameters, information=None):
+        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.uncertainty`.
 
         The posterior of normal parameters under normal noise: it does not depend on targets.
         """
         factor = self._factor(n_parameters) / np.sqrt(self.strength)
-        if information is not None:
-            values, vectors = np.linalg.eigh(information)
-            root = 1.0 / np.sqrt(1.0 + np.maximum(values, 0.0))
-            factor = np.matmul(factor, vectors * root[..., None, :])
-        return np.swapaxes(factor, -1, -2)
+        q = factor.shape[1]
+        if information is None:
+            information = np.zeros((1, 1 + q * q))
+        values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
+        root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
+        unknown = np.swapaxes(np.matmul(factor, root), -1, -2)
+        return _as_noise(self.noise).at(information[:, 0]), unknown
 
     def learn(self, objective, solver):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
@@ -272,7 +278,7 @@ class Proximal(AdaptationRule):
         return self._finish(metric, found, objective, solver)
 
     def calibrate(self, objective, theta):
-        """The rule with an estimate of the noise's variance, where none was given."""
+        """The rule with estimates of the noise's variance, where none was given."""
         if self.noise is not None:
             return self
         few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
@@ -377,6 +383,11 @@ def _as_metric(metric, d):
     if len(metric.factor) != d:
         raise ValueError(f"The metric is for {len(metric.factor)} parameters, but there are {d}.")
     return metric
+
+
+def _as_noise(noise):
+    """A `Noise`; what a user gives does not depend on the number of rows."""
+    return noise if isinstance(noise, Noise) else Noise(np.ones(1), np.asarray(noise, float)[None])
 
 
 def _no_metric(metric):

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning, adapt_tasks
 from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._metrics import Metric, minimize_query_loss, task_coordinates
+from sklearn_maml._metrics import Metric, Noise, minimize_query_loss, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
 from sklearn_maml._objective import MetaObjective, Risk
 from sklearn_maml._tasks import Tasks
@@ -190,7 +190,8 @@ def test_reml_counts_weights_as_repetitions():
     )
     assert_allclose(weighted.learned_.covariance, repeated.learned_.covariance, rtol=1e-6)
     assert_allclose(theta_of(weighted), theta_of(repeated), rtol=1e-7)
-    assert_allclose(weighted.adaptation_.noise, repeated.adaptation_.noise, rtol=1e-6)
+    noise = [model.adaptation_.noise.variance for model in (weighted, repeated)]
+    assert_allclose(*noise, rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -213,14 +214,16 @@ def test_adapting_is_the_blup(rows):
     adapted = model.adapt(X[:rows], y[:rows])
     expected, _ = blup(model, found.covariance, found.residual_variance, X[:rows], y[:rows])
     assert_allclose(theta_of(adapted), expected, rtol=1e-6)
-    noise = model.adaptation_.noise
-    covariance = noise * model.adaptation_.metric.covariance
-    _, posterior = blup(model, covariance, noise, X[:rows], y[:rows])
+    before, noise = model.adaptation_.noise.at(np.array([0, rows]))
+    covariance = model.adaptation_.metric.covariance
+    _, posterior = blup(model, covariance, 1.0, X[:rows], y[:rows])
     mean, std = adapted.predict(X, return_std=True)
     assert_allclose(mean, adapted.predict(X))
-    assert_allclose(std**2, noise + ((with_ones(X) @ posterior) * with_ones(X)).sum(axis=1))
+    spread = ((with_ones(X) @ posterior) * with_ones(X)).sum(axis=1)
+    assert_allclose(std**2, noise * (1 + spread))
     _, std = model.predict(X, return_std=True)
-    assert_allclose(std**2, noise + ((with_ones(X) @ covariance) * with_ones(X)).sum(axis=1))
+    spread = ((with_ones(X) @ covariance) * with_ones(X)).sum(axis=1)
+    assert_allclose(std**2, before * (1 + spread))
 
 
 def test_adapting_agrees_with_the_random_effects_of_statsmodels():
@@ -343,7 +346,7 @@ def test_reml_learns_structured_metrics_too(metric):
 def test_strength_of_a_correct_model_is_about_one():
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks(300))
     assert 0.7 < model.adaptation_.strength < 1.4
-    assert_allclose(model.adaptation_.noise, 0.25, rtol=0.1)
+    assert_allclose(model.adaptation_.noise.variance, 0.25, rtol=0.1)
 
 
 def test_the_certificate_covers_theta_given_the_learned_rule():
@@ -422,6 +425,49 @@ def test_intervals_cover_what_they_promise():
     assert 0.86 < np.mean(inside) < 0.94
 
 
+def test_noise_is_known_between_and_beyond_the_numbers_of_shots():
+    noise = Noise(np.array([1, 3, 10]), np.array([2.0, 4.0, 18.0]))
+    assert_allclose(noise.at(np.array([0, 1, 2, 3, 5, 10, 99])), [2, 2, 3, 4, 8, 18, 18])
+    both = Noise(noise.shots, np.c_[noise.variance, 10 * noise.variance])
+    assert_allclose(both.at(np.array([2, 99])), [[3, 30], [18, 180]])
+    assert_allclose(Noise(np.ones(1), np.array([0.5])).at(np.array([0, 7])), 0.5)
+
+
+def drifting(n_tasks, seed):
+    """Constant tasks whose rows scatter the more the later they are."""
+    rng = np.random.default_rng(seed)
+    scatter = np.linspace(0.2, 3.0, 12)
+    X = np.tile(np.linspace(-1, 1, 12)[:, None], (n_tasks, 1, 1))
+    y = rng.normal(size=(n_tasks, 1)) + scatter * rng.normal(size=(n_tasks, 12))
+    return list(zip(X, y, strict=True))
+
+
+def test_intervals_of_later_rows_cover_what_they_promise():
+    """Variances after the first k rows are those of the rows after these, whatever k is."""
+    rule = Proximal(1.0, metric=[0.0, 1e-6])  # tasks stay where they are: all is noise
+    support = [10, 1, 5]
+    model = MAMLRegressor(adaptation=rule, split="first", support=support).fit(drifting(400, 0))
+    noise = model.adaptation_.noise
+    assert noise.shots.tolist() == [1, 5, 10]
+    y = np.stack([y for _, y in drifting(400, 0)]) - model.predict(drifting(1, 0)[0][0])
+    assert_allclose(noise.variance, [np.mean(y[:, k:] ** 2) for k in (1, 5, 10)], rtol=1e-3)
+    for k in (1, 5, 10):
+        inside = []
+        for X, y in drifting(400, 1):
+            mean, std = model.adapt(X[:k], y[:k]).predict(X[k:], return_std=True)
+            inside.extend(np.abs(y[k:] - mean) < 1.645 * std)
+        assert 0.87 < np.mean(inside) < 0.94
+
+
+def test_few_tasks_share_one_noise():
+    tasks = drifting(30, 0)
+    long = [(X[:4], y[:4]) for X, y in tasks[9:]]
+    model = MAMLRegressor(adaptation=Proximal(metric="full"), split="first", support=[1, 3, 5])
+    assert model.fit(tasks[:9] + long).adaptation_.noise.shots.tolist() == [1, 3]
+    assert model.fit(tasks[:10] + long).adaptation_.noise.shots.tolist() == [1, 3, 5]
+    assert model.fit(tasks[:9]).adaptation_.noise.variance.shape == (1,)
+
+
 def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     tasks = mixed_tasks(200)
     whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
@@ -431,7 +477,8 @@ def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     assert part.adaptation_.strength != whole.adaptation_.strength
     assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
-    assert_allclose(part.adaptation_.noise, whole.adaptation_.noise, rtol=0.2)
+    noise = [model.adaptation_.noise.variance for model in (part, whole)]
+    assert_allclose(*noise, rtol=0.2)
 
 
 def test_nothing_is_learned_where_all_is_given():
@@ -521,7 +568,8 @@ def test_standard_deviations_are_those_of_a_gaussian_process():
         shift, spread = process.predict(linear(rows), return_std=True)
         mean, std = model.predict(rows, groups=[label] * len(rows), return_std=True)
         assert_allclose(mean, model.predict(rows) + shift, rtol=1e-8)
-        assert_allclose(std**2, rule.noise * (1 + spread**2 / rule.strength), rtol=1e-8)
+        noise = rule.noise.at(seen.sum())
+        assert_allclose(std**2, noise * (1 + spread**2 / rule.strength), rtol=1e-8)
 
 
 def test_a_task_column_names_the_task_for_standard_deviations():
@@ -591,7 +639,7 @@ def test_one_task_shows_no_difference_between_tasks():
     assert "one task" in model.learned_.reason
     with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
-    expected = model.predict(X), np.full(len(y), np.sqrt(model.adaptation_.noise))
+    expected = model.predict(X), np.full(len(y), np.sqrt(model.adaptation_.noise.variance))
     assert_allclose(adapted.predict(X, return_std=True), expected)
 
 
