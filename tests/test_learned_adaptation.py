@@ -28,6 +28,7 @@ from sklearn_maml.solvers import LeastSquares
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from baselines import varies_within_groups
+from lme4_reference import differences, figures
 from public_suite import load
 
 REML = Proximal(strength=1.0, metric="full")
@@ -139,6 +140,82 @@ def test_sleepstudy_gives_the_figures_that_lme4_publishes():
     assert_allclose(found.covariance[0, 1] / (slope * intercept), 0.066, atol=5e-4)
     assert_allclose(np.sqrt(found.residual_variance), 25.592, atol=5e-4)
     assert_allclose(found.fixed_effects, [10.467, 251.405], atol=5e-4)
+
+
+def test_orthodont_gives_the_figures_that_nlme_publishes():
+    """The example of help(lme) in R's nlme: lme(distance ~ age, data = Orthodont), by REML.
+
+    Pinheiro & Bates, "Mixed-Effects Models in S and S-PLUS", Springer 2000.
+    """
+    data = load("Orthodont")
+    model = MAMLRegressor(adaptation=REML, random_state=0)
+    found = model.fit(data.X[:, :1], data.y, groups=data.groups).learned_
+    slope, intercept = np.sqrt(np.diagonal(found.covariance))
+    assert_allclose(found.log_likelihood, -221.3183, atol=1e-4)
+    assert_allclose([intercept, slope], [2.3270341, 0.2264279], rtol=2e-6)
+    assert_allclose(found.covariance[0, 1] / (slope * intercept), -0.609, atol=5e-4)
+    assert_allclose(np.sqrt(found.residual_variance), 1.3100396, rtol=2e-7)
+    assert_allclose(found.fixed_effects, [0.6601852, 16.7611111], atol=5e-8)
+
+
+LME4 = {  # largest differences; a log likelihood may only be higher
+    "log_likelihood": 1e-4,
+    "fixed_effects": 1e-3,
+    "covariance": 5e-3,
+    "random_effects": 5e-3,
+    "residual_variance": 5e-4,
+}
+
+
+def test_reml_agrees_with_lme4_where_there_is_r():
+    """Or where its figures are kept; benchmarks/lme4_reference.R makes them."""
+    found = figures()
+    if found is None:
+        pytest.skip("no Rscript with lme4, and no figures that were kept")
+    made_by = found.pop("made_by")
+    for name, reference in found.items():
+        told = differences(name, reference)
+        assert told["log_likelihood"] > -1e-4, (name, made_by)
+        if not reference["singular"]:
+            assert all(abs(told[what]) < LME4[what] for what in LME4), (name, told, made_by)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "Orthodont"])
+def test_figures_of_the_form_that_r_writes_are_compared(name):
+    """The same comparison with statsmodels in the place of lme4; a wrong figure shows."""
+    data = load(name)
+    reference, random = by_statsmodels(data)
+    names = np.array([*(feature.replace("_", "") for feature in data.feature_names), "(Intercept)"])
+    entry = {
+        "fixed_effects": dict(zip(names, reference.fe_params, strict=True)),
+        "random_names": names[random],
+        "covariance": reference.cov_re,
+        "residual_variance": reference.scale,
+        "log_likelihood": reference.llf,
+        "random_effects": [reference.random_effects[group] for group in range(3)],
+    }
+    told = differences(name, entry)
+    assert all(abs(told[what]) < LME4[what] for what in LME4), told
+    wrong = {**entry, "random_effects": 1.1 * np.array(entry["random_effects"])}
+    assert differences(name, wrong)["random_effects"] > LME4["random_effects"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script that stands for R is a shell's")
+def test_r_is_run_where_it_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("lme4_reference.KEPT", tmp_path / "kept.json")
+    monkeypatch.setattr("shutil.which", lambda name: str(tmp_path / name))
+    for script, expected in (
+        ("echo '{\"made_by\": 1}'", {"made_by": 1}),
+        ("exit 3", None),
+        ("exit 1", RuntimeError),
+    ):
+        (tmp_path / "Rscript").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "Rscript").chmod(0o755)
+        if expected is RuntimeError:
+            with pytest.raises(RuntimeError, match="failed"):
+                figures()
+        else:
+            assert figures() == expected
 
 
 @pytest.mark.parametrize("name", ["sleepstudy", "Oxboys", "Orthodont", "Milk", "Exam"])
