@@ -1,8 +1,7 @@
 """Learning the metric of a proximal rule: which directions differ between tasks, and how much.
 
 Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
-minimises the meta-loss over the metric, with theta exact for each metric (variable projection);
-by the envelope theorem the gradient is the partial derivative at that theta,
+minimises the meta-loss over the metric (`_query_loss`), with the gradient
 
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
@@ -11,21 +10,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
 
 from sklearn_maml._blocks import moments
 from sklearn_maml._coordinates import Standardization
 from sklearn_maml._mixed import Moments, fit_reml, symmetric_basis
+from sklearn_maml._query_loss import Coordinates
 from sklearn_maml._stacked import one_blas_thread, vecmat
 
 __all__ = [
     "LOG_DEVIATION",
-    "LOG_SCALE",
     "Metric",
     "Noise",
     "TaskCoordinates",
-    "best_scale",
-    "minimize_query_loss",
+    "metric_coordinates",
     "noise_variance",
     "restricted_likelihood",
     "task_coordinates",
@@ -36,8 +33,6 @@ VARIES = 1e-10
 # Directions of standardised features whose mean square is below this share of the largest's are
 # left out of the mixed model: they are sums of others.
 COLLINEAR = 1e-12
-# The scale of a metric is sought between exp(-8) and exp(8), or near that of the likelihood.
-LOG_SCALE, LOG_NEAR = 8.0, 1.5
 # log standard deviations of a metric in standardised features stay within these bounds.
 LOG_DEVIATION = (-12.0, 12.0)
 # The noise is estimated for each number of shots that so many tasks have rows for.
@@ -256,88 +251,31 @@ def _task_moments(objective, coordinates, random_basis, fixed_basis, i):
     return [gram], [cross], [share], [total], [share @ risk.size]
 
 
-def best_scale(objective, solver, make_rule, near=False):
-    """The scale of a metric that leaves the smallest meta-loss, theta being exact for each.
-
-    A metric so large that it fits every support set leaves theta hardly determined, and free to
-    fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
-    that next to 1 (`near`), or the first one on the way up from small scales.
+def metric_coordinates(coordinates, kind, start, make_rule):
+    """Where and how a metric is sought on the query loss.
 
     Parameters
     ----------
-    objective : MetaObjective
-    solver : Solver
-    make_rule : callable
-        From a scale to the rule with that scale.
-    near : bool
-        Whether a scale of 1 is about right.
-
-    Returns
-    -------
-    float
-    """
-
-    def loss(log_scale):
-        at = objective.vary(rule=make_rule(np.exp(log_scale)))
-        return solver.minimize(at, at.origin()).values[-1]
-
-    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
-    return float(np.exp(found.x))
-
-
-def _first_valley(loss, low, high):
-    """An interval with the first minimum of a function, walking up from `low` in steps of 1."""
-    at, value = low, loss(low)
-    for x in np.arange(low + 1, high + 1):
-        ahead = loss(x)
-        if ahead > 1.01 * value:
-            break
-        at, value = (x, ahead) if ahead < value else (at, value)
-    return max(at - 1, low), min(at + 1, high)
-
-
-def minimize_query_loss(objective, solver, make_rule, coordinates, kind, start):
-    """Learn a metric by variable projection.
-
-    Parameters
-    ----------
-    objective : MetaObjective
-    solver : Solver
-    make_rule : callable
-        From a `Metric` to the rule with that metric.
     coordinates : TaskCoordinates
     kind : {"intercept", "diagonal", "full"}
     start : float
         Scale of the metric to start from.
+    make_rule : callable
+        From a `Metric` to the rule with that metric.
 
     Returns
     -------
-    metric : Metric
-    n_iter : int
-    converged : bool
+    Coordinates
     """
     lift = coordinates.lift
     at = _cholesky if kind == "full" else partial(_log_deviations, kind, coordinates)
     x, expand, contract, bounds = at(lift.shape[1], np.sqrt(start))
-    first = objective.vary(rule=make_rule(Metric(lift @ expand(x))))
-    unit = solver.minimize(first, first.origin()).values[-1] or 1.0
 
-    def value_and_gradient(x):
+    def chain(x, slope):
         factor = expand(x)
-        rule = make_rule(Metric(lift @ factor))
-        at = objective.vary(rule=rule)
-        theta = solver.minimize(at, at.origin()).theta
-        value, _ = at.value_and_gradient(theta)
-        (slope,) = at.reduce(partial(_slope, rule), theta)
-        slope = lift.T @ (slope + slope.T) @ lift @ factor
-        return value / unit, contract(slope, factor) / unit
+        return contract(lift.T @ (slope + slope.T) @ lift @ factor, factor)
 
-    options = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-6}
-    found = minimize(
-        value_and_gradient, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-    )
-    return Metric(lift @ expand(found.x)), int(found.nit), bool(found.success)
+    return Coordinates(x, lambda x: make_rule(Metric(lift @ expand(x))), chain, bounds)
 
 
 def _log_deviations(kind, coordinates, q, deviation):
@@ -375,17 +313,6 @@ def _cholesky(q, deviation):
         return factor
 
     return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None
-
-
-def _slope(rule, linearization):
-    """A block's part of dL/dSigma, not yet symmetric, shape (d, d)."""
-    query = linearization.query
-    weighted = query.weights * linearization.loss_gradient
-    gradient = np.matmul(weighted[..., None, :], query.features)
-    pulled = linearization.pullback(gradient)[..., 0, :] * linearization.weight[:, None]
-    force = rule.force(linearization.theta_i, linearization.support)
-    d = force.shape[-1]
-    return (pulled.reshape(-1, d).T @ force.reshape(-1, d),)
 
 
 def noise_variance(objective, theta):

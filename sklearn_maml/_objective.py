@@ -147,10 +147,14 @@ class Linearization:
         return np.tensordot(self.task_gradients, self.weight, axes=([-2], [0]))
 
     @property
+    def adapted_gradients(self):
+        """The gradients of the tasks' query risks in theta_i, shape (..., n, d)."""
+        return vecmat(self.query.weights * self.loss_gradient, self.query.features)
+
+    @property
     def task_gradients(self):
-        """The gradients of the tasks' adapted query risks, shape (..., n, d)."""
-        weighted = self.query.weights * self.loss_gradient
-        return self.pullback(np.matmul(weighted[..., None, :], self.query.features))[..., 0, :]
+        """The gradients of the tasks' query risks in theta, shape (..., n, d)."""
+        return self.pullback(self.adapted_gradients[..., None, :])[..., 0, :]
 
 
 class QueryPredictions(NamedTuple):

@@ -231,8 +231,10 @@ class PseudoHuber(Loss):
 
     @staticmethod
     def _root(x):
-        """``sqrt(1 + x^2)``, four times as fast as numpy.hypot."""
-        return np.sqrt(1.0 + x * x)
+        """``sqrt(1 + x^2)``, four times as fast as numpy.hypot where no square overflows."""
+        with np.errstate(over="ignore"):
+            root = np.sqrt(1.0 + x * x)
+        return np.hypot(1.0, x) if np.isinf(root).any() else root
 
 
 class LogCosh(Loss):

@@ -11,6 +11,8 @@ HOUSE = Path(sklearn_maml.__file__).parent
 FLOORS = {
     "_coordinates": 0,
     "_mixed": 0,
+    "_newton": 0,
+    "_query_loss": 0,
     "_stacked": 0,
     "_overflow": 0,
     "_progress": 0,
@@ -21,6 +23,7 @@ FLOORS = {
     "_quadratic": 1,
     "_gauss_newton": 1,
     "_query_minima": 1,
+    "_steps": 1,
     "_metrics": 2,
     "losses": 2,
     "adaptation": 2,

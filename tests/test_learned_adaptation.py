@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_parts import Shift
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 from sklearn.pipeline import make_pipeline
@@ -17,13 +18,14 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning, adapt_tasks
 from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._metrics import Metric, Noise, minimize_query_loss, task_coordinates
+from sklearn_maml._metrics import Metric, Noise, metric_coordinates, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
 from sklearn_maml._objective import MetaObjective, Risk
+from sklearn_maml._query_loss import Coordinates, minimize_query_loss
 from sklearn_maml._tasks import Tasks
-from sklearn_maml.losses import SquaredError
+from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.proximal import RULES
-from sklearn_maml.solvers import LeastSquares
+from sklearn_maml.solvers import GaussNewton, LeastSquares
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -317,7 +319,7 @@ def test_adapting_agrees_with_the_random_effects_of_statsmodels():
 
 
 @pytest.mark.parametrize("q", [0, 1, 3])
-def test_pullback_is_the_derivative_and_force_the_stationarity(q):
+def test_pullback_is_the_derivative_of_adapt(q):
     rng = np.random.default_rng(q)
     rule = Proximal(2.0, Metric(rng.normal(size=(3, q))))
     weights = rng.uniform(size=(4, 5))
@@ -330,7 +332,6 @@ def test_pullback_is_the_derivative_and_force_the_stationarity(q):
     V = rng.normal(size=(4, 2, 3))
     moved = (V @ (ahead - theta_i)[..., None])[..., 0]
     assert_allclose(pullback(V) @ step, moved, atol=1e-12)
-    assert_allclose(rule.metric.covariance @ rule.force(theta_i, risk).T, (theta_i - theta).T)
     assert_allclose(rule.spread(V), ((V @ rule.metric.factor) ** 2).sum(axis=-1) / 2)
 
 
@@ -381,17 +382,17 @@ def objective_of(tasks, rule, support=(1, 3), intercept=True):
 @pytest.mark.parametrize("kind", ["intercept", "diagonal", "full"])
 def test_gradient_of_the_query_loss_in_the_metric(kind, monkeypatch):
     """By the envelope theorem theta need not be differentiated: central differences agree."""
-    objective = objective_of(mixed_tasks(15), None)
+    objective = objective_of(mixed_tasks(15), Proximal(1.0, np.eye(3)))
     seen = {}
 
     def capture(f, x, **options):
         seen.update(f=f, x=x + 0.3 * np.sin(1.0 + np.arange(len(x))))
         return type("Found", (), {"x": x, "nit": 0, "success": True})
 
-    monkeypatch.setattr("sklearn_maml._metrics.minimize", capture)
+    monkeypatch.setattr("sklearn_maml._query_loss.minimize", capture)
     coordinates = task_coordinates(objective.blocks)
-    make = lambda metric: Proximal(1.0, metric)  # noqa: E731
-    minimize_query_loss(objective, LeastSquares(), make, coordinates, kind, 0.5)
+    sought = metric_coordinates(coordinates, kind, 0.5, lambda metric: Proximal(1.0, metric))
+    minimize_query_loss(objective, LeastSquares(), sought)
     f, x = seen["f"], seen["x"]
     _, gradient = f(x)
     for j, step in enumerate(1e-5 * np.eye(len(x))):
@@ -548,9 +549,9 @@ def test_few_tasks_share_one_noise():
 def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     tasks = mixed_tasks(200)
     whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
-    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_SCALE", 100)
+    monkeypatch.setattr("sklearn_maml._query_loss.TASKS_FOR_SCALE", 100)
     monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_NOISE", 100)
-    monkeypatch.setattr("sklearn_maml.proximal.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
+    monkeypatch.setattr("sklearn_maml._query_loss.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
     part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     assert part.adaptation_.strength != whole.adaptation_.strength
     assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
@@ -696,6 +697,9 @@ def test_what_would_fill_memory_is_not_kept(monkeypatch):
         (Proximal(metric=np.full((3, 3), np.nan)), ValueError, "finite"),
         (Proximal(metric=np.diag([1.0, -1.0, 1.0])), ValueError, "positive semi-definite"),
         (Proximal(metric=Metric(np.eye(4))), ValueError, "for 4 parameters"),
+        (GradientSteps("learned"), TypeError, "one a parameter, or 'learn'"),
+        (GradientSteps("learn", relative=True), ValueError, "needs relative=False"),
+        (GradientSteps("learn", n_steps=0), ValueError, "n_steps >= 1"),
         ("nearest", ValueError, "adaptation='nearest' is not known"),
     ],
 )
@@ -704,20 +708,27 @@ def test_bad_rules_are_refused(rule, error, message):
         MAMLRegressor(adaptation=rule).fit(mixed_tasks(5))
 
 
-@pytest.mark.parametrize("rule", [Proximal(metric="identity"), Proximal(metric="diagonal")])
+@pytest.mark.parametrize(
+    "rule",
+    [Proximal(metric="identity"), Proximal(metric="diagonal"), GradientSteps("learn")],
+)
 def test_learning_on_the_query_loss_needs_query_rows(rule):
     with pytest.raises(ValueError, match="support='all' leaves no query rows"):
         MAMLRegressor(adaptation=rule, support="all").fit(mixed_tasks(5))
 
 
-def test_one_task_shows_no_difference_between_tasks():
+@pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])
+def test_one_task_shows_no_difference_between_tasks(adaptation):
     X, y = mixed_tasks(1)[0]
-    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y)
-    assert "one task" in model.learned_.reason
+    model = MAMLRegressor(adaptation=adaptation, random_state=0).fit(X, y)
+    if adaptation == "learned":
+        assert "one task" in model.learned_.reason
     with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
-    expected = model.predict(X), np.full(len(y), np.sqrt(model.adaptation_.noise.variance))
-    assert_allclose(adapted.predict(X, return_std=True), expected)
+    assert_allclose(adapted.predict(X), model.predict(X))
+    if adaptation == "learned":
+        _, std = adapted.predict(X, return_std=True)
+        assert_allclose(std, np.sqrt(model.adaptation_.noise.variance[0]))
 
 
 def test_return_std_needs_a_rule_that_knows():
@@ -736,19 +747,17 @@ def test_return_std_needs_a_rule_that_knows():
 
 def test_a_rule_that_is_not_learned_does_not_adapt():
     risk = Risk(SquaredError(), np.eye(2), np.ones(2), np.full(2, 0.5))
-    with pytest.raises(ValueError, match="not learned yet"):
-        Proximal().adapt(np.zeros(2), risk)
+    for rule in (Proximal(), GradientSteps("learn")):
+        with pytest.raises(ValueError, match="not learned yet"):
+            rule.adapt(np.zeros(2), risk)
     with pytest.raises(NotFittedError):
         MAMLRegressor(adaptation="learned").predict(np.eye(2), return_std=True)
 
 
-def test_losses_that_are_not_quadratic_are_refused():
-    class Pinch(SquaredError):
-        constant_hessian = False
-
-    risk = Risk(Pinch(), np.eye(2), np.ones(2), np.full(2, 0.5))
-    with pytest.raises(ValueError, match="Proximal needs a quadratic loss"):
-        Proximal(1.0, np.eye(2)).adapt(np.zeros(2), risk)
+def test_the_likelihood_is_that_of_the_squared_error():
+    model = MAMLRegressor(loss="log_cosh", adaptation=Proximal(metric="full", criterion="reml"))
+    with pytest.raises(ValueError, match=r"criterion='reml' is .* with LogCosh\(\) use"):
+        model.fit(mixed_tasks(5))
 
 
 def test_a_likelihood_that_is_not_maximised_is_reported(monkeypatch):
@@ -758,6 +767,143 @@ def test_a_likelihood_that_is_not_maximised_is_reported(monkeypatch):
     monkeypatch.setattr("sklearn_maml._metrics.fit_reml", stop)
     with pytest.warns(UserWarning, match="did not converge in 1 iterations"):
         MAMLRegressor(adaptation=REML, random_state=0).fit(mixed_tasks())
+
+
+# --------------------------------------------------------------------------------------------------
+# Other losses, and other rules
+
+
+def few_shot_tasks(loss, n_tasks=60, m=14, seed=0):
+    """Tasks that differ in one slope only, with the targets of a loss."""
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for _ in range(n_tasks):
+        X = rng.normal(size=(m, 3))
+        z = X @ [1.0, 0.5, 2 * rng.normal()] + 0.5
+        if loss == "log_loss":
+            y = (rng.random(m) < 1 / (1 + np.exp(-2 * z))).astype(float)
+        elif loss == "poisson":
+            y = rng.poisson(np.exp(0.5 * z)).astype(float)
+        else:
+            y = z + 0.3 * rng.standard_t(3, size=m)
+        tasks.append((X, y))
+    return tasks
+
+
+def query_loss(model, tasks, k=8):
+    """The mean loss of each task's rows after the first k, adapted to these."""
+    losses = []
+    for X, y in tasks:
+        adapted = model.adapt(X[:k], y[:k])
+        z = X[k:] @ adapted.coef_ + adapted.intercept_
+        losses.append(LOSSES[model.loss]().value(y[k:], z).mean())
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber", "poisson", "log_loss"])
+def test_learned_rules_adapt_better_than_untuned_ones_whatever_the_loss(loss):
+    tasks, new = few_shot_tasks(loss), few_shot_tasks(loss, seed=1)
+    model = MAMLRegressor(loss=loss, support=[3, 8], random_state=0)
+    rules = [None, GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
+    fits = [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
+    untuned, steps, proximal = (query_loss(fit, new) for fit in fits)
+    assert steps < untuned
+    assert proximal < untuned
+    lengths, metric = fits[1].inner_lr_, np.diagonal(fits[2].adaptation_.metric.covariance)
+    assert lengths[2] > 3 * max(lengths[:2])  # it is the third slope that differs
+    assert metric[2] > 3 * max(metric[:2])
+
+
+@pytest.mark.parametrize("loss", ["pseudo_huber", "log_loss"])
+def test_auto_learns_a_diagonal_metric_for_other_losses_and_says_why(loss):
+    model = MAMLRegressor(loss=loss, adaptation="learned", support=[2, 5], random_state=0)
+    model.fit(few_shot_tasks(loss, 30))
+    assert (model.learned_.metric, model.learned_.criterion) == ("diagonal", "query")
+    assert "no linear mixed model" in str(model.learned_)
+    assert model.gap_certificate_.bound < model.meta_loss_
+    with pytest.raises(ValueError, match="needs a variance of the noise"):
+        model.predict(np.zeros((1, 3)), return_std=True)
+    with pytest.raises(ValueError, match="no effect with"):
+        model.set_params(adaptation=Proximal(noise=1.0)).fit(few_shot_tasks(loss, 30))
+
+
+def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
+    tasks = mixed_tasks(40)
+    model = MAMLRegressor(support=[1, 3], random_state=0)
+    rule = GradientSteps("learn", cap=False)
+    learned = clone(model).set_params(adaptation=rule).fit(tasks)
+    standard = learned.adaptation_.coordinates
+    for length in np.geomspace(1e-4, 10, 30):
+        rule = GradientSteps(length, cap=False, coordinates=standard)
+        one = MetaObjective(*objective_parts(learned, tasks, rule))
+        theta = LeastSquares().minimize(one, one.origin()).theta
+        assert learned.meta_loss_ <= one.value_and_gradient(theta)[0] * (1 + 1e-9)
+
+
+def objective_parts(model, tasks, rule):
+    objective = model._objective_on(tasks, None, None, None, rule=rule)
+    return objective.blocks, objective.loss, objective.rule, objective.penalty
+
+
+def test_learned_lengths_do_not_depend_on_the_units_of_features():
+    tasks, scale = mixed_tasks(25), np.array([1e-6, 1e4])
+    other = [(X * scale + [3e-6, 1e4], y) for X, y in tasks]
+    X, y = tasks[0]
+    model = MAMLRegressor(adaptation=GradientSteps("learn", n_steps=2), random_state=0)
+    expected = model.fit(tasks).adapt(X[:3], y[:3]).predict(X)
+    moved = clone(model).fit(other).adapt(other[0][0][:3], y[:3]).predict(other[0][0])
+    assert_allclose(moved, expected, rtol=1e-3)
+
+
+def test_learned_lengths_are_reported_and_the_rule_is_left_alone():
+    rule = GradientSteps("learn")
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(20))
+    assert rule.inner_lr == "learn"
+    assert [p.name for p in rule.learnable] == ["inner_lr"]
+    assert not model.adaptation_.learnable
+    assert_allclose(model.adaptation_.inner_lr, model.learned_.inner_lr)
+    assert "one length a parameter" in str(model.learned_)
+    assert len(model.inner_lr_) == 3
+
+
+def test_a_first_order_rule_learns_its_lengths_too():
+    rule = GradientSteps("learn", first_order=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # slow descent
+        model = MAMLRegressor(adaptation=rule, random_state=0, support=[3])
+        model = model.fit(few_shot_tasks("squared_error", 20))
+    assert model.adaptation_.first_order
+    assert model.inner_lr_[2] > max(model.inner_lr_[:2])
+
+
+def test_a_search_for_lengths_that_ends_early_is_reported(monkeypatch):
+    found = type("Found", (), {"x": np.zeros(3), "nit": 0, "success": False})
+    monkeypatch.setattr("sklearn_maml._query_loss.minimize", lambda *args, **kwargs: found)
+    with pytest.warns(ConvergenceWarning, match="lengths of steps did not converge"):
+        MAMLRegressor(adaptation=GradientSteps("learn"), random_state=0).fit(mixed_tasks(5))
+
+
+def test_a_rule_that_overflows_is_turned_back_from(monkeypatch):
+    seen = {}
+
+    def capture(f, x, **options):
+        seen["far"] = f(x + 700.0)
+        return type("Found", (), {"x": x, "nit": 0, "success": True})
+
+    monkeypatch.setattr("sklearn_maml._query_loss.minimize", capture)
+    objective = objective_of(few_shot_tasks("poisson", 5), None, (3,)).vary()
+    objective.loss = LOSSES["poisson"]()
+    steps = lambda lengths: GradientSteps(lengths, 2, cap=False)  # noqa: E731
+    sought = Coordinates(np.full(4, -5.0), lambda x: steps(np.exp(x)), None, None)
+    minimize_query_loss(objective, GaussNewton(), sought)
+    value, gradient = seen["far"]
+    assert value == 1e10
+    assert not gradient.any()
+
+
+def test_a_rule_without_a_slope_says_so():
+    with pytest.raises(NotImplementedError, match="Shift has nothing"):
+        Shift().slope(np.zeros(2), None)
 
 
 def test_rules_are_registered_under_their_names():
