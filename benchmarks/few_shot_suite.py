@@ -9,7 +9,7 @@ public data are relative to those of a random-slope mixed model by REML (statsmo
 the same likelihood). Protocol and data: `public_suite`. Sinusoids: the benchmark of Finn, Abbeel &
 Levine, ICML 2017, section 5.1.
 
-Needs the ``test`` extra; about ten minutes the first time, most of it baselines. Finished cells are
+Needs the ``test`` extra; about ten minutes the first time, half of it baselines. Finished cells are
 kept in ``benchmarks/.cache``: a run that was stopped goes on where it was.
 """
 
@@ -225,9 +225,9 @@ def oracle(name, noise):
 
 
 def tangent(activation):
-    """Tangent features of a wide network, one for each parameter: as many components as fit a task.
+    """The tangent features of 500 hidden units, or rather their first 15 principal components.
 
-    A covariance of all 1,500 is out of reach, and a task has 20 rows.
+    A full covariance of all 1,500 is out of reach, and a task of 20 rows tells of fewer than 20.
     """
     network = NTKFeatures(500, activation=activation, random_state=0)
     return make_pipeline(StandardScaler(), network, PCA(15, random_state=0))
