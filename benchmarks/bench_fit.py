@@ -15,6 +15,7 @@ from sklearn.linear_model import Ridge
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._blocks import BLOCK_ELEMENTS
+from sklearn_maml._fitted import theta_of
 from sklearn_maml._objective import Risk
 from sklearn_maml._rows import read_one_task, read_rows
 
@@ -119,12 +120,12 @@ def report_adapting(n_runs):
     features = rng.normal(size=(n_tasks, m, d + 1))
     weights = np.full((n_tasks, m), 1 / m)
     square = rng.normal(size=(d + 1, d + 1))
-    targets, theta = rng.normal(size=(n_tasks, m)), model._theta()
+    targets, theta = rng.normal(size=(n_tasks, m)), theta_of(model)
 
     def adapt(size):
         for i in range(0, n_tasks, size):
             part = slice(i, i + size)
-            risk = Risk(model._loss, features[part], targets[part], weights[part])
+            risk = Risk(model.loss_, features[part], targets[part], weights[part])
             model.adaptation_.adapt(theta, risk)
 
     stack = BLOCK_ELEMENTS // (m * (d + 1))

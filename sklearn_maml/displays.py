@@ -58,7 +58,7 @@ class GapCertificateDisplay:
 
         Parameters
         ----------
-        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted.
         ax : matplotlib Axes, default=None
 
@@ -161,7 +161,7 @@ class FewShotCurveDisplay:
         supports=(0, 1, 3, 5, 10),
         pooled=None,
         n_draws=10,
-        metric="mean_squared_error",
+        metric=None,
         random_state=0,
         ax=None,
     ):
@@ -169,7 +169,7 @@ class FewShotCurveDisplay:
 
         Parameters
         ----------
-        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted, on other tasks.
         tasks, y, groups, supports, n_draws, metric, random_state
             As in `sklearn_maml.model_selection.few_shot_curve`.
@@ -270,7 +270,7 @@ class ConvergenceDisplay:
 
         Parameters
         ----------
-        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted.
         ax : matplotlib Axes, default=None
 

@@ -16,7 +16,14 @@ from sklearn.gaussian_process.kernels import DotProduct
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning, adapt_tasks
+from sklearn_maml import (
+    GradientSteps,
+    MAMLClassifier,
+    MAMLRegressor,
+    Proximal,
+    SingleTaskWarning,
+    adapt_tasks,
+)
 from sklearn_maml._blocks import Blocks, Episodes, Features
 from sklearn_maml._metrics import Metric, Noise, metric_coordinates, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
@@ -729,6 +736,14 @@ def test_one_task_shows_no_difference_between_tasks(adaptation):
     if adaptation == "learned":
         _, std = adapted.predict(X, return_std=True)
         assert_allclose(std, np.sqrt(model.adaptation_.noise.variance[0]))
+
+
+def test_classes_have_no_standard_deviations():
+    tasks = [(X, y > np.median(y)) for X, y in mixed_tasks(20)]
+    for rule, message in (("learned", "variance of the noise"), (None, "GradientSteps does not")):
+        model = MAMLClassifier(adaptation=rule, support=[2, 4], random_state=0).fit(tasks)
+        with pytest.raises(ValueError, match=message):
+            model.adapt_tasks(tasks).predict(tasks[0][0], groups=[0] * 8, return_std=True)
 
 
 def test_return_std_needs_a_rule_that_knows():

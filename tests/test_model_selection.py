@@ -35,6 +35,7 @@ from sklearn_maml import (
     few_shot_curve,
     few_shot_scorer,
 )
+from sklearn_maml._fitted import query_predictions
 from sklearn_maml._objective import MetaObjective
 from sklearn_maml.datasets import make_linear_tasks
 
@@ -172,7 +173,7 @@ def test_the_scorer_can_be_cloned_and_shown():
 def test_a_task_too_small_for_an_episode_does_not_count_in_it():
     small, large = (TASKS[0][0][:3], TASKS[0][1][:3]), TASKS[1]
     model = MAMLRegressor(support=[1, 5], random_state=0).fit(TASKS)
-    *_, task = model._query_predictions([small, large], None, None, None)
+    *_, task = query_predictions(model, [small, large], None, None, None, model._episodes)
     n = len(large[1])
     assert np.bincount(task).tolist() == [2, (n - 1) + (n - 5)]
 
@@ -222,7 +223,7 @@ def test_draws_of_the_curve_are_nested():
     unused = []
     for shots in (2, 5):
         judge = few_shot_scorer(support=shots, n_draws=1, random_state=3)
-        truth, *_ = model._query_predictions(tasks, None, None, None, judge.episodes())
+        truth, *_ = query_predictions(model, tasks, None, None, None, judge.episodes())
         unused.append(set(truth))
     assert unused[1] < unused[0]
 

@@ -180,7 +180,7 @@ def test_rows_of_unknown_tasks_get_the_meta_parameters_or_an_error():
 def test_many_rows_are_predicted_in_batches(monkeypatch):
     model = MAMLRegressor().fit(X, Y, groups=LABELS)
     whole = model.predict(X, groups=LABELS)
-    monkeypatch.setattr("sklearn_maml._adapted.BATCH_ELEMENTS", 30)
+    monkeypatch.setattr("sklearn_maml._fitted.BATCH_ELEMENTS", 30)
     np.testing.assert_allclose(model.predict(X, groups=LABELS), whole)
 
 
@@ -310,7 +310,7 @@ if find_spec("skl2onnx") and find_spec("onnxruntime"):
 
 def test_a_response_behind_a_link_is_not_linear():
     own = MAMLRegressor().fit(TASKS).adapt(*TASKS[0])
-    own._meta()._loss = type("Exponential", (), {"inverse_link": staticmethod(np.exp)})()
+    own._meta().loss_ = type("Exponential", (), {"inverse_link": staticmethod(np.exp)})()
     with pytest.raises(ValueError, match="has a link"):
         own.to_linear()
 
