@@ -17,10 +17,12 @@ from sklearn_maml._classes import probabilities
 from sklearn_maml._fitted import (
     adapted_theta,
     deviation,
+    deviation_by_task,
     linear,
     linear_by_task,
     response,
     split_theta,
+    uncertainty_of,
 )
 from sklearn_maml._rows import feature_names
 
@@ -59,8 +61,7 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         ValueError
             If the rows are not as in the fit of `meta`, or a class was not seen there.
         """
-        theta, self._support = adapted_theta(self._meta(), X, y, sample_weight)
-        return self._keep(theta)
+        return self._keep(*adapted_theta(self._meta(), X, y, sample_weight))
 
     def to_linear(self):
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
@@ -96,9 +97,9 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(meta)
         return meta
 
-    def _keep(self, theta):
-        """Store a task's parameters; returns self."""
-        meta = self._meta()
+    def _keep(self, theta, information):
+        """Store a task's parameters, and what is known of them; returns self."""
+        meta, self._information = self._meta(), information
         self.coef_, self.intercept_ = split_theta(theta, meta.fit_intercept)
         self.n_features_in_ = meta.n_features_in_
         for name in ("feature_names_in_", "classes_"):
@@ -156,7 +157,7 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         return_std : bool, default=False
             Whether to return the standard deviations of the rows' targets too: the noise and what
             the support rows leave unknown of the task, not what is unknown of the meta-parameters.
-            For rules that know of them, such as `Proximal`, and tasks from `adapt`.
+            For rules that know of them, such as `Proximal`.
 
         Returns
         -------
@@ -168,12 +169,7 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         mean = response(meta, z)
         if not return_std:
             return mean
-        if not hasattr(self, "_support"):
-            raise ValueError(
-                "return_std=True needs the task's support rows, which adapt_tasks does not keep; "
-                "use adapt."
-            )
-        return mean, deviation(meta, X, self._support)
+        return mean, deviation(meta, X, uncertainty_of(meta, self._information))
 
     def _plain(self, meta):
         z = np.array([-1.0, 0.0, 2.0])
@@ -275,6 +271,8 @@ class AdaptedTasks(Mapping):
     task_ids : ndarray of shape (n_tasks,)
     theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
         The tasks' parameters, the intercept last.
+    information : ndarray of shape (n_tasks, k), default=None
+        See ``AdaptationRule.information``.
     steps : list of (str, transformer), default=()
         Fitted steps of a pipeline that X goes through first.
 
@@ -298,14 +296,16 @@ class AdaptedTasks(Mapping):
     True
     """
 
-    def __init__(self, meta, task_ids, theta, steps=()):
+    def __init__(self, meta, task_ids, theta, information=None, steps=()):
         self.meta, self.task_ids, self.steps = meta, task_ids, tuple(steps)
         self.coef, self.intercept = split_theta(theta, meta.estimator.fit_intercept)
-        self._theta = theta
+        self._theta, self._information = theta, information
         self._known = {label: i for i, label in enumerate(task_ids)}
 
     def __getitem__(self, label):
-        return in_pipeline(self.steps, adapter(self.meta)._keep(self._theta[self._known[label]]))
+        at = self._known[label]
+        information = None if self._information is None else self._information[at]
+        return in_pipeline(self.steps, adapter(self.meta)._keep(self._theta[at], information))
 
     def __iter__(self):
         return iter(self._known)
@@ -318,9 +318,9 @@ class AdaptedTasks(Mapping):
 
     def behind(self, steps):
         """The same tasks, for an X that goes through fitted pipeline steps first."""
-        return type(self)(self.meta, self.task_ids, self._theta, steps)
+        return type(self)(self.meta, self.task_ids, self._theta, self._information, steps)
 
-    def predict(self, X, *, groups=None):
+    def predict(self, X, *, groups=None, return_std=False):
         """Predict rows of several tasks, each with its task's parameters.
 
         Parameters
@@ -328,11 +328,16 @@ class AdaptedTasks(Mapping):
         X : array-like of shape (n_rows, n_features)
         groups : array-like of shape (n_rows,), default=None
             The task of each row; None where X has a task column.
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too; see
+            `AdaptedRegressor.predict`.
 
         Returns
         -------
-        ndarray of shape (n_rows,) or (n_rows, n_targets)
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
             Numbers, or classes.
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
 
         Raises
         ------
@@ -340,7 +345,12 @@ class AdaptedTasks(Mapping):
             For a task that is not among these, if ``meta.on_unknown_task`` is "raise"; else the
             meta-parameters predict its rows.
         """
-        return response(self.meta.estimator, self._linear(X, groups))
+        model = self.meta.estimator
+        mean = response(model, self._linear(X, groups))
+        if not return_std:
+            return mean
+        X = through(self.steps, X)
+        return mean, deviation_by_task(model, X, groups, self._known, self._information)
 
     @available_if(of_classes)
     def predict_proba(self, X, *, groups=None):

@@ -20,6 +20,7 @@ __all__ = [
     "adapted_theta",
     "check_targets",
     "deviation",
+    "deviation_by_task",
     "features_of",
     "join_theta",
     "linear",
@@ -27,11 +28,13 @@ __all__ = [
     "objective_of",
     "objective_on",
     "predict_rows",
+    "prior_of",
     "query_predictions",
     "response",
     "split_theta",
     "theta_of",
     "truth_of",
+    "uncertainty_of",
     "warn_if_diverging",
 ]
 
@@ -81,21 +84,103 @@ def linear_by_task(model, X, groups, known, theta):
         Positions in `theta`. Other tasks are what ``model.on_unknown_task`` says.
     theta : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
     """
+    features, at, codes = rows_by_task(model, X, groups, known)
+    own = np.where(at.reshape(-1, *[1] * (theta.ndim - 1)) >= 0, theta[at], theta_of(model))
+    return predict_rows(features, own, codes)
+
+
+def rows_by_task(model, X, groups, known):
+    """Features of rows, where each of their labels is in `known`, and each row's label number."""
     X, _, labels = read_rows(model, X)
     numbered = read_labels(model, labels, groups, X.shape[0])
     if numbered is None:
         raise ValueError("groups= must say which task each row belongs to; got None.")
     ids, codes = numbered
-    at = positions_of(ids, known, model.on_unknown_task)
-    own = np.where(at.reshape(-1, *[1] * (theta.ndim - 1)) >= 0, theta[at], theta_of(model))
-    return predict_rows(features_of(model, X), own, codes)
+    return features_of(model, X), positions_of(ids, known, model.on_unknown_task), codes
 
 
-def deviation(model, X, support=None):
-    """Standard deviations of the rows' targets, given a task's support rows."""
-    X, _, _ = read_rows(model, X)
-    variance = model.adaptation_.predictive_variance(features_of(model, X)[slice(None)], support)
-    return np.sqrt(np.moveaxis(variance, 0, -1))
+def deviation(model, X, uncertainty):
+    """Standard deviations of the targets of rows that were not read, all of one task.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    X : array-like of shape (n_rows, n_features)
+    uncertainty : tuple of ndarray (noise, U)
+        From `uncertainty_of` or `prior_of`.
+    """
+    features = features_of(model, read_rows(model, X)[0])
+    return deviations_of_rows(features, uncertainty, np.zeros(features.n_rows, dtype=int))
+
+
+def deviation_by_task(model, X, groups, known, information):
+    """Standard deviations of the targets of rows, each given what is known of its task.
+
+    Parameters
+    ----------
+    model, X, groups, known
+        As in `linear_by_task`.
+    information : ndarray of shape (n_tasks, k) or None
+        See `uncertainty_of`.
+    """
+    features, at, codes = rows_by_task(model, X, groups, known)
+    return deviations_of_rows(features, uncertainty_of(model, information, at), codes)
+
+
+def deviations_of_rows(features, uncertainty, which):
+    """Standard deviations of the targets of rows j, each of the task k = which[j].
+
+    Parameters
+    ----------
+    features : Features
+    uncertainty : tuple of ndarray (noise, U)
+        Of n tasks, as ``AdaptationRule.uncertainty`` returns it.
+    which : ndarray of shape (n_rows,)
+
+    Returns
+    -------
+    ndarray of shape (n_rows,) or (n_rows, n_targets)
+    """
+    noise, unknown = uncertainty
+    spread = np.square(predict_rows(features, unknown, which)).sum(axis=-1)
+    return np.sqrt(noise[which].T * (1.0 + spread)).T
+
+
+def uncertainty_of(model, information, at=None):
+    """How sure predictions are for tasks that were adapted: see ``AdaptationRule.uncertainty``.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    information : ndarray of shape (k,) or (n_tasks, k), or None
+        See ``AdaptationRule.information``.
+    at : ndarray of shape (n,), default=None
+        Which of the tasks; negative for one of which nothing is known. None is all.
+
+    Returns
+    -------
+    noise, U : ndarray
+
+    Raises
+    ------
+    ValueError
+        If the rule knows of no such thing, or `information` was too large to be kept.
+    """
+    prior = prior_of(model)  # a rule that knows nothing says so itself
+    if information is None:
+        raise ValueError(
+            "return_std=True needs what support rows tell of each task, which was not kept: with "
+            f"{prior[1].shape[1]} parameters that differ between tasks it would have taken more "
+            "than 128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
+        )
+    if at is not None:
+        information = information[at] * (at >= 0)[:, None]
+    return model.adaptation_.uncertainty(prior[1].shape[2], np.atleast_2d(information))
+
+
+def prior_of(model):
+    """How sure predictions are for a task of which nothing is known."""
+    return model.adaptation_.uncertainty(theta_of(model).shape[-1])
 
 
 def objective_of(model, blocks, rule=None):
@@ -130,7 +215,7 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
 
 
 def adapted_theta(model, X, y, sample_weight):
-    """Parameters of the one task whose support rows these are, and its support risk."""
+    """Parameters of the one task whose support rows these are, and what the rows tell of it."""
     X, tasks = read_one_task(model, X, y, sample_weight)
     check_targets(model, tasks.y)
     rows = slice(None) if tasks.rows is None else tasks.rows
@@ -142,7 +227,7 @@ def adapted_theta(model, X, y, sample_weight):
         theta, _ = rule.adapt(theta_of(model), risk)
         check_overflow(theta)
     warn_if_diverging(rule, (rule.relative_step(risk) > 2).mean(), stacklevel=5)
-    return theta, risk
+    return theta, rule.information(risk)
 
 
 def check_targets(model, y):
@@ -178,7 +263,7 @@ def predict_rows(features, theta, which):
     ndarray of shape (n_rows,) or (n_rows, n_targets)
     """
     out = np.empty((features.n_rows, *theta.shape[1:-1]))
-    size = max(1, BATCH_ELEMENTS // theta[0].size)
+    size = max(1, BATCH_ELEMENTS // max(1, theta[0].size))
     for rows in gen_batches(features.n_rows, size):
         out[rows] = np.einsum("md,m...d->m...", features[rows], theta[which[rows]])
     return out

@@ -4,7 +4,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from sklearn_maml._component import resolve
-from sklearn_maml._fitted import deviation, response
+from sklearn_maml._fitted import deviation, deviation_by_task, prior_of, response
 from sklearn_maml._meta_learner import MetaLearner
 from sklearn_maml._rows import check_y
 from sklearn_maml.losses import LOSSES, Loss
@@ -185,9 +185,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
             adapted to all of its rows (`task_coef_`); other rows as `on_unknown_task` says.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too, for tasks of which
-            nothing is known: the noise and what tasks differ by. For rules that know of them,
-            such as `Proximal`, and without `groups`.
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            is not known of the task; for tasks not seen in `fit`, all that tasks differ by. For
+            rules that know of them, such as `Proximal`.
 
         Returns
         -------
@@ -198,17 +198,17 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         Raises
         ------
         ValueError
-            If `groups` are given but `fit` was given no labels, or with ``return_std=True``.
+            If `groups` are given but `fit` was given no labels, or if there are no standard
+            deviations: the rule knows none, or what it knows of all tasks fills above 128 MiB.
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
-        if return_std and not (self.task_column is None and groups is None):
-            raise ValueError(
-                "return_std=True is for the meta-parameters or one adapted task; adapt to the rows "
-                "of a task and call predict(X, return_std=True) of what adapt returns."
-            )
         mean = response(self, self._linear(X, groups))
-        return (mean, deviation(self, X)) if return_std else mean
+        if not return_std:
+            return mean
+        if self.task_column is None and groups is None:
+            return mean, deviation(self, X, prior_of(self))
+        return mean, deviation_by_task(self, X, groups, self._known, self._information)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.

@@ -177,9 +177,9 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             (diverging,) = objective.relative_step_shares((2.0,))
             warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
         with refusing_overflow():
-            theta = objective.adapted(theta_of(self))
+            theta, information = objective.adapted(theta_of(self))
             check_overflow(theta)
-        return AdaptedTasks(self._frozen(), rows.ids, theta)
+        return AdaptedTasks(self._frozen(), rows.ids, theta, information)
 
     def certify(self, X, y=None, *, groups=None, sample_weight=None):
         """Certify the meta-parameters on other tasks.
@@ -232,13 +232,13 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _keep_tasks(self, objective, rows):
         """Store the parameters of named tasks, adapted to all of their rows."""
-        self.task_coef_ = self.task_intercept_ = None
+        self.task_coef_ = self.task_intercept_ = self._information = None
         self._known = {}
         if rows.named:
             if self._episodes.support != "all":
                 every = Blocks(rows.tasks, objective.blocks.features, Episodes())
                 objective = objective_of(self, every)
-            theta = objective.adapted(theta_of(self))
+            theta, self._information = objective.adapted(theta_of(self))
             self.task_coef_, self.task_intercept_ = split_theta(theta, self.fit_intercept)
             self._known = {label: i for i, label in enumerate(rows.ids)}
 
@@ -246,7 +246,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """A fitted copy that later changes leave as it is, and that names no training task."""
         frozen = copy(self)
         frozen.coef_, frozen.intercept_ = self.coef_.copy(), copy(self.intercept_)
-        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = None
+        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = frozen._information = None
         frozen._known = {}
         return FrozenEstimator(frozen)
 

@@ -20,6 +20,7 @@ from sklearn_maml._stacked import one_blas_thread, vecmat
 __all__ = [
     "LOG_DEVIATION",
     "Metric",
+    "Noise",
     "TaskCoordinates",
     "metric_coordinates",
     "noise_variance",
@@ -34,6 +35,8 @@ VARIES = 1e-10
 COLLINEAR = 1e-12
 # log standard deviations of a metric in standardised features stay within these bounds.
 LOG_DEVIATION = (-12.0, 12.0)
+# The noise is estimated for each number of shots that so many tasks have rows for.
+TASKS_FOR_SHOTS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,31 @@ class Metric:
     def covariance(self):
         """Sigma, shape (d, d)."""
         return self.factor @ self.factor.T
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Variance of the noise by number of support rows: lines between these, level beyond them.
+
+    A model of curves that bend errs more on rows far ahead than on those near by. Where a task's
+    first rows are the support, rows to be predicted are the further ahead the more it has.
+
+    Attributes
+    ----------
+    shots : ndarray of shape (k,)
+        Numbers of support rows, ascending.
+    variance : ndarray of shape (k,) or (k, n_targets)
+    """
+
+    shots: np.ndarray
+    variance: np.ndarray
+
+    def at(self, n_rows):
+        """The variances after so many support rows: (n,) to (n,) or (n, n_targets)."""
+        place = np.interp(n_rows, self.shots, np.arange(len(self.shots)))
+        below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
+        share = (place - below).reshape(-1, *[1] * (self.variance.ndim - 1))
+        return (1.0 - share) * self.variance[below] + share * self.variance[above]
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,21 +319,33 @@ def noise_variance(objective, theta):
     """The variance of the noise, from residuals of query rows and the rule's own uncertainty.
 
     A query row j of its own has residual variance ``s (1 + v_j)``, where ``s v_j`` is the variance
-    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``.
+    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``. Each number of
+    support rows that tasks are split by in turn has an s of its own.
 
     Returns
     -------
-    ndarray of shape () or (n_targets,)
+    Noise
     """
-    squares, size = objective.reduce(partial(_residual_moments, objective.rule), theta)
-    return squares / size
+    episodes, tasks = objective.blocks.episodes, objective.blocks.tasks
+    shots = np.array(episodes.support if isinstance(episodes.support, tuple) else [1])
+    squares, size = objective.reduce(partial(_residual_moments, objective.rule, len(shots)), theta)
+    order = np.argsort(shots)
+    n_tasks = (tasks.sizes[tasks.weight > 0] > shots[order, None]).sum(axis=1)
+    often = order[n_tasks >= TASKS_FOR_SHOTS]
+    if len(often) < 2:
+        return Noise(shots[:1], squares.sum(axis=-1)[None] / size.sum())
+    return Noise(shots[often], (squares[..., often] / size[often]).T)
 
 
-def _residual_moments(rule, linearization):
-    """A block's part of the weighted squared residuals and of what they are divided by."""
+def _residual_moments(rule, n_shots, linearization):
+    """A block's weighted squared residuals and what they are divided by, by number of shots."""
     query, weight = linearization.query, linearization.row_weight
-    residual = linearization.loss_gradient / query.loss.hessian_bound
+    squares = np.square(linearization.loss_gradient / query.loss.hessian_bound)
     spread = rule.spread(query.features, linearization.support)
     if query is linearization.support:
-        return (weight * residual**2).sum(axis=(-2, -1)), (weight * (1 - spread)).sum()
-    return (weight * residual**2 / (1 + spread)).sum(axis=(-2, -1)), weight.sum()
+        size = weight * (1 - spread)
+    else:
+        squares, size = squares / (1 + spread), weight
+    squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
+    by_shots = squares.reshape(*squares.shape[:-1], n_shots, -1)  # draws of the same stand together
+    return by_shots.sum(axis=-1), size.reshape(n_shots, -1).sum(axis=-1)

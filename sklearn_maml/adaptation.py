@@ -144,17 +144,37 @@ class AdaptationRule(Component):
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
-    def predictive_variance(self, V, risk=None):
-        """Variance of the target of rows V, for a task with that support risk (None: any task).
+    def information(self, risk):
+        """What support rows tell of their tasks: all that `uncertainty` has to know of them.
 
         Parameters
         ----------
-        V : ndarray of shape (k, d)
-        risk : Risk, default=None
+        risk : Risk
+            Support rows of a stack of tasks.
 
         Returns
         -------
-        ndarray of shape (k,) or (n_targets, k)
+        ndarray of shape (..., k) or None
+            Numbers that mean something to the rule alone; all 0 if there are no rows. None, by
+            default, for a rule that does not know how tasks vary.
+        """
+        return None
+
+    def uncertainty(self, n_parameters, information=None):
+        """How sure predictions are: a row's target has the variance ``noise (1 + |U phi|^2)``.
+
+        Parameters
+        ----------
+        n_parameters : int
+            d.
+        information : ndarray of shape (n, k), default=None
+            Of n tasks; None for one task of which nothing is known.
+
+        Returns
+        -------
+        noise : ndarray of shape (n,) or (n, n_targets)
+        U : ndarray of shape (n, q, d)
+            ``noise * U'U`` is the covariance of theta_i.
         """
         raise ValueError(
             "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "

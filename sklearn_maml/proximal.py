@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml._metrics import (
     LOG_DEVIATION,
     Metric,
+    Noise,
     metric_coordinates,
     noise_variance,
     restricted_likelihood,
@@ -133,8 +134,8 @@ class Proximal(AdaptationRule):
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
         for "full" with the squared error, and "query" otherwise.
     noise : float or ndarray of shape (n_targets,), default=None
-        Variance of the noise, for ``predict(return_std=True)``. None estimates it in `fit`, for the
-        squared error.
+        Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
+        estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
 
     References
     ----------
@@ -270,18 +271,42 @@ class Proximal(AdaptationRule):
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
-    def predictive_variance(self, V, risk=None):
-        """``noise (1 + spread)``; see `AdaptationRule.predictive_variance`."""
+    def information(self, risk):
+        """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
+        if self.noise is None:
+            return None
+        root = np.sqrt(risk.weights / self._strength(risk)[..., None])
+        rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
+        gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
+        flat = gram.reshape(*gram.shape[:-2], -1)
+        return np.concatenate([risk.n_rows[..., None], flat], axis=-1)
+
+    def uncertainty(self, n_parameters, information=None):
+        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.uncertainty`.
+
+        The posterior of normal parameters under normal noise: it does not depend on targets.
+        """
         if self.noise is None:
             raise ValueError(
                 "return_std=True needs a variance of the noise, which only the squared error "
                 "estimates; for other losses adapt() and predict() without it."
             )
-        noise = np.asarray(self.noise)
-        return noise[..., None] * (1.0 + self.spread(V, risk))
+        factor = self._factor(n_parameters) / np.sqrt(self.strength)
+        q = factor.shape[1]
+        if information is None:
+            information = np.zeros((1, 1 + q * q))
+        values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
+        root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
+        unknown = np.swapaxes(np.matmul(factor, root), -1, -2)
+        return _as_noise(self.noise).at(information[:, 0]), unknown
 
     def learn(self, objective, solver):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
+        if self.noise is not None and not objective.is_quadratic:
+            raise ValueError(
+                f"noise={self.noise!r} has no effect with {objective.loss!r}: it is "
+                "the variance of a squared error. Leave it at None."
+            )
         if not isinstance(self.metric, str):
             metric = _as_metric(self.metric, objective.n_parameters)
             found = LearnedMetric("given", None, "as given", 1.0, metric.factor.any(axis=1))
@@ -303,7 +328,7 @@ class Proximal(AdaptationRule):
         return self._finish(metric, found, objective, solver)
 
     def calibrate(self, objective, theta):
-        """The rule with an estimate of the noise's variance, where none was given."""
+        """The rule with estimates of the noise's variance, where none was given."""
         if self.noise is not None or not objective.is_quadratic:
             return self
         few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
@@ -419,6 +444,11 @@ def _as_metric(metric, d):
     if len(metric.factor) != d:
         raise ValueError(f"The metric is for {len(metric.factor)} parameters, but there are {d}.")
     return metric
+
+
+def _as_noise(noise):
+    """A `Noise`; what a user gives does not depend on the number of rows."""
+    return noise if isinstance(noise, Noise) else Noise(np.ones(1), np.asarray(noise, float)[None])
 
 
 def _no_metric(metric):
