@@ -20,7 +20,9 @@ def value_and_gradient(objective, loss, step, n_steps):
     """
     block = objective.blocks[0]
     assert len(objective.blocks) == 1
-    X, y, a = (torch.as_tensor(np.ascontiguousarray(part)) for part in block.query)
+    rows = block.query
+    parts = (rows.features, rows.targets, rows.weights)
+    X, y, a = (torch.as_tensor(np.ascontiguousarray(part)) for part in parts)
     weight, step = torch.as_tensor(block.weight), torch.as_tensor(step)
     penalty, pointwise = torch.as_tensor(objective.penalty), LOSSES[loss]
 
