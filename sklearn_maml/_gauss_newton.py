@@ -5,11 +5,13 @@ Hessian of the meta-loss where the inner loop is replaced by its linearisation. 
 targets there is one H for each, on a leading axis.
 """
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from scipy.linalg import solve_triangular
 
 __all__ = [
-    "apply_hessian",
+    "SecantModel",
     "damped_cholesky",
     "damped_step",
     "gauss_newton_hessian",
@@ -78,9 +80,55 @@ def damped_step(hessian, gradient, damping):
     return triangular(lower, triangular(lower, gradient, "N"), "T")
 
 
-def apply_hessian(hessian, v):
-    """``H v`` for v of shape (..., d)."""
-    return np.matmul(hessian, v[..., None])[..., 0]
+@dataclass(frozen=True, eq=False)
+class SecantModel:
+    """A quadratic model: a Hessian from one place, corrected by what gradients did since.
+
+    Attributes
+    ----------
+    hessian : ndarray of shape (..., d, d)
+    damping : float
+        Times the Hessian's diagonal, added to it.
+    lower : ndarray of shape (..., d, d)
+        The Cholesky factor of that sum.
+    pairs : tuple of (ndarray, ndarray)
+        Moves and the changes of the gradient along them, of shape (..., d); the latest last.
+    """
+
+    hessian: np.ndarray
+    damping: float
+    lower: np.ndarray
+    pairs: tuple = ()
+
+    MEMORY = 20
+
+    @classmethod
+    def of(cls, hessian, damping):
+        """The model of a Hessian alone."""
+        return cls(hessian, damping, damped_cholesky(hessian, damping))
+
+    def with_secant(self, move, change):
+        """The model that also knows how the gradient changed along a move.
+
+        A change of less than a hundredth of what the Hessian expects teaches nothing: the model
+        stays positive definite, and steps do not explode.
+        """
+        seen = (move * change).sum()
+        expected = np.square(np.matmul(move[..., None, :], self.lower)).sum()
+        if not (np.isfinite(seen) and seen > 0.01 * expected):
+            return self
+        return replace(self, pairs=(*self.pairs, (move, change))[-self.MEMORY :])
+
+    def newton_step(self, gradient):
+        """The v with which ``theta - v`` minimises the model: the two loops of L-BFGS."""
+        shares = []
+        for move, change in reversed(self.pairs):
+            shares.append((move * gradient).sum() / (move * change).sum())
+            gradient = gradient - shares[-1] * change
+        step = triangular(self.lower, triangular(self.lower, gradient, "N"), "T")
+        for (move, change), share in zip(self.pairs, reversed(shares), strict=True):
+            step = step + (share - (change * step).sum() / (move * change).sum()) * move
+        return step
 
 
 def inverse_curvature(objective, theta):

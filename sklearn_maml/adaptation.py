@@ -14,6 +14,7 @@ import numpy as np
 
 from sklearn_maml._component import Component
 from sklearn_maml._coordinates import Standardization
+from sklearn_maml._row_steps import follow
 from sklearn_maml._stacked import (
     curvature_norm,
     geometric_sum,
@@ -83,6 +84,25 @@ class AdaptationRule(Component):
         pullback : callable
             Maps rows V (..., k, d) to ``V J_i``, of the same shape.
         """
+
+    def follow(self, theta, support, query):
+        """`adapt` seen from the rows, where that is cheaper: predictions of the query rows.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (..., d)
+        support, query : Risk
+
+        Returns
+        -------
+        predictions : ndarray of shape (..., m_q)
+        pull : callable
+            Maps rows V (..., k, m_q) to the (..., k, m_s) with ``V dz/dtheta = V Phi + pull(V) F``,
+            for query features Phi and support features F.
+
+        Or None, by default: then the objective asks `adapt`.
+        """
+        return None
 
     @property
     def learnable(self):
@@ -295,12 +315,33 @@ class GradientSteps(AdaptationRule):
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
-        damped = (self.cap or self.relative) and not np.isfinite(risk.loss.hessian_bound)
-        if damped:
+        if self._damped(risk.loss):
             theta_i, pullback = self._adapt_damped(theta, risk)
         else:
             theta_i, pullback = self._adapt_evenly(theta, risk)
         return theta_i, (lambda V: V) if self.first_order else pullback
+
+    def follow(self, theta, support, query):
+        """Take the steps; see `AdaptationRule.follow` and `_row_steps`."""
+        wide = support.features.shape[-2] <= support.features.shape[-1]
+        few = 0 < self.n_steps <= (FEW_STEPS if support.loss.constant_hessian else self.n_steps)
+        if not (wide and few) or support.kept is None or self._damped(support.loss):
+            return None
+        if self.first_order:
+            return None
+        geometry = self._geometry(support)
+        step, inner = self._step(support, geometry), geometry.products
+        if query is support:
+            return follow(theta, support, query, step, inner, inner, self.n_steps)
+        if "outer" not in support.kept:
+            rows = geometry.standardise(query.features)
+            support.kept["outer"] = np.matmul(rows, np.swapaxes(geometry.rows, -1, -2))
+        outer = support.kept["outer"]
+        return follow(theta, support, query, step, inner, outer, self.n_steps)
+
+    def _damped(self, loss):
+        """Whether the length of a step depends on where it starts."""
+        return (self.cap or self.relative) and not np.isfinite(loss.hessian_bound)
 
     def _adapt_evenly(self, theta, risk):
         """Steps whose length does not depend on theta."""
@@ -313,19 +354,21 @@ class GradientSteps(AdaptationRule):
 
     def _one_by_one(self, theta, risk, step, geometry):
         """One step after another; the pullback walks them backwards."""
-        path = [theta]
+        path = []
         for _ in range(self.n_steps):
-            path.append(path[-1] - step[..., None] * self._metric(risk.gradient(path[-1])))
+            path.append(risk.predict(theta))
+            gradient = vecmat(risk.residual_at(path[-1]), risk.features)
+            theta = theta - step[..., None] * self._metric(gradient)
 
         def pullback(V):
             if risk.loss.constant_hessian and V.shape[-2] > 1:
                 return self._pull_back_at_once(risk, step, geometry, V)
-            for at in reversed(path[:-1]):
-                weight = step[..., None] * risk.curvature(at)
+            for z in reversed(path):
+                weight = step[..., None] * risk.curvature_at(z)
                 V = V - row_products(self._metric(V), risk.features, weight, risk.features)
             return V
 
-        return path[-1], pullback
+        return theta, pullback
 
     def _adapt_damped(self, theta, risk):
         """Steps whose length depends on where they start, ``d eta = -eta shortening' d theta``."""
@@ -479,8 +522,11 @@ class Geometry:
 
     @cached_property
     def products(self):
-        """``F F'``, shape (..., m, m)."""
-        return np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+        """``F F'``, shape (..., m, m); kept where it is no larger than features that are kept."""
+        kept = self.risk.kept if not self.tall and self.risk.kept is not None else {}
+        if "products" not in kept:
+            kept["products"] = np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+        return kept["products"]
 
     def gram(self, weights):
         """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share eigenvalues."""

@@ -14,10 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sklearn_maml._component import Component
+from sklearn_maml._descent import Descent
 from sklearn_maml._gauss_newton import (
-    apply_hessian,
     damped_cholesky,
-    damped_step,
     gauss_newton_hessian,
     hessian_diagonal,
     inverse_curvature,
@@ -130,13 +129,16 @@ class LeastSquares(Solver):
 
 
 class GaussNewton(Solver):
-    """Damped Gauss-Newton (Levenberg-Marquardt): monotone, few iterations, d x d matrices.
+    """Gauss-Newton steps that learn from gradients: monotone, few iterations, d x d matrices.
 
-    Each step minimises the quadratic model with the Hessian of a linearised inner loop, ``H = sum_i
-    p_i sum_j b_ij l''_ij psi_ij psi_ij' + 2 alpha I``, plus a damping ``lam * diag(H)`` that grows
-    until the step lowers the meta-loss, and falls where the model is right. It stops when the
-    model's own estimate of the gap, ``g' H^-1 g / 2``, is at most `tol` times the meta-loss of
-    ``theta = 0``.
+    Steps minimise a quadratic model with the Hessian of a linearised inner loop, ``H = sum_i p_i
+    sum_j b_ij l''_ij psi_ij psi_ij' + 2 alpha I``, corrected by how the gradient changed along the
+    steps since: L-BFGS that starts from H. H is evaluated anew where these corrections gain less
+    than a new H would for the same work. A step that does not lower the meta-loss is learned from,
+    and if that does not help, damped by ``lam * diag(H)`` (Levenberg-Marquardt). Where tasks are
+    many, the start is the minimum over a random tenth of them. It stops when the model's own
+    estimate of the gap, ``g' H^-1 g / 2`` with H from where it stops, is at most `tol` times the
+    meta-loss of ``theta = 0``.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ class GaussNewton(Solver):
 
     References
     ----------
-    Nocedal & Wright, "Numerical Optimization", 2nd edition, Springer 2006, chapter 10.
+    Nocedal & Wright, "Numerical Optimization", 2nd edition, Springer 2006, chapters 7 and 10.
 
     Examples
     --------
@@ -158,6 +160,9 @@ class GaussNewton(Solver):
     True
     """
 
+    # The sample is a tenth of the tasks, where that is at least five a parameter.
+    PARTS, TASKS_A_PARAMETER = 10, 5
+
     def __init__(self, tol=1e-12, max_iter=200):
         self.tol = tol
         self.max_iter = max_iter
@@ -168,34 +173,32 @@ class GaussNewton(Solver):
         _check_count("max_iter", self.max_iter)
 
     def minimize(self, objective, theta):
-        """Take damped steps; see `Solver.minimize`."""
+        """Take steps; see `Solver.minimize`."""
         _refuse_first_order(self, objective)
         wanted = self.tol * abs(objective.value_and_gradient(np.zeros_like(theta))[0])
-        values, damping = [objective.value_and_gradient(theta)[0]], 1e-3
-        estimate = np.inf
-        while len(values) <= self.max_iter:
-            hessian = gauss_newton_hessian(objective, theta)
-            value, gradient = objective.value_and_gradient(theta)
-            estimate = 0.5 * (gradient * damped_step(hessian, gradient, 1e-9)).sum()
-            moved = False
-            if estimate <= max(wanted, 1e-15 * abs(value)):
-                break
-            while not moved and damping < 1e12:
-                step = damped_step(hessian, gradient, damping)
-                trial, _ = objective.value_and_gradient(theta - step)
-                predicted = (step * (gradient - 0.5 * apply_hessian(hessian, step))).sum()
-                gain = (value - trial) / predicted if np.isfinite(trial) else -1.0
-                moved = gain > 1e-4
-                damping = max(damping / 8, 1e-13) if gain > 0.7 else damping
-                damping = damping * 6 if gain < 0.3 else damping
-            if not moved:  # no step lowers the loss: the limit of float64
-                break
-            theta = theta - step
-            values.append(trial)
-        converged = estimate <= max(wanted, 1e-12 * abs(values[-1]))
+        descent = self._start(objective, theta)
+        gap = descent.run(wanted, self.max_iter)
+        values = tuple(descent.values)
+        converged = gap <= max(wanted, 1e-12 * abs(values[-1]))
         if not converged:
-            _warn(self, len(values) - 1, "estimated gap", estimate, wanted)
-        return SolverResult(theta, len(values) - 1, bool(converged), tuple(values))
+            _warn(self, len(values) - 1, "estimated gap", gap, wanted)
+        return SolverResult(descent.theta, len(values) - 1, bool(converged), values)
+
+    def _start(self, objective, theta):
+        """A descent from theta, or from the minimum over a sample of the tasks if that is lower."""
+        here = Descent(objective, theta)
+        size = np.count_nonzero(objective.blocks.tasks.weight) // self.PARTS
+        if size < self.TASKS_A_PARAMETER * objective.n_parameters:
+            return here
+        few = objective.vary(blocks=objective.blocks.sample(size))
+        sample = self._start(few, theta)
+        # What the sample does not know is of the order of a share d / size of what it explains.
+        sample.run(1e-3 * objective.n_parameters / size * abs(sample.value), self.max_iter)
+        there = Descent(objective, sample.theta, sample.model)
+        if not there.value < here.value:
+            return here
+        there.values.insert(0, here.value)
+        return there
 
 
 class LBFGS(Solver):

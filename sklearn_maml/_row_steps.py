@@ -1,0 +1,56 @@
+"""Gradient steps seen from the rows: theta moves within the span of the support rows.
+
+A step is ``theta <- theta - M F' r`` with the metric M, the rows F and ``r = eta w l'(F theta)``.
+With ``K = F M F'`` it takes the predictions z of the support rows to ``z - K r``, and moves those
+of other rows Phi by ``-Phi M F' r``. Where rows are no more than features, the features are then
+read twice for a gradient, to predict and to return, instead of four times a step.
+"""
+
+import numpy as np
+
+from sklearn_maml._stacked import matvec
+
+__all__ = ["follow"]
+
+
+def follow(theta, support, query, step, inner, outer, n_steps):
+    """Predictions of the query rows after gradient steps, and how they depend on the support's.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (..., 1, d) or (..., n, d)
+    support, query : Risk
+        Of n tasks, with m_s and m_q rows.
+    step : ndarray of shape (n,)
+        Lengths that do not depend on theta.
+    inner : ndarray of shape (n, m_s, m_s)
+        K, of the support rows.
+    outer : ndarray of shape (n, m_q, m_s)
+        ``Phi M F'``; `inner` itself where the query rows are the support rows.
+    n_steps : int
+
+    Returns
+    -------
+    predictions : ndarray of shape (..., n, m_q)
+    pull : callable
+        Maps rows V (..., n, k, m_q) to ``V dz/dz_s`` (..., n, k, m_s), with z_s the predictions of
+        the support rows by theta: ``V dz/dtheta = V Phi + pull(V) F``.
+    """
+    z, path, moved = support.predict(theta), [], 0.0
+    predictions = z if query is support else query.predict(theta)
+    for _ in range(n_steps):
+        path.append(z)
+        force = step[:, None] * support.residual_at(z)
+        moved = moved + force
+        z = z - matvec(inner, force)
+    predictions = z if query is support else predictions - matvec(outer, moved)
+
+    def pull(V):
+        direct, total = np.matmul(V, outer), 0.0
+        for z in reversed(path):
+            bend = step[:, None] * support.curvature_at(z)
+            back = direct if np.isscalar(total) else direct + np.matmul(total, inner)
+            total = total - back * bend[..., None, :]
+        return total
+
+    return predictions, pull
