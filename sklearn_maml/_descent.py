@@ -37,8 +37,16 @@ class Descent:
         # A Hessian costs about so many gradients and gains two digits; secants must gain as much.
         self.patience = 0.01 ** (1.0 / (2.0 + theta.shape[-1] / 25.0))
 
-    def run(self, wanted, max_iter):
-        """Step until the estimated gap is at most `wanted`, or nothing helps; the estimate."""
+    def run(self, wanted, max_iter, surely=True):
+        """Step until the estimated gap is at most `wanted`, or nothing helps; the estimate.
+
+        Parameters
+        ----------
+        wanted : float
+        max_iter : int
+        surely : bool, default=True
+            Whether the estimate that ends it must be that of a Hessian from there.
+        """
         before = np.inf
         while True:
             if self.model is None:
@@ -46,7 +54,7 @@ class Descent:
             step = self.model.newton_step(self.gradient)
             promised = 0.5 * (self.gradient * step).sum()
             resolved = promised <= max(wanted, 1e-15 * abs(self.value))
-            if resolved and not self.fresh:
+            if resolved and surely and not self.fresh:
                 self.model = None
                 continue
             if resolved or len(self.values) > max_iter or self.damping > LAST_DAMPING:

@@ -93,9 +93,11 @@ def geometric_sum(gram, step, n_steps):
     eye = np.eye(gram.shape[-1])
     total = np.broadcast_to(eye, gram.shape)  # sum of the first `bits` powers
     factor = power = eye - step[..., None, None] * gram
-    for bit in bin(n_steps)[3:]:
-        total = total + np.matmul(power, total)
-        power = np.matmul(power, power)
+    bits = bin(n_steps)[3:]
+    for i, bit in enumerate(bits):
+        total = total + (np.matmul(power, total) if i else power)
+        if bit == "1" or i + 1 < len(bits):
+            power = np.matmul(power, power)
         if bit == "1":
             total = total + power
             power = np.matmul(power, factor)

@@ -429,8 +429,11 @@ class GradientSteps(AdaptationRule):
         """
         rows, curvature = geometry.rows, risk.curvature(None)
         if geometry.tall:
-            left = rows if V is risk.features else geometry.standardise(V)
-            left = np.matmul(left, geometric_sum(geometry.gram(curvature), step, self.n_steps))
+            gram = geometry.gram(curvature)
+            q = geometric_sum(gram, step, self.n_steps)
+            if rows is risk.features:
+                return np.matmul(V, np.eye(V.shape[-1]) - np.matmul(q, gram))
+            left = np.matmul(rows if V is risk.features else geometry.standardise(V), q)
             return V - row_products(left, rows, curvature, risk.features)
         if V is risk.features:
             products = geometry.products
@@ -530,10 +533,9 @@ class Geometry:
 
     def gram(self, weights):
         """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share eigenvalues."""
-        root = np.sqrt(weights)
         if self.tall:
-            scaled = root[..., None] * self.rows
-            return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
+            return np.matmul(np.swapaxes(self.rows, -1, -2), weights[..., None] * self.rows)
+        root = np.sqrt(weights)
         gram = self.products * root[..., :, None]
         gram *= root[..., None, :]
         return gram

@@ -193,7 +193,8 @@ class GaussNewton(Solver):
         few = objective.vary(blocks=objective.blocks.sample(size))
         sample = self._start(few, theta)
         # What the sample does not know is of the order of a share d / size of what it explains.
-        sample.run(1e-3 * objective.n_parameters / size * abs(sample.value), self.max_iter)
+        enough = 3e-3 * objective.n_parameters / size * abs(sample.value)
+        sample.run(enough, self.max_iter, surely=False)
         there = Descent(objective, sample.theta, sample.model)
         if not there.value < here.value:
             return here
