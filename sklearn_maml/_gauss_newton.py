@@ -26,7 +26,7 @@ def _bent_design(linearization):
     """Adapted design rows times the roots of ``p_i b_ij l''_ij``, shape (..., rows, d)."""
     query = linearization.query
     hessian = query.loss.hessian(query.targets, linearization.predictions)
-    rows = np.sqrt(linearization.row_weight * hessian)[..., None] * linearization.design
+    rows = linearization.scaled_design(np.sqrt(linearization.row_weight * hessian))
     return rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
 
 

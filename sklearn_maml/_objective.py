@@ -162,10 +162,20 @@ class Linearization:
         """The adapted design ``phi_j' J_i`` of the query rows, shape (..., n, m, d)."""
         if self._followed is None:
             return self.pullback(self.query.features)
-        every = np.eye(self.query.features.shape[-2])
+        return self._combine(np.eye(self.query.features.shape[-2]))
+
+    def scaled_design(self, scale):
+        """The rows of `design` times numbers of shape (..., n, m)."""
+        if self._followed is None:
+            return scale[..., None] * self.design
+        return self._combine(scale[..., None] * np.eye(scale.shape[-1]))
+
+    def _combine(self, V):
+        """``V design`` for rows V (..., n, k, m), or (k, m), seen from the rows."""
+        pulled = self._followed[1](V)
         if self.query is self.support:
-            return np.matmul(every + self._followed[1](every), self.query.features)
-        return self.query.features + np.matmul(self._followed[1](every), self.support.features)
+            return np.matmul(V + pulled, self.query.features)
+        return np.matmul(V, self.query.features) + np.matmul(pulled, self.support.features)
 
     @property
     def value(self):

@@ -183,8 +183,7 @@ def _normal_equations(linearization):
 def _weighted_design(linearization):
     """Psi, rows scaled so that their sum of squares is v' A v."""
     half_hessian = 0.5 * linearization.query.loss.hessian_bound
-    root = np.sqrt(linearization.row_weight * half_hessian)
-    return root[..., None] * linearization.design
+    return linearization.scaled_design(np.sqrt(linearization.row_weight * half_hessian))
 
 
 def reduce_rows(objective, theta, scale):
