@@ -67,8 +67,13 @@ class Descent:
         self.model, self.fresh = SecantModel.of(hessian, self.damping), True
 
     def _gap(self):
-        """``g' H^-1 g / 2``, free of damping."""
-        step = damped_step(self.model.hessian, self.gradient, LEAST_DAMPING)
+        """``g' H^-1 g / 2``, free of damping and secants."""
+        alone = self.model.damping == LEAST_DAMPING and not self.model.pairs
+        step = (
+            self.model.newton_step(self.gradient)
+            if alone
+            else damped_step(self.model.hessian, self.gradient, LEAST_DAMPING)
+        )
         return 0.5 * (self.gradient * step).sum()
 
     def _try(self, step, promised, renew):

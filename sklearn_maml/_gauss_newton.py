@@ -55,16 +55,16 @@ def lifted(diagonal):
 
 def damped_cholesky(hessian, damping):
     """Lower factors of ``H + damping * diag(H)``; the damping grows where rounding asks for it."""
-    diagonal = lifted(np.diagonal(hessian, axis1=-2, axis2=-1))
-    scale = np.sqrt(diagonal)
-    unit = hessian / scale[..., :, None] / scale[..., None, :]
+    scale = np.sqrt(lifted(np.diagonal(hessian, axis1=-2, axis2=-1)))
+    unit = hessian / (scale[..., :, None] * scale[..., None, :])
+    diagonal = np.einsum("...ii->...i", unit)  # a view
+    undamped = diagonal.copy()
     while True:
+        diagonal[...] = undamped + damping
         try:
-            lower = np.linalg.cholesky(unit + damping * np.eye(unit.shape[-1]))
+            return scale[..., None] * np.linalg.cholesky(unit)
         except np.linalg.LinAlgError:
             damping = max(10.0 * damping, 1e-14)
-        else:
-            return scale[..., None] * lower
 
 
 def triangular(lower, v, trans):
