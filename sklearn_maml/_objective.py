@@ -174,8 +174,8 @@ class Linearization:
         """``V design`` for rows V (..., n, k, m), or (k, m), seen from the rows."""
         pulled = self._followed[1](V)
         if self.query is self.support:
-            return np.matmul(V + pulled, self.query.features)
-        return np.matmul(V, self.query.features) + np.matmul(pulled, self.support.features)
+            return np.matmul(V - pulled, self.query.features)
+        return np.matmul(V, self.query.features) - np.matmul(pulled, self.support.features)
 
     @property
     def value(self):
@@ -192,9 +192,9 @@ class Linearization:
             return np.tensordot(self.task_gradients, self.weight, axes=([-2], [0]))
         pulled = self._followed[1](weighted[..., None, :])[..., 0, :]
         if self.query is self.support:
-            return flat_vecmat(weighted + pulled, self.query.features)
+            return flat_vecmat(weighted - pulled, self.query.features)
         direct = flat_vecmat(weighted, self.query.features)
-        return direct + flat_vecmat(pulled, self.support.features)
+        return direct - flat_vecmat(pulled, self.support.features)
 
     @property
     def task_gradients(self):

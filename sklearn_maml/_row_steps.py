@@ -33,8 +33,8 @@ def follow(theta, support, query, step, inner, outer, n_steps):
     -------
     predictions : ndarray of shape (..., n, m_q)
     pull : callable
-        Maps rows V (..., n, k, m_q) to ``V dz/dz_s`` (..., n, k, m_s), with z_s the predictions of
-        the support rows by theta: ``V dz/dtheta = V Phi + pull(V) F``.
+        Maps rows V (..., n, k, m_q) to the (..., n, k, m_s) with which ``V dz/dtheta = V Phi -
+        pull(V) F``, for predictions z.
     """
     z, path, moved = support.predict(theta), [], 0.0
     predictions = z if query is support else query.predict(theta)
@@ -47,10 +47,13 @@ def follow(theta, support, query, step, inner, outer, n_steps):
 
     def pull(V):
         direct, total = np.matmul(V, outer), 0.0
-        for z in reversed(path):
-            bend = step[:, None] * support.curvature_at(z)
-            back = direct if np.isscalar(total) else direct + np.matmul(total, inner)
-            total = total - back * bend[..., None, :]
+        for i, z in enumerate(reversed(path)):
+            # Into the same memory where possible: as much again would cost more than the products.
+            back = np.matmul(total, inner) if i else np.zeros_like(direct)
+            np.subtract(direct, back, out=back)
+            back *= (step[:, None] * support.curvature_at(z))[..., None, :]
+            back += total
+            total = back
         return total
 
     return predictions, pull

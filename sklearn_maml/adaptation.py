@@ -97,7 +97,7 @@ class AdaptationRule(Component):
         -------
         predictions : ndarray of shape (..., m_q)
         pull : callable
-            Maps rows V (..., k, m_q) to the (..., k, m_s) with ``V dz/dtheta = V Phi + pull(V) F``,
+            Maps rows V (..., k, m_q) to the (..., k, m_s) with ``V dz/dtheta = V Phi - pull(V) F``,
             for query features Phi and support features F.
 
         Or None, by default: then the objective asks `adapt`.
