@@ -94,14 +94,18 @@ def median(records):
 def run(solver, X, y, loss, n_tasks):
     """Seconds and values of each evaluation by a solver."""
     objective, record = make_objective(X, y, loss, n_tasks), Recorder()
-    plain = objective.reduce_with_gradient
+    plain, value = objective.reduce_with_gradient, objective.value
 
     def recorded(f, theta):
         rest = plain(f, theta)
         record(objective._last[1][0])
         return rest
 
-    objective.reduce_with_gradient = recorded
+    def recorded_value(theta):
+        record(value(theta))
+        return record.values[-1]
+
+    objective.reduce_with_gradient, objective.value = recorded, recorded_value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         solver.minimize(objective, np.zeros(X.shape[1]))

@@ -31,9 +31,12 @@ class Descent:
 
     def __init__(self, objective, theta, model=None):
         self.objective, self.theta, self.model = objective, theta, model
+        self.damping, self.rejected = LEAST_DAMPING, 0  # steps from theta that were rejected
+        self.fresh = False  # whether the model's Hessian is that of theta
+        if model is None:
+            self._renew(gauss_newton_hessian(objective, theta))
         self.value, self.gradient = objective.value_and_gradient(theta)
-        self.values, self.damping = [self.value], LEAST_DAMPING
-        self.fresh, self.rejected = False, 0  # is the model that of theta; steps from theta so far
+        self.values = [self.value]
         # A Hessian costs about so many gradients and gains two digits; secants must gain as much.
         self.patience = 0.01 ** (1.0 / (2.0 + theta.shape[-1] / 25.0))
 

@@ -365,7 +365,8 @@ class GradientSteps(AdaptationRule):
                 return self._pull_back_at_once(risk, step, geometry, V)
             for z in reversed(path):
                 weight = step[..., None] * risk.curvature_at(z)
-                V = V - row_products(self._metric(V), risk.features, weight, risk.features)
+                moved = row_products(self._metric(V), risk.features, weight, risk.features)
+                V = np.subtract(V, moved, out=moved)
             return V
 
         return theta, pullback

@@ -175,8 +175,11 @@ class GaussNewton(Solver):
     def minimize(self, objective, theta):
         """Take steps; see `Solver.minimize`."""
         _refuse_first_order(self, objective)
-        wanted = self.tol * abs(objective.value_and_gradient(np.zeros_like(theta))[0])
         descent = self._start(objective, theta)
+        # Zero is where it starts, as a rule: then the value is known.
+        wanted = self.tol * abs(
+            descent.values[0] if not theta.any() else objective.value(0.0 * theta)
+        )
         gap = descent.run(wanted, self.max_iter)
         values = tuple(descent.values)
         converged = gap <= max(wanted, 1e-12 * abs(values[-1]))
@@ -186,20 +189,19 @@ class GaussNewton(Solver):
 
     def _start(self, objective, theta):
         """A descent from theta, or from the minimum over a sample of the tasks if that is lower."""
-        here = Descent(objective, theta)
         size = np.count_nonzero(objective.blocks.tasks.weight) // self.PARTS
         if size < self.TASKS_A_PARAMETER * objective.n_parameters:
-            return here
-        few = objective.vary(blocks=objective.blocks.sample(size))
-        sample = self._start(few, theta)
-        # What the sample does not know is of the order of a share d / size of what it explains.
+            return Descent(objective, theta)
+        sample = self._start(objective.vary(blocks=objective.blocks.sample(size)), theta)
+        # What the sample cannot know is of the order of a share d / size of what it explains.
         enough = 3e-3 * objective.n_parameters / size * abs(sample.value)
         sample.run(enough, self.max_iter, surely=False)
-        there = Descent(objective, sample.theta, sample.model)
-        if not there.value < here.value:
-            return here
-        there.values.insert(0, here.value)
-        return there
+        value = objective.value(theta)
+        descent = Descent(objective, sample.theta, sample.model)
+        if not descent.value < value:
+            return Descent(objective, theta)
+        descent.values.insert(0, value)
+        return descent
 
 
 class LBFGS(Solver):
