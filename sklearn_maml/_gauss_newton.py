@@ -93,12 +93,16 @@ class SecantModel:
         The Cholesky factor of that sum.
     pairs : tuple of (ndarray, ndarray)
         Moves and the changes of the gradient along them, of shape (..., d); the latest last.
+    length : float
+        How long steps are in directions that no pair tells of, by the latest pair: above 1 where
+        the loss has become less curved everywhere.
     """
 
     hessian: np.ndarray
     damping: float
     lower: np.ndarray
     pairs: tuple = ()
+    length: float = 1.0
 
     MEMORY = 20
 
@@ -117,7 +121,8 @@ class SecantModel:
         expected = np.square(np.matmul(move[..., None, :], self.lower)).sum()
         if not (np.isfinite(seen) and seen > 0.01 * expected):
             return self
-        return replace(self, pairs=(*self.pairs, (move, change))[-self.MEMORY :])
+        length = seen / np.square(triangular(self.lower, change, "N")).sum()
+        return replace(self, pairs=(*self.pairs, (move, change))[-self.MEMORY :], length=length)
 
     def newton_step(self, gradient):
         """The v with which ``theta - v`` minimises the model: the two loops of L-BFGS."""
@@ -125,7 +130,7 @@ class SecantModel:
         for move, change in reversed(self.pairs):
             shares.append((move * gradient).sum() / (move * change).sum())
             gradient = gradient - shares[-1] * change
-        step = triangular(self.lower, triangular(self.lower, gradient, "N"), "T")
+        step = self.length * triangular(self.lower, triangular(self.lower, gradient, "N"), "T")
         for (move, change), share in zip(self.pairs, reversed(shares), strict=True):
             step = step + (share - (change * step).sum() / (move * change).sum()) * move
         return step

@@ -195,7 +195,7 @@ class GaussNewton(Solver):
         sample = self._start(objective.vary(blocks=objective.blocks.sample(size)), theta)
         # What the sample cannot know is of the order of a share d / size of what it explains.
         enough = 3e-3 * objective.n_parameters / size * abs(sample.value)
-        sample.run(enough, self.max_iter, surely=False)
+        sample.run(enough, self.max_iter)
         value = objective.value(theta)
         descent = Descent(objective, sample.theta, sample.model)
         if not descent.value < value:
