@@ -20,8 +20,6 @@ class Descent:
     objective : MetaObjective
     theta : ndarray of shape (d,) or (n_targets, d)
         Where it starts.
-    model : SecantModel, default=None
-        What is known of the objective near there; None evaluates the Hessian.
 
     Attributes
     ----------
@@ -29,12 +27,10 @@ class Descent:
         The meta-loss at the start and after each step.
     """
 
-    def __init__(self, objective, theta, model=None):
-        self.objective, self.theta, self.model = objective, theta, model
+    def __init__(self, objective, theta):
+        self.objective, self.theta = objective, theta
         self.damping, self.rejected = LEAST_DAMPING, 0  # steps from theta that were rejected
-        self.fresh = False  # whether the model's Hessian is that of theta
-        if model is None:
-            self._renew(gauss_newton_hessian(objective, theta))
+        self._renew(gauss_newton_hessian(objective, theta))
         self.value, self.gradient = objective.value_and_gradient(theta)
         self.values = [self.value]
 
@@ -54,13 +50,11 @@ class Descent:
         """
         promises = []  # since there was a new Hessian, or a step was rejected
         while True:
-            if self.model is None:
-                self._renew(gauss_newton_hessian(self.objective, self.theta))
             step = self.model.newton_step(self.gradient)
             promised = 0.5 * (self.gradient * step).sum()
             enough = max(wanted, 1e-15 * abs(self.value))
             if promised <= enough and not self.fresh:
-                self.model = None
+                self._renew(gauss_newton_hessian(self.objective, self.theta))
                 continue
             spent = len(self.values) > max_iter or self.damping > LAST_DAMPING
             if spent or promised <= enough:
@@ -74,6 +68,7 @@ class Descent:
                 promises = []
 
     def _renew(self, hessian):
+        """Model the loss by its Hessian at theta: `fresh` until there is a step."""
         self.model, self.fresh = SecantModel.of(hessian, self.damping), True
 
     def _gap(self):
@@ -107,7 +102,7 @@ class Descent:
         if self.rejected == 1 and informed is not self.model:
             self.model = informed
         elif not self.fresh:
-            self.model = None
+            self._renew(gauss_newton_hessian(self.objective, self.theta))
         else:
             self.damping = max(6.0 * self.damping, FIRST_DAMPING)
             self._renew(self.model.hessian)

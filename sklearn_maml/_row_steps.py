@@ -46,12 +46,16 @@ def follow(theta, support, query, step, inner, outer, n_steps):
     predictions = z if query is support else predictions - matvec(outer, moved)
 
     def pull(V):
-        direct, total = np.matmul(V, outer), 0.0
-        for i, z in enumerate(reversed(path)):
-            # Into the same memory where possible: as much again would cost more than the products.
-            back = np.matmul(total, inner) if i else np.zeros_like(direct)
+        direct, total = np.matmul(V, outer), None
+        for z in reversed(path):
+            bend = (step[:, None] * support.curvature_at(z))[..., None, :]
+            if total is None:
+                total = direct * bend
+                continue
+            # Into the same memory: more of it would cost as much as the products.
+            back = np.matmul(total, inner)
             np.subtract(direct, back, out=back)
-            back *= (step[:, None] * support.curvature_at(z))[..., None, :]
+            back *= bend
             back += total
             total = back
         return total

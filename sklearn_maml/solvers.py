@@ -135,10 +135,9 @@ class GaussNewton(Solver):
     sum_j b_ij l''_ij psi_ij psi_ij' + 2 alpha I``, corrected by how the gradient changed along the
     steps since: L-BFGS that starts from H. H is evaluated anew where these corrections gain less
     than a new H would for the same work. A step that does not lower the meta-loss is learned from,
-    and if that does not help, damped by ``lam * diag(H)`` (Levenberg-Marquardt). Where tasks are
-    many, the start is the minimum over a random tenth of them. It stops when the model's own
-    estimate of the gap, ``g' H^-1 g / 2`` with H from where it stops, is at most `tol` times the
-    meta-loss of ``theta = 0``.
+    and if that does not help, damped by ``lam * diag(H)`` (Levenberg-Marquardt). It stops when the
+    model's own estimate of the gap, ``g' H^-1 g / 2`` with H from where it stops, is at most `tol`
+    times the meta-loss of ``theta = 0``.
 
     Parameters
     ----------
@@ -160,9 +159,6 @@ class GaussNewton(Solver):
     True
     """
 
-    # The sample is a tenth of the tasks, where that is at least five a parameter.
-    PARTS, TASKS_A_PARAMETER = 10, 5
-
     def __init__(self, tol=1e-12, max_iter=200):
         self.tol = tol
         self.max_iter = max_iter
@@ -175,33 +171,14 @@ class GaussNewton(Solver):
     def minimize(self, objective, theta):
         """Take steps; see `Solver.minimize`."""
         _refuse_first_order(self, objective)
-        descent = self._start(objective, theta)
-        # Zero is where it starts, as a rule: then the value is known.
-        wanted = self.tol * abs(
-            descent.values[0] if not theta.any() else objective.value(0.0 * theta)
-        )
+        descent = Descent(objective, theta)
+        wanted = self.tol * abs(objective.value(np.zeros_like(theta)))
         gap = descent.run(wanted, self.max_iter)
         values = tuple(descent.values)
         converged = gap <= max(wanted, 1e-12 * abs(values[-1]))
         if not converged:
             _warn(self, len(values) - 1, "estimated gap", gap, wanted)
         return SolverResult(descent.theta, len(values) - 1, bool(converged), values)
-
-    def _start(self, objective, theta):
-        """A descent from theta, or from the minimum over a sample of the tasks if that is lower."""
-        size = np.count_nonzero(objective.blocks.tasks.weight) // self.PARTS
-        if size < self.TASKS_A_PARAMETER * objective.n_parameters:
-            return Descent(objective, theta)
-        sample = self._start(objective.vary(blocks=objective.blocks.sample(size)), theta)
-        # What the sample cannot know is of the order of a share d / size of what it explains.
-        enough = 3e-3 * objective.n_parameters / size * abs(sample.value)
-        sample.run(enough, self.max_iter)
-        value = objective.value(theta)
-        descent = Descent(objective, sample.theta, sample.model)
-        if not descent.value < value:
-            return Descent(objective, theta)
-        descent.values.insert(0, value)
-        return descent
 
 
 class LBFGS(Solver):

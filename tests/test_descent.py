@@ -18,7 +18,8 @@ from sklearn_maml.losses import LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import GaussNewton
 
 RULE = GradientSteps(0.5, 2, relative=True)
-COORDINATES = Standardization.from_moments(np.linspace(-1, 1, 8), np.linspace(1, 2, 8), True, 4.0)
+MEAN, DEVIATION = np.append(np.linspace(-1, 1, 8), 1.0), np.append(np.linspace(1, 2, 8), 0.0)
+COORDINATES = Standardization.from_moments(MEAN, DEVIATION, True, 4.0)
 RULES = {
     "relative": RULE,
     "plain": GradientSteps(0.05, 1, cap=False),
@@ -143,11 +144,11 @@ def test_a_hessian_pays_where_progress_is_slow_and_much_is_left():
 
 
 def counted(monkeypatch):
-    """The numbers of tasks, and what was asked, of all passes over data."""
+    """Whether a pass over the data evaluates a Hessian, for all passes."""
     passes, plain = [], MetaObjective.reduce
 
     def reduce(self, f, theta, combine=None):
-        passes.append((len(self.blocks.tasks.weight), "hessian" in str(f)))
+        passes.append("hessian" in str(f))
         return plain(self, f, theta, combine)
 
     monkeypatch.setattr(MetaObjective, "reduce", reduce)
@@ -159,31 +160,25 @@ def test_a_quadratic_takes_one_step_and_two_hessians(monkeypatch):
     passes = counted(monkeypatch)
     result = GaussNewton().minimize(objective, np.zeros(4))
     assert result.n_iter == 1
-    assert [hessian for _, hessian in passes] == [True, False, True]
+    assert passes == [True, False, True]
 
 
 @pytest.mark.parametrize("loss", [PseudoHuber(), LogLoss(), Poisson()], ids=repr)
-def test_many_tasks_are_first_fitted_by_a_tenth_of_them(loss, monkeypatch):
-    objective = objective_of(make_tasks(700, 6, n_features=3, seed=1), loss, RULE, 0.01)
+def test_few_hessians_are_evaluated(loss, monkeypatch):
+    objective = objective_of(make_tasks(200, 6, n_features=3, seed=1), loss, RULE, 0.01)
     passes = counted(monkeypatch)
     result = GaussNewton().minimize(objective, np.zeros(4))
-    assert {n for n, _ in passes} == {70, 700}
-    few = sum(n == 700 for n, _ in passes)
-    monkeypatch.setattr(GaussNewton, "TASKS_A_PARAMETER", 1000)
-    passes.clear()
-    whole = GaussNewton().minimize(objective, np.zeros(4))
-    assert few < len(passes)
-    assert result.values[0] == pytest.approx(whole.values[0], rel=1e-14)
     assert (np.diff(result.values) < 0).all()
-    assert_allclose(result.theta, whole.theta, atol=1e-5)
+    assert len(passes) < 10
+    assert sum(passes) <= 3
 
 
-def test_a_sample_that_is_no_better_than_the_start_is_left():
-    objective = objective_of(make_tasks(300, 6, n_features=3, seed=1), PseudoHuber(), RULE, 0.01)
+def test_a_descent_from_the_minimum_stays_there():
+    objective = objective_of(make_tasks(30, 6, n_features=3, seed=1), PseudoHuber(), RULE, 0.01)
     best = GaussNewton().minimize(objective, np.zeros(4))
     again = GaussNewton().minimize(objective, best.theta)
-    assert again.n_iter <= 1
-    assert again.values[0] == pytest.approx(best.values[-1], rel=1e-14)
+    assert again.n_iter == 0
+    assert again.converged
 
 
 def test_a_damped_step_that_promises_little_is_not_taken_for_the_minimum():
