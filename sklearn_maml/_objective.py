@@ -224,7 +224,8 @@ class QueryPredictions(NamedTuple):
 
 def _with_gradient(f, linearization):
     """A block's part of the meta-loss, of its gradient and of whatever f adds."""
-    return linearization.value, linearization.gradient, *f(linearization)
+    rest = f(linearization)  # first: a design that it needs serves the gradient too
+    return linearization.value, linearization.gradient, *rest
 
 
 def _value(linearization):
