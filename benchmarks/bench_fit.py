@@ -1,24 +1,28 @@
 """Time and memory of fit + certificate against ridge regression on the same pooled rows.
 
 Prints medians of paired runs in one process, then the peak memory of each in a process of its own,
-then what adapting costs. Run ``python benchmarks/bench_fit.py`` on an idle machine.
+then what adapting and a cross-validated search cost. Run ``python benchmarks/bench_fit.py`` on an
+idle machine.
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from sklearn_maml import MAMLRegressor
+from sklearn_maml import MAMLRegressor, MAMLRegressorCV
 from sklearn_maml._blocks import BLOCK_ELEMENTS
+from sklearn_maml._fitted import theta_of
 from sklearn_maml._objective import Risk
 from sklearn_maml._rows import read_one_task, read_rows
 
 SHAPES = ((100, 20, 20), (1_000, 20, 64), (10_000, 40, 128), (500, 10, 1_000))
+SEARCHES = (((1_000, 20, 64), 5), ((300, 10, 1_000), 5), ((1_000, 20, 64), "leave-one-task-out"))
 WANTED_TIME, WANTED_MEMORY = 3.0, 300.0
 
 
@@ -119,12 +123,12 @@ def report_adapting(n_runs):
     features = rng.normal(size=(n_tasks, m, d + 1))
     weights = np.full((n_tasks, m), 1 / m)
     square = rng.normal(size=(d + 1, d + 1))
-    targets, theta = rng.normal(size=(n_tasks, m)), model._theta()
+    targets, theta = rng.normal(size=(n_tasks, m)), theta_of(model)
 
     def adapt(size):
         for i in range(0, n_tasks, size):
             part = slice(i, i + size)
-            risk = Risk(model._loss, features[part], targets[part], weights[part])
+            risk = Risk(model.loss_, features[part], targets[part], weights[part])
             model.adaptation_.adapt(theta, risk)
 
     stack = BLOCK_ELEMENTS // (m * (d + 1))
@@ -142,6 +146,21 @@ def report_adapting(n_runs):
     print(f"  as one stack: {1e3 * whole:.1f} ms, {whole / product:.1f}x (wanted: below 10x)")
 
 
+def report_searching(n_runs):
+    print("search of 10 penalties and refit against one fit")
+    for shape, cv in SEARCHES:
+        X, y, groups = make(*shape)
+        one = MAMLRegressor(alpha=0.1, support=0.5, random_state=0)
+        search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
+        times = [
+            [seconds(partial(m.fit, X, y, groups=groups)) for m in (one, search)]
+            for _ in range(n_runs)
+        ]
+        fit, whole = np.median(times, axis=0)
+        print(f"{shape!s:<18} cv={cv!s:<20} {fit:6.3f} s {whole:6.3f} s {whole / fit:5.1f}x")
+    print()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7, help="paired runs for each shape")
@@ -153,6 +172,7 @@ def main():
         return
     report_fits(arguments.runs)
     report_adapting(arguments.runs)
+    report_searching(arguments.runs)
 
 
 if __name__ == "__main__":

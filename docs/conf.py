@@ -38,8 +38,9 @@ numpydoc_show_class_members = False
 
 
 def skip_request_method(app, what, name, obj, skip, options):
-    """Leave out scikit-learn's generated set_fit_request and its like."""
-    return skip or (name.startswith("set_") and name.endswith("_request")) or None
+    """Leave out what scikit-learn's base classes define or generate, such as set_fit_request."""
+    generated = name.startswith("set_") and name.endswith("_request")
+    return skip or generated or str(getattr(obj, "__module__", "")).startswith("sklearn.") or None
 
 
 def setup(app):

@@ -9,8 +9,8 @@
 (15,)
 """
 
-from sklearn_maml._adapted import AdaptedRegressor, AdaptedTasks
-from sklearn_maml._classifier import AdaptedClassifier, MAMLClassifier
+from sklearn_maml._adapted import AdaptedClassifier, AdaptedRegressor, AdaptedTasks
+from sklearn_maml._classifier import MAMLClassifier
 from sklearn_maml._maml import MAMLRegressor
 from sklearn_maml._maml_cv import MAMLRegressorCV
 from sklearn_maml._rows import SingleTaskWarning

@@ -1,11 +1,11 @@
 """Interchangeable parts: objects that hold hyperparameters and are chosen by name or instance."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-__all__ = ["Component", "check_number", "resolve"]
+__all__ = ["Component", "check_int", "check_number", "resolve"]
 
 
 class Component(BaseEstimator):
@@ -68,9 +68,19 @@ def resolve(option, registry, kind, parameter):
     return option
 
 
-def check_number(name, value, low):
-    """Raise unless `value` is a finite number, at least `low`."""
-    if (isinstance(value, bool) and name != "verbose") or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number >= {low}; got {value!r}.")
-    if not low <= value < np.inf:
-        raise ValueError(f"{name} must be finite and >= {low}; got {value!r}.")
+def check_number(name, value, low=0, *, above=False):
+    """Raise unless `value` is a finite number, at least `low` (or above it)."""
+    message = f"{name} must be a finite number {'>' if above else '>='} {low}; got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(message)
+    if not low <= value < np.inf or (above and value == low):
+        raise ValueError(message)
+
+
+def check_int(name, value, low=1):
+    """Raise unless `value` is an int, at least `low`."""
+    message = f"{name} must be an int >= {low}; got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(message)
+    if value < low:
+        raise ValueError(message)

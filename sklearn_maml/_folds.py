@@ -2,26 +2,29 @@
 
 With the squared loss, leaving a fold of tasks out is a subtraction. For each inner loop one pass
 over the data gives the normal equations of all folds, and one more judges the solutions of all
-folds and penalties on the tasks that they were not fitted to.
+folds and penalties on the tasks that they were not fitted to. Where every fold is one task, its
+rows are left out of one solution for all tasks, and no fold has normal equations of its own.
 """
 
 from functools import partial
 
 import numpy as np
-from scipy.linalg import cho_solve
 
 from sklearn_maml._blocks import Blocks
 from sklearn_maml._objective import MetaObjective
-from sklearn_maml._quadratic import safe_cholesky
-from sklearn_maml._stacked import one_blas_thread
+from sklearn_maml._ridge_path import diagonalise, left_out, minimiser, ridge_path
+from sklearn_maml._stacked import matvec, one_blas_thread
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.solvers import LeastSquares
 
 __all__ = ["Folds"]
 
+# Normal equations of so many numbers are kept at a time (256 MiB); more folds take more passes.
+KEPT_ELEMENTS = 2**25
+
 
 class Folds:
-    """Solutions and scores for all folds and penalties, one inner loop at a time.
+    """Scores for all folds and penalties, one inner loop at a time.
 
     Parameters
     ----------
@@ -33,86 +36,111 @@ class Folds:
     """
 
     def __init__(self, blocks, splits, alphas, n_jobs):
-        self.blocks, self.n_jobs = blocks, n_jobs
+        self.blocks, self.alphas, self.n_jobs = blocks, np.array(alphas, dtype=float), n_jobs
         self.train, self.test = (np.array(side) for side in zip(*splits, strict=True))
-        # Tasks that are in training together, always, need one sum only.
-        self.patterns, cell = np.unique(self.train.T, axis=0, return_inverse=True)
-        self.cell = cell.ravel()
-        unit = np.ones(blocks.features.width)
-        unit[-1] = not blocks.features.intercept
-        self.penalties = [alpha * unit for alpha in alphas]
-        self.rounds = _rounds(self.test)
+        self.penalised = np.ones(blocks.features.width)
+        self.penalised[-1] = not blocks.features.intercept
+        all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
+        self.one_by_one = (all_but_one & self.test.any(axis=1)).all()
 
     def scores(self, rule):
         """R2 on the tasks left out, shape (n_splits, n_alphas)."""
-        objective = self._objective(self.blocks, rule, self.penalties[0])
+        objective = self._objective(self.blocks, rule, 0.0)
+        scores = np.full((len(self.test), len(self.alphas)), np.nan)
         with one_blas_thread():  # many small factorisations: threads would only wait
-            theta = self._solve(objective)
-        errors = {}
-        y = self.blocks.tasks.y
-        for split_of in self.rounds:
-            part = partial(_errors, objective, theta, split_of, y.mean(axis=0))
-            _merge(errors, objective.fold(part, _merge))
-        return np.array([_r2(*errors[s]) for s in range(len(self.test))])
+            if self.one_by_one:
+                self._one_by_one(objective, scores)
+            left, alphas = (np.flatnonzero(np.isnan(scores).any(axis=axis)) for axis in (1, 0))
+            for splits in self._chunks(left):
+                scores[np.ix_(splits, alphas)] = self._several(objective, splits, alphas)
+        return scores
 
-    def _objective(self, blocks, rule, penalty):
-        return MetaObjective(blocks, SquaredError(), rule, penalty, self.n_jobs)
+    def _objective(self, blocks, rule, alpha):
+        return MetaObjective(blocks, SquaredError(), rule, alpha * self.penalised, self.n_jobs)
 
-    def _solve(self, objective):
-        """Minimisers for each split and penalty, shape (n_splits, n_alphas, ..., d)."""
-        n_targets, d = objective.n_targets, objective.n_parameters
-        start = np.zeros((n_targets, d) if n_targets else d)
-        hessian, gradient = self._sums(objective, start, with_hessian=True)
-        everything = Equations(hessian.sum(axis=0), gradient.sum(axis=0))
-        first = everything.newton(start, max(self.penalties, key=np.sum))
-        if first is not None:  # near the solutions, so that large offsets of y do not cancel
-            start = first
-            _, gradient = self._sums(objective, start, with_hessian=False)
-        mass = Summable(np.bincount(self.cell, self.blocks.tasks.weight))
-        hessian, gradient = Summable(hessian), Summable(gradient)
-        theta = np.empty((len(self.train), len(self.penalties), *start.shape))
-        for s, kept in enumerate(self.patterns.T):
+    def _chunks(self, splits):
+        """The splits, so many at a time that the normal equations of their cells can be kept."""
+        n_cells = len(_cells(self.train[splits])[0])
+        if len(splits) > 1 and n_cells * len(self.penalised) ** 2 > KEPT_ELEMENTS:
+            middle = len(splits) // 2
+            return self._chunks(splits[:middle]) + self._chunks(splits[middle:])
+        return [splits] if len(splits) else []
+
+    def _several(self, objective, splits, alphas):
+        """Scores of some splits and penalties, by the solution of each."""
+        start, theta = self._solve(objective, splits, self.alphas[alphas])
+        return self._judge(splits, partial(_errors, objective, start, theta), objective)
+
+    def _one_by_one(self, objective, scores):
+        """Set the scores that one task left out of the solution for all changes safely."""
+        cell = np.zeros(self.train.shape[1], dtype=int)
+        (hessian,), (gradient,), start = self._sums(objective, cell)
+        share = self.blocks.tasks.weight.sum() - self.blocks.tasks.weight
+        groups = [np.argsort(self.alphas)]
+        while groups:
+            alphas = groups.pop()
+            penalties = share[:, None] * self.alphas[alphas]
+            diagonal = diagonalise(hessian, self.penalised, penalties.min(), penalties.max())
+            if diagonal is not None:
+                sides = 0.5 * gradient @ diagonal.basis, (self.penalised * start) @ diagonal.basis
+                part = partial(_errors_left_out, objective, start, diagonal, sides, penalties)
+                scores[:, alphas] = self._judge(np.arange(len(scores)), part, objective)
+            elif len(alphas) > 1:  # smaller ranges of penalties are safer
+                groups += np.array_split(alphas, 2)
+
+    def _judge(self, splits, errors, objective):
+        """R2 of the splits, from what each block adds to their sums."""
+        y, sums = self.blocks.tasks.y, None
+        for split_of in _rounds(self.test[splits]):
+            part = partial(_block_sums, errors, split_of, len(splits), y.mean(axis=0))
+            further = objective.fold(part, _add)
+            sums = further if sums is None else _add(sums, further)
+        return _r2(*sums)
+
+    def _solve(self, objective, splits, alphas):
+        """A start, and minimisers for each split and penalty (n_splits, n_alphas, ..., d)."""
+        patterns, cell = _cells(self.train[splits])
+        hessian, gradient, start = self._sums(objective, cell)
+        mass = Summable(np.bincount(cell, self.blocks.tasks.weight))
+        hessian, gradient = Summable(hessian), Summable(0.5 * gradient)
+        pull, intercept = self.penalised * start, self.blocks.features.intercept
+        theta = np.empty((len(splits), len(alphas), *start.shape))
+        for s, kept in enumerate(patterns.T):
             share = mass.where(kept)
-            own = Equations(hessian.where(kept) / share, gradient.where(kept) / share)
-            for a, penalty in enumerate(self.penalties):
-                solution = own.newton(start, penalty)
-                if solution is None:
-                    solution = self._refit(objective.rule, self.train[s], penalty, start)
-                theta[s, a] = solution
-        return theta
+            normal, slope = hessian.where(kept) / share, gradient.where(kept) / share
+            path = ridge_path(normal, slope, pull, alphas, intercept)
+            for a, (alpha, step) in enumerate(zip(alphas, path, strict=True)):
+                if step is None:
+                    step = minimiser(normal + np.diag(alpha * self.penalised), slope + alpha * pull)
+                if step is None:
+                    theta[s, a] = self._refit(objective.rule, self.train[splits[s]], alpha)
+                else:
+                    theta[s, a] = start - step
+        return start, theta
 
-    def _sums(self, objective, theta, with_hessian):
-        """Sums over the tasks of each cell: A (n_cells, d, d), or None, and gradients at theta."""
-        part = partial(_normal_equations, objective, theta, self.cell, with_hessian)
+    def _sums(self, objective, cell):
+        """For each cell of tasks A (n_cells, d, d) and the gradient, at a start near solutions."""
+        start = objective.origin()
+        hessian, gradient = self._normal_equations(objective, start, cell, with_hessian=True)
+        penalty = np.diag(self.alphas.max() * self.penalised)
+        step = minimiser(hessian.sum(axis=0) + penalty, 0.5 * gradient.sum(axis=0))
+        if step is not None:  # so that large offsets of y do not cancel
+            start = start - step
+            _, gradient = self._normal_equations(objective, start, cell, with_hessian=False)
+        return hessian, gradient, start
+
+    def _normal_equations(self, objective, theta, cell, with_hessian):
+        part = partial(_normal_equations, objective, theta, cell, with_hessian)
         sums = objective.fold(part, _merge)
-        hessian, gradient = zip(*(sums[c] for c in range(len(self.patterns))), strict=True)
-        return np.array(hessian) if with_hessian else None, np.array(gradient)
+        hessian, gradient = zip(*(sums[c] for c in range(cell.max() + 1)), strict=True)
+        return np.array(hessian), np.array(gradient)
 
-    def _refit(self, rule, kept, penalty, start):
+    def _refit(self, rule, kept, alpha):
         """The exact solver's minimiser on some tasks, however ill-conditioned."""
         blocks = self.blocks
         blocks = Blocks(blocks.tasks.only(kept), blocks.features, blocks.episodes)
-        objective = self._objective(blocks, rule, penalty)
-        return LeastSquares().minimize(objective, np.zeros_like(start)).theta
-
-
-class Equations:
-    """Normal equations of a quadratic: ``A`` and the gradient at some theta."""
-
-    def __init__(self, hessian, gradient):
-        self.hessian, self.gradient = hessian, gradient
-
-    def newton(self, theta, penalty):
-        """The minimiser with a penalty, from theta; None where A is not safely definite."""
-        hessian = self.hessian + np.diag(penalty)
-        scale = np.sqrt(np.diag(hessian))
-        if not scale.all():
-            return None
-        factor = safe_cholesky(hessian / np.outer(scale, scale))
-        if factor is None:
-            return None
-        half = (0.5 * self.gradient + penalty * theta) / scale
-        return theta - cho_solve((factor, False), half.T).T / scale
+        objective = self._objective(blocks, rule, alpha)
+        return LeastSquares().minimize(objective, objective.origin()).theta
 
 
 class Summable:
@@ -174,35 +202,82 @@ def _grams(rows, of, n_cells):
     return [part.T @ part for part in flat]
 
 
-def _errors(objective, theta, split_of, origin, i):
+def _block_sums(errors, split_of, n_splits, origin, i):
     """A block's sums for each split: squared errors, and weight, mean and square of targets."""
-    at_one = objective.linearize(i, theta[0, 0])
-    query, weight = at_one.query, at_one.weight
-    of = split_of[objective.blocks.owner(i)]
-    # An episode of weight 0 stands for a task that is too small for it.
-    real = (query.weights > 0).sum(axis=1, keepdims=True) * ((of >= 0) & (weight > 0))[:, None]
-    w = query.weights * real * weight[:, None]
-    splits, at = np.unique(of, return_inverse=True)
-    # Predictions are affine in theta: from those at one theta, all others by one product.
-    others = (theta[of] - theta[0, 0]).reshape(len(of), -1, theta.shape[-1])
-    shift = np.moveaxis(np.matmul(at_one.design, np.swapaxes(others, -1, -2)), -1, 0)
-    predictions = at_one.predictions + shift.reshape(*theta.shape[1:-1], *shift.shape[1:])
-    squared = (w * np.square(predictions - query.targets)).sum(axis=-1)
+    at, of, squares = errors(split_of, i)
+    query, real = at.query, (at.query.weights > 0).sum(axis=1)
+    weight = at.row_weight * real[:, None]
     centred = query.targets - np.reshape(origin, (*np.shape(origin), 1, 1))
-    members = (at[:, None] == np.arange(len(splits))).astype(float)
-    sums = [
-        squared @ members,
-        w.sum(axis=1) @ members,
-        (w * centred).sum(axis=-1) @ members,
-        (w * centred**2).sum(axis=-1) @ members,
+    parts = [
+        real * squares.sum(axis=-1),
+        weight.sum(axis=-1),
+        (weight * centred).sum(axis=-1),
+        (weight * centred**2).sum(axis=-1),
     ]
-    return {s: [part[..., k] for part in sums] for k, s in enumerate(splits.tolist()) if s >= 0}
+    return tuple(_by_split(part, of, n_splits) for part in parts)
+
+
+def _by_split(values, of, n_splits):
+    """Sums of values (..., n) over the entries of each split, shape (n_splits, ...)."""
+    sums = np.zeros((n_splits, *values.shape[:-1]))
+    np.add.at(sums, of[of >= 0], np.moveaxis(values, -1, 0)[of >= 0])
+    return sums
+
+
+def _errors(objective, start, theta, split_of, i):
+    """A block at a start, the split of its entries, and weighted squares (n_alphas, ..., n, m)."""
+    at = objective.linearize(i, start)
+    of = split_of[objective.blocks.owner(i)]
+    # Predictions are affine in theta: from those at one theta, all others by one product.
+    others = (theta[of] - start).reshape(len(of), -1, theta.shape[-1])
+    shift = np.moveaxis(np.matmul(at.design, np.swapaxes(others, -1, -2)), -1, 0)
+    predictions = at.predictions + shift.reshape(*theta.shape[1:-1], *shift.shape[1:])
+    return at, of, at.row_weight * np.square(predictions - at.query.targets)
+
+
+def _errors_left_out(objective, start, diagonal, sides, penalties, split_of, i):
+    """`_errors`, with each task left out of the solution for all; NaN where that is unsafe."""
+    at = objective.linearize(i, start)
+    owner, root = objective.blocks.owner(i), np.sqrt(at.row_weight)
+    tasks = np.unique(owner)
+    n_draws = len(owner) // len(tasks)
+    rows = _by_task(np.matmul(root[..., None] * at.design, diagonal.basis), n_draws, 0)
+    residuals = _by_task(root * (at.predictions - at.query.targets), n_draws, -2)
+    squares = np.empty((penalties.shape[1], *at.predictions.shape))
+    for a, c in enumerate(penalties[tasks].T):
+        inverse = diagonal.inverse(c)
+        step = np.expand_dims(sides[0], -2) + c[:, None] * np.expand_dims(sides[1], -2)
+        remaining = left_out(rows, inverse, residuals - matvec(rows, inverse * step))
+        remaining = remaining.reshape(*remaining.shape[:-1], n_draws, -1).swapaxes(-3, -2)
+        squares[a] = np.square(remaining).reshape(at.predictions.shape)
+    return at, split_of[owner], squares
+
+
+def _by_task(values, n_draws, axis):
+    """Episodes (n_draws * n, m) along two axes as (n, n_draws * m): a task's rows side by side."""
+    axis %= values.ndim
+    before, (n, m, *after) = values.shape[:axis], values.shape[axis:]
+    split = values.reshape(*before, n_draws, n // n_draws, m, *after).swapaxes(axis, axis + 1)
+    return split.reshape(*before, n // n_draws, n_draws * m, *after)
 
 
 def _r2(squared, weight, first, second):
-    """R2 as `sklearn.metrics.r2_score` defines it, averaged over targets: shape (n_alphas,)."""
-    spread = second - first**2 / weight
-    constant = spread <= 1e-14 * np.abs(second)
-    r2 = 1.0 - squared / np.where(constant, 1.0, spread)
-    r2 = np.where(constant, np.where(squared == 0, 1.0, 0.0), r2)
-    return r2 if r2.ndim == 1 else r2.mean(axis=1)
+    """R2 as `sklearn.metrics.r2_score` defines it, averaged over targets: (n_splits, n_alphas)."""
+    spread = second - first**2 / weight.reshape(-1, *[1] * (first.ndim - 1))
+    constant = (spread <= 1e-14 * np.abs(second))[:, None]
+    r2 = 1.0 - squared / np.where(constant, 1.0, spread[:, None])
+    r2 = np.where(constant & np.isfinite(squared), np.where(squared == 0, 1.0, 0.0), r2)
+    return r2 if r2.ndim == 2 else r2.mean(axis=2)
+
+
+def _cells(train):
+    """Patterns (n_cells, n_splits) of tasks that are in training together, and each task's cell.
+
+    Such tasks need one sum only.
+    """
+    patterns, cell = np.unique(train.T, axis=0, return_inverse=True)
+    return patterns, cell.ravel()
+
+
+def _add(total, part):
+    return tuple(a + b for a, b in zip(total, part, strict=True))

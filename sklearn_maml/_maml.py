@@ -1,52 +1,18 @@
-"""The estimators: they validate, assemble the parts and store what comes out."""
+"""Few-shot regression."""
 
-import warnings
-from copy import copy
-
-import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._adapted import (
-    AdaptedRegressor,
-    AdaptedTasks,
-    join_theta,
-    predict_rows,
-    split_theta,
-)
-from sklearn_maml._blocks import Blocks, Episodes, Features, check_phi, read_episodes
-from sklearn_maml._choices import AUTO_EPISODES, choose_solver, choose_support, gradient_rule
-from sklearn_maml._component import check_number, resolve
-from sklearn_maml._objective import MetaObjective, Risk
-from sklearn_maml._overflow import check_overflow, refusing_overflow
-from sklearn_maml._progress import CallbackSupportMixin, ended, started, with_callbacks
-from sklearn_maml._rows import (
-    check_featurizer,
-    check_y,
-    fit_featurizer,
-    in_cross_validation,
-    positions_of,
-    read_labels,
-    read_one_task,
-    read_rows,
-    read_tasks,
-    warn_of_single_task,
-)
-from sklearn_maml._stacked import one_blas_thread
-from sklearn_maml.adaptation import AdaptationRule
-from sklearn_maml.certificate import certify
+from sklearn_maml._component import resolve
+from sklearn_maml._fitted import deviation, deviation_by_task, prior_of, response
+from sklearn_maml._meta_learner import MetaLearner
+from sklearn_maml._rows import check_y
 from sklearn_maml.losses import LOSSES, Loss
-from sklearn_maml.proximal import RULES
-from sklearn_maml.solvers import SOLVERS, Solver
 
 __all__ = ["MAMLRegressor"]
 
 
-class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class MAMLRegressor(RegressorMixin, MetaLearner):
     """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
 
     Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
@@ -114,6 +80,8 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     coef_ : ndarray of shape (n_phi,) or (n_targets, n_phi)
         Meta-parameters in feature space.
     intercept_ : float or ndarray of shape (n_targets,)
+    loss_ : Loss
+        The loss in use.
     featurizer_ : transformer or None
         The fitted featurizer.
     adaptation_ : AdaptationRule
@@ -169,11 +137,6 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     True
     """
 
-    # With metadata routing enabled, groups arrive without any set_fit_request.
-    __metadata_request__fit = {"groups": True}
-    __metadata_request__predict = {"groups": True}
-    __metadata_request__score = {"groups": True}
-
     def __init__(
         self,
         inner_lr="auto",
@@ -211,67 +174,6 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    def fit(self, X, y=None, *, groups=None, sample_weight=None):
-        """Find the meta-parameters.
-
-        Parameters
-        ----------
-        X : list of (X_t, y_t) or (X_t, y_t, weight_t), or array-like of shape (n_rows, n_features)
-            One tuple a task; `weight_t` holds one weight a row, or is a number, the task's weight.
-            Or all rows in one table (array, CSR or CSC matrix, DataFrame), with `y` and `groups`.
-        y : array-like of shape (n_rows,) or (n_rows, n_targets), default=None
-            None for a list of tasks.
-        groups : array-like of shape (n_rows,), default=None
-            The task of each row: hashable labels in any order. None with `task_column`, or if
-            all rows are one task.
-        sample_weight : array-like of shape (n_rows,), default=None
-            What a row counts within its task; tasks count the same whatever their rows weigh.
-            With a list of tasks: of shape (n_tasks,), what a task counts.
-
-        Returns
-        -------
-        self : MAMLRegressor
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the data or a parameter are not as described; the message names it.
-        """
-        context = started(self, X, y)
-        vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
-        self._loss = resolve(self.loss, LOSSES, Loss, "loss")
-        rule = self._given_rule()
-        solver = self._make_solver(rule)
-        support, mixed = choose_support(self.support, rule)
-        self._episodes = read_episodes(support, self.split, self.n_episodes, self.random_state)
-        check_featurizer(self.featurizer)
-        rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
-        self._loss.check_targets(rows.tasks.y)
-        if mixed:
-            self._episodes = self._episodes.adjusted(AUTO_EPISODES, len(rows.ids))
-        self._unlabelled = y is not None and not rows.named
-        self._warn_of_lost_groups(len(rows.tasks.y))
-        self._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-        self.featurizer_ = fit_featurizer(self.featurizer, rows.X, rows.tasks)
-        blocks = Blocks(rows.tasks, self._features(rows.X), self._episodes)
-        with refusing_overflow(), one_blas_thread():  # once, for all passes over the data
-            if rule is None:
-                rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
-            rule, self.learned_ = rule.learn(self._objective(blocks, rule), solver)
-            objective = self._objective(blocks, rule)
-            result = solver.minimize(objective, objective.origin())
-            certificate = _certify(objective, result.theta)
-            self.adaptation_ = rule.calibrate(objective, result.theta)
-        self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
-        self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
-        self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
-        self.meta_losses_ = np.array(result.values)
-        self._report_steps(objective)
-        self._keep_tasks(objective, rows)
-        ended(self, context, X, y)
-        return self
-
     def predict(self, X, *, groups=None, return_std=False):
         """Predict rows: of a known task with its own parameters, else with the meta-parameters.
 
@@ -283,9 +185,9 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             adapted to all of its rows (`task_coef_`); other rows as `on_unknown_task` says.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too, for tasks of which
-            nothing is known: the noise and what tasks differ by. For rules that know of them,
-            such as `Proximal`, and without `groups`.
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            is not known of the task; for tasks not seen in `fit`, all that tasks differ by. For
+            rules that know of them, such as `Proximal`.
 
         Returns
         -------
@@ -296,82 +198,17 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `groups` are given but `fit` was given no labels, or with ``return_std=True``.
+            If `groups` are given but `fit` was given no labels, or if there are no standard
+            deviations: the rule knows none, or what it knows of all tasks fills above 128 MiB.
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
-        check_is_fitted(self)
+        mean = response(self, self._linear(X, groups))
+        if not return_std:
+            return mean
         if self.task_column is None and groups is None:
-            mean = self._response(X, self.coef_, self.intercept_)
-            return (mean, self._deviation(X)) if return_std else mean
-        if return_std:
-            raise ValueError(
-                "return_std=True is for the meta-parameters or one adapted task; adapt to the rows "
-                "of a task and call predict(X, return_std=True) of what adapt returns."
-            )
-        if self.task_coef_ is None:
-            raise ValueError(
-                "predict got groups, but the model knows no task by name: it was fitted on a list "
-                "of tasks or without groups. Fit it with groups= or task_column=, or call "
-                "adapt_tasks on some rows of these tasks."
-            )
-        theta = join_theta(self.task_coef_, self.task_intercept_, self.fit_intercept)
-        return self._predict_tasks(X, groups, self._known, theta)
-
-    def adapt(self, X, y, *, sample_weight=None):
-        """Learn a new task from its support rows; the model itself is unchanged.
-
-        Parameters
-        ----------
-        X : array-like of shape (m, n_features)
-            The task's rows, one or more.
-        y : array-like of shape (m,) or (m, n_targets)
-        sample_weight : array-like of shape (m,), default=None
-
-        Returns
-        -------
-        AdaptedRegressor
-            Fitted, from the meta-parameters.
-        """
-        check_is_fitted(self)
-        if self._unlabelled:
-            warn_of_single_task("The model adapts from a fit in which all rows were one task.", 2)
-        return AdaptedRegressor(self._frozen()).fit(X, y, sample_weight=sample_weight)
-
-    def adapt_tasks(self, X, y=None, *, groups=None, sample_weight=None):
-        """Learn many new tasks at once; the model itself is unchanged.
-
-        Parameters
-        ----------
-        X, y, groups, sample_weight
-            As in `fit`: a list of tasks, or rows with labels in `groups` or in the task column.
-
-        Returns
-        -------
-        AdaptedTasks
-            A mapping from a task's label to its `AdaptedRegressor`, with a vectorised ``predict``.
-
-        Raises
-        ------
-        ValueError
-            If there is nothing to tell tasks apart by.
-        """
-        check_is_fitted(self)
-        rows = read_tasks(self, X, y, groups, sample_weight)
-        if y is not None and not rows.named:
-            raise ValueError(
-                "adapt_tasks got rows without labels; pass groups=, set task_column=, or pass a "
-                "list of (X, y) tuples. For the rows of one task use adapt."
-            )
-        self._check_targets(rows.tasks.y)
-        objective = self._objective(Blocks(rows.tasks, self._features(rows.X), Episodes()))
-        if hasattr(self.adaptation_, "inner_lr"):
-            (diverging,) = objective.relative_step_shares((2.0,))
-            _warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
-        with refusing_overflow():
-            theta = objective.adapted(self._theta())
-            check_overflow(theta)
-        return AdaptedTasks(self._frozen(), rows.ids, theta)
+            return mean, deviation(self, X, prior_of(self))
+        return mean, deviation_by_task(self, X, groups, self._known, self._information)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.
@@ -387,179 +224,11 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         -------
         float
         """
-        check_is_fitted(self)
-        if y is not None and groups is None and self.task_column is None:
-            y = check_y(y, self)
-            return r2_score(y, self.predict(X), sample_weight=sample_weight)
-        truth, predicted, weight, _ = self._query_predictions(X, y, groups, sample_weight)
-        return r2_score(truth, predicted, sample_weight=weight)
+        y = None if y is None else check_y(y, self)
+        return self._score(r2_score, X, y, groups, sample_weight)
 
-    def certify(self, X, y=None, *, groups=None, sample_weight=None):
-        """Certify the meta-parameters on other tasks.
-
-        Parameters
-        ----------
-        X, y, groups, sample_weight
-            As in `fit`.
-
-        Returns
-        -------
-        GapCertificate
-            How far the meta-loss on these tasks is from its minimum over all meta-parameters.
-        """
-        check_is_fitted(self)
-        objective = self._objective_on(X, y, groups, sample_weight)
-        with refusing_overflow():
-            return _certify(objective, self._theta())
-
-    def _objective_on(self, X, y, groups, sample_weight, episodes=None, rule=None):
-        """The meta-objective on other tasks, with the fitted featurizer and rule."""
-        episodes = self._episodes if episodes is None else episodes
-        rows = read_tasks(self, X, y, groups, sample_weight)
-        self._check_targets(rows.tasks.y)
-        episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-        return self._objective(Blocks(rows.tasks, self._features(rows.X), episodes), rule)
-
-    def _query_predictions(self, X, y, groups, sample_weight, episodes=None, rule=None):
-        """Truth and responses (n, ...), weights and task numbers of all query rows."""
-        objective = self._objective_on(X, y, groups, sample_weight, episodes, rule)
-        truth, predicted, weight, task = objective.query_predictions(self._theta())
-        return truth.T, self._loss.inverse_link(predicted.T), weight, task
-
-    def _warn_of_lost_groups(self, n_rows):
-        """Warn where cross-validation kept the groups to itself."""
-        if self._unlabelled and in_cross_validation():
-            warn_of_single_task(
-                f"{type(self).__name__} sees all {n_rows} rows as one task: cross-validation "
-                "passed no groups on to it.",
-                stacklevel=4,
-            )
-
-    def _keep_tasks(self, objective, rows):
-        """Store the parameters of named tasks, adapted to all of their rows."""
-        self.task_coef_ = self.task_intercept_ = None
-        self._known = {}
-        if rows.named:
-            if self._episodes.support != "all":
-                every = Blocks(rows.tasks, objective.blocks.features, Episodes())
-                objective = self._objective(every)
-            theta = objective.adapted(self._theta())
-            self.task_coef_, self.task_intercept_ = split_theta(theta, self.fit_intercept)
-            self._known = {label: i for i, label in enumerate(rows.ids)}
-
-    def _predict_tasks(self, X, groups, known, theta):
-        """Responses for rows of the tasks in `known`, whose parameters are `theta`."""
-        X, _, labels = read_rows(self, X)
-        numbered = read_labels(self, labels, groups, X.shape[0])
-        if numbered is None:
-            raise ValueError("groups= must say which task each row belongs to; got None.")
-        ids, codes = numbered
-        at = positions_of(ids, known, self.on_unknown_task)
-        own = np.where(at.reshape(-1, *[1] * (theta.ndim - 1)) >= 0, theta[at], self._theta())
-        return self._loss.inverse_link(predict_rows(self._features(X), own, codes))
-
-    def _frozen(self):
-        """A fitted copy that later changes leave as it is, and that names no training task."""
-        frozen = copy(self)
-        frozen.coef_, frozen.intercept_ = self.coef_.copy(), copy(self.intercept_)
-        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = None
-        frozen._known = {}
-        return FrozenEstimator(frozen)
-
-    def _objective(self, blocks, rule=None):
-        penalty = np.full(blocks.features.width, float(self.alpha))
-        if self.fit_intercept:
-            penalty[-1] = 0.0
-        rule = self.adaptation_ if rule is None else rule
-        return MetaObjective(blocks, self._loss, rule, penalty, self.n_jobs, self.verbose)
-
-    def _features(self, X):
-        transform = None if self.featurizer_ is None else self.featurizer_.transform
-        return Features(X, transform, self.fit_intercept)
-
-    def _theta(self):
-        return join_theta(self.coef_, self.intercept_, self.fit_intercept)
-
-    def _make_solver(self, rule):
-        check_number("alpha", self.alpha, 0)
-        check_number("verbose", self.verbose, 0)
-        if not isinstance(self.fit_intercept, bool | np.bool_):
-            raise TypeError(f"fit_intercept must be True or False; got {self.fit_intercept!r}.")
-        if self.on_unknown_task not in ("meta", "raise"):
-            raise ValueError(
-                f"on_unknown_task must be 'meta' or 'raise'; got {self.on_unknown_task!r}."
-            )
-        solver = self.solver
-        if isinstance(solver, str) and solver == "auto":
-            solver = choose_solver(self._loss, rule)
-        return resolve(solver, SOLVERS, Solver, "solver")
-
-    def _given_rule(self):
-        """The rule that `adaptation` names or is, or None."""
-        if np.ndim(self.inner_lr):
-            raise TypeError(
-                "inner_lr must be a positive number or 'auto'; for one a parameter pass "
-                f"adaptation=GradientSteps(inner_lr=...); got {self.inner_lr!r}."
-            )
-        if self.adaptation is None:
-            return None
-        automatic = isinstance(self.inner_lr, str) and self.inner_lr == "auto"
-        if not automatic or self.n_steps != 1:
-            raise ValueError(
-                f"inner_lr={self.inner_lr!r} and n_steps={self.n_steps!r} have no effect "
-                "with adaptation=...; set them on the adaptation rule instead."
-            )
-        return clone(resolve(self.adaptation, RULES, AdaptationRule, "adaptation"))
-
-    def _report_steps(self, objective):
-        """Store how many steps were capped, and warn where uncapped steps diverge."""
-        rule = self.adaptation_
-        if hasattr(rule, "inner_lr"):
-            capped, diverging = objective.relative_step_shares((1.0, 2.0))
-            self.inner_lr_, self.capped_share_ = rule.inner_lr, capped if rule.cap else 0.0
-            _warn_if_diverging(rule, diverging)
-
-    def _check_targets(self, y):
-        """Raise where y does not have the number of targets of fit."""
-        expected = ("n_rows", *map(str, self.coef_.shape[:-1]))
-        if y.shape[1:] != self.coef_.shape[:-1]:
-            raise ValueError(
-                f"y must have the shape ({', '.join(expected)}) of fit; got {y.shape}."
-            )
-        self._loss.check_targets(y)
-
-    def _response(self, X, coef, intercept):
-        """The response that parameters in feature space predict."""
-        return self._loss.inverse_link(self._linear(X, coef, intercept))
-
-    def _linear(self, X, coef, intercept):
-        """What parameters in feature space predict, before the link."""
-        X, _, _ = read_rows(self, X)
-        phi = X if self.featurizer_ is None else check_phi(self.featurizer_.transform(X))
-        return phi @ coef.T + intercept
-
-    def _deviation(self, X, support=None):
-        """Standard deviations of the rows' targets, given a task's support rows."""
-        X, _, _ = read_rows(self, X)
-        variance = self.adaptation_.predictive_variance(self._features(X)[slice(None)], support)
-        return np.sqrt(np.moveaxis(variance, 0, -1))
-
-    def _adapted_theta(self, X, y, sample_weight):
-        """Parameters of the one task whose support rows these are, and its support risk."""
-        X, tasks = read_one_task(self, X, y, sample_weight)
-        self._check_targets(tasks.y)
-        rows = slice(None) if tasks.rows is None else tasks.rows
-        weight = tasks.row_weight[rows]
-        phi, size = self._features(X)[rows], weight.sum()
-        risk = Risk(self._loss, phi, tasks.y[rows].T, weight / size, size)
-        with refusing_overflow():
-            theta, _ = self.adaptation_.adapt(self._theta(), risk)
-            check_overflow(theta)
-        _warn_if_diverging(self.adaptation_, (self.adaptation_.relative_step(risk) > 2).mean())
-        return theta, risk
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "coef_")
+    def _make_loss(self):
+        return resolve(self.loss, LOSSES, Loss, "loss")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -567,30 +236,4 @@ class MAMLRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         # Without tasks to compare, a split leaves the meta-parameters themselves hardly determined.
         tags.regressor_tags.poor_score = not isinstance(self.support, str)
-        tags.input_tags.sparse = True
-        if self.featurizer is not None:
-            given = get_tags(self.featurizer).input_tags
-            for fact in ("sparse", "string", "categorical"):
-                setattr(tags.input_tags, fact, getattr(given, fact))
-            # A scaler that lets NaN through column by column hands it on to the regression.
-            passes_on = isinstance(self.featurizer, OneToOneFeatureMixin)
-            tags.input_tags.allow_nan = given.allow_nan and not passes_on
         return tags
-
-
-def _certify(objective, theta):
-    """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
-    certificate = certify(objective, theta)
-    check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
-    return certificate
-
-
-def _warn_if_diverging(rule, share, stacklevel=5):
-    """Warn where steps longer than 2 / curvature are taken as they are."""
-    if share > 0 and not getattr(rule, "cap", True):
-        warnings.warn(
-            f"Uncapped inner steps (inner_lr={np.max(rule.inner_lr):g}) diverge on {share:.0%} of "
-            "the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
-            ConvergenceWarning,
-            stacklevel=stacklevel,
-        )

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._blocks import Blocks, Features, read_episodes
 from sklearn_maml._choices import gradient_rule
+from sklearn_maml._component import check_number
 from sklearn_maml._folds import Folds
 from sklearn_maml._maml import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
@@ -26,10 +27,11 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks.
 
     The scores are those of ``GridSearchCV(MAMLRegressor(loss="squared_error"), grid)``, the R2 of
-    the query rows of the tasks left out, at about the cost of one fit for each pair of `inner_lrs`
-    and `n_steps`, whatever the number of folds and of `alphas`: the normal equations are sums over
-    tasks, from which the folds are subtracted. Where these are too ill-conditioned for that, the
-    exact solver fits the fold itself.
+    the query rows of the tasks left out, at the cost of a few fits for each pair of `inner_lrs`
+    and `n_steps`, whatever the number of `alphas`: the normal equations are sums over tasks, from
+    which the folds are subtracted, and one reduction of a fold's serves all penalties. Leaving out
+    one task after the other costs no more than that. Where the equations are too ill-conditioned,
+    the exact solver fits the fold itself.
 
     Parameters
     ----------
@@ -204,8 +206,8 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 raise ValueError(
                     f"{name} needs a sequence of candidates, one or more; got {candidates!r}."
                 )
-        if not all(np.isfinite(alpha) and alpha >= 0 for alpha in self.alphas):
-            raise ValueError(f"alphas must be finite and >= 0; got {self.alphas!r}.")
+        for alpha in self.alphas:
+            check_number("each of alphas", alpha)
         return list(ParameterGrid({name: list(values[name]) for name in values}))
 
     def _scores(self, grid, rows, splits):
@@ -249,15 +251,16 @@ def task_splits(cv, rows):
             f"Cross-validation over tasks needs at least two of them; got {n_tasks}. Pass a list "
             "of (X, y) tuples, or all rows with groups= or task_column=."
         )
+    codes = rows.codes if rows.named else np.arange(n_tasks)
     if isinstance(cv, str):
         if cv != "leave-one-task-out":
             raise ValueError(
                 f"cv must be an int, 'leave-one-task-out', a splitter or an iterable; got {cv!r}."
             )
+        codes = np.arange(n_tasks)
         cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
     elif rows.named and isinstance(cv, int):
         cv = GroupKFold(cv)
-    codes = rows.codes if rows.named else np.arange(n_tasks)
     splits = []
     given = {"groups": rows.ids[codes]} if rows.named else {}
     for train, test in check_cv(cv).split(np.zeros((len(codes), 1)), **given):

@@ -1,8 +1,7 @@
 """Learning the metric of a proximal rule: which directions differ between tasks, and how much.
 
 Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
-minimises the meta-loss over the metric, with theta exact for each metric (variable projection);
-by the envelope theorem the gradient is the partial derivative at that theta,
+minimises the meta-loss over the metric (`_query_loss`), with the gradient
 
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
@@ -11,20 +10,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
 
 from sklearn_maml._blocks import moments
 from sklearn_maml._coordinates import Standardization
 from sklearn_maml._mixed import Moments, fit_reml, symmetric_basis
+from sklearn_maml._query_loss import Coordinates
 from sklearn_maml._stacked import one_blas_thread, vecmat
 
 __all__ = [
     "LOG_DEVIATION",
-    "LOG_SCALE",
     "Metric",
+    "Noise",
     "TaskCoordinates",
-    "best_scale",
-    "minimize_query_loss",
+    "metric_coordinates",
     "noise_variance",
     "restricted_likelihood",
     "task_coordinates",
@@ -35,10 +33,10 @@ VARIES = 1e-10
 # Directions of standardised features whose mean square is below this share of the largest's are
 # left out of the mixed model: they are sums of others.
 COLLINEAR = 1e-12
-# The scale of a metric is sought between exp(-8) and exp(8), or near that of the likelihood.
-LOG_SCALE, LOG_NEAR = 8.0, 1.5
 # log standard deviations of a metric in standardised features stay within these bounds.
 LOG_DEVIATION = (-12.0, 12.0)
+# The noise is estimated for each number of shots that so many tasks have rows for.
+TASKS_FOR_SHOTS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +66,31 @@ class Metric:
     def covariance(self):
         """Sigma, shape (d, d)."""
         return self.factor @ self.factor.T
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Variance of the noise by number of support rows: lines between these, level beyond them.
+
+    A model of curves that bend errs more on rows far ahead than on those near by. Where a task's
+    first rows are the support, rows to be predicted are the further ahead the more it has.
+
+    Attributes
+    ----------
+    shots : ndarray of shape (k,)
+        Numbers of support rows, ascending.
+    variance : ndarray of shape (k,) or (k, n_targets)
+    """
+
+    shots: np.ndarray
+    variance: np.ndarray
+
+    def at(self, n_rows):
+        """The variances after so many support rows: (n,) to (n,) or (n, n_targets)."""
+        place = np.interp(n_rows, self.shots, np.arange(len(self.shots)))
+        below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
+        share = (place - below).reshape(-1, *[1] * (self.variance.ndim - 1))
+        return (1.0 - share) * self.variance[below] + share * self.variance[above]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,88 +251,31 @@ def _task_moments(objective, coordinates, random_basis, fixed_basis, i):
     return [gram], [cross], [share], [total], [share @ risk.size]
 
 
-def best_scale(objective, solver, make_rule, near=False):
-    """The scale of a metric that leaves the smallest meta-loss, theta being exact for each.
-
-    A metric so large that it fits every support set leaves theta hardly determined, and free to
-    fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
-    that next to 1 (`near`), or the first one on the way up from small scales.
+def metric_coordinates(coordinates, kind, start, make_rule):
+    """Where and how a metric is sought on the query loss.
 
     Parameters
     ----------
-    objective : MetaObjective
-    solver : Solver
-    make_rule : callable
-        From a scale to the rule with that scale.
-    near : bool
-        Whether a scale of 1 is about right.
-
-    Returns
-    -------
-    float
-    """
-
-    def loss(log_scale):
-        at = objective.vary(rule=make_rule(np.exp(log_scale)))
-        return solver.minimize(at, at.origin()).values[-1]
-
-    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
-    return float(np.exp(found.x))
-
-
-def _first_valley(loss, low, high):
-    """An interval with the first minimum of a function, walking up from `low` in steps of 1."""
-    at, value = low, loss(low)
-    for x in np.arange(low + 1, high + 1):
-        ahead = loss(x)
-        if ahead > 1.01 * value:
-            break
-        at, value = (x, ahead) if ahead < value else (at, value)
-    return max(at - 1, low), min(at + 1, high)
-
-
-def minimize_query_loss(objective, solver, make_rule, coordinates, kind, start):
-    """Learn a metric by variable projection.
-
-    Parameters
-    ----------
-    objective : MetaObjective
-    solver : Solver
-    make_rule : callable
-        From a `Metric` to the rule with that metric.
     coordinates : TaskCoordinates
     kind : {"intercept", "diagonal", "full"}
     start : float
         Scale of the metric to start from.
+    make_rule : callable
+        From a `Metric` to the rule with that metric.
 
     Returns
     -------
-    metric : Metric
-    n_iter : int
-    converged : bool
+    Coordinates
     """
     lift = coordinates.lift
     at = _cholesky if kind == "full" else partial(_log_deviations, kind, coordinates)
     x, expand, contract, bounds = at(lift.shape[1], np.sqrt(start))
-    first = objective.vary(rule=make_rule(Metric(lift @ expand(x))))
-    unit = solver.minimize(first, first.origin()).values[-1] or 1.0
 
-    def value_and_gradient(x):
+    def chain(x, slope):
         factor = expand(x)
-        rule = make_rule(Metric(lift @ factor))
-        at = objective.vary(rule=rule)
-        theta = solver.minimize(at, at.origin()).theta
-        value, _ = at.value_and_gradient(theta)
-        (slope,) = at.reduce(partial(_slope, rule), theta)
-        slope = lift.T @ (slope + slope.T) @ lift @ factor
-        return value / unit, contract(slope, factor) / unit
+        return contract(lift.T @ (slope + slope.T) @ lift @ factor, factor)
 
-    options = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-6}
-    found = minimize(
-        value_and_gradient, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-    )
-    return Metric(lift @ expand(found.x)), int(found.nit), bool(found.success)
+    return Coordinates(x, lambda x: make_rule(Metric(lift @ expand(x))), chain, bounds)
 
 
 def _log_deviations(kind, coordinates, q, deviation):
@@ -349,36 +315,37 @@ def _cholesky(q, deviation):
     return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None
 
 
-def _slope(rule, linearization):
-    """A block's part of dL/dSigma, not yet symmetric, shape (d, d)."""
-    query = linearization.query
-    weighted = query.weights * linearization.loss_gradient
-    gradient = np.matmul(weighted[..., None, :], query.features)
-    pulled = linearization.pullback(gradient)[..., 0, :] * linearization.weight[:, None]
-    force = rule.force(linearization.theta_i, linearization.support)
-    d = force.shape[-1]
-    return (pulled.reshape(-1, d).T @ force.reshape(-1, d),)
-
-
 def noise_variance(objective, theta):
     """The variance of the noise, from residuals of query rows and the rule's own uncertainty.
 
     A query row j of its own has residual variance ``s (1 + v_j)``, where ``s v_j`` is the variance
-    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``.
+    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``. Each number of
+    support rows that tasks are split by in turn has an s of its own.
 
     Returns
     -------
-    ndarray of shape () or (n_targets,)
+    Noise
     """
-    squares, size = objective.reduce(partial(_residual_moments, objective.rule), theta)
-    return squares / size
+    episodes, tasks = objective.blocks.episodes, objective.blocks.tasks
+    shots = np.array(episodes.support if isinstance(episodes.support, tuple) else [1])
+    squares, size = objective.reduce(partial(_residual_moments, objective.rule, len(shots)), theta)
+    order = np.argsort(shots)
+    n_tasks = (tasks.sizes[tasks.weight > 0] > shots[order, None]).sum(axis=1)
+    often = order[n_tasks >= TASKS_FOR_SHOTS]
+    if len(often) < 2:
+        return Noise(shots[:1], squares.sum(axis=-1)[None] / size.sum())
+    return Noise(shots[often], (squares[..., often] / size[often]).T)
 
 
-def _residual_moments(rule, linearization):
-    """A block's part of the weighted squared residuals and of what they are divided by."""
+def _residual_moments(rule, n_shots, linearization):
+    """A block's weighted squared residuals and what they are divided by, by number of shots."""
     query, weight = linearization.query, linearization.row_weight
-    residual = linearization.loss_gradient / query.loss.hessian_bound
+    squares = np.square(linearization.loss_gradient / query.loss.hessian_bound)
     spread = rule.spread(query.features, linearization.support)
     if query is linearization.support:
-        return (weight * residual**2).sum(axis=(-2, -1)), (weight * (1 - spread)).sum()
-    return (weight * residual**2 / (1 + spread)).sum(axis=(-2, -1)), weight.sum()
+        size = weight * (1 - spread)
+    else:
+        squares, size = squares / (1 + spread), weight
+    squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
+    by_shots = squares.reshape(*squares.shape[:-1], n_shots, -1)  # draws of the same stand together
+    return by_shots.sum(axis=-1), size.reshape(n_shots, -1).sum(axis=-1)

@@ -22,6 +22,8 @@ __all__ = ["Linearization", "MetaObjective", "QueryPredictions", "Risk"]
 
 # Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
+# What support rows tell of all tasks is kept where it fits into 128 MiB.
+KEPT_INFORMATION = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,10 +199,14 @@ class Linearization:
         return direct - flat_vecmat(pulled, self.support.features)
 
     @property
+    def adapted_gradients(self):
+        """The gradients of the tasks' query risks in theta_i, shape (..., n, d)."""
+        return vecmat(self.query.weights * self.loss_gradient, self.query.features)
+
+    @property
     def task_gradients(self):
-        """The gradients of the tasks' adapted query risks, shape (..., n, d)."""
-        weighted = self.query.weights * self.loss_gradient
-        return self.pullback(np.matmul(weighted[..., None, :], self.query.features))[..., 0, :]
+        """The gradients of the tasks' query risks in theta, shape (..., n, d)."""
+        return self.pullback(self.adapted_gradients[..., None, :])[..., 0, :]
 
 
 class QueryPredictions(NamedTuple):
@@ -364,13 +370,16 @@ class MetaObjective:
 
         Returns
         -------
-        ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
+        theta_i : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
             In the order of the tasks; with one episode a task.
+        information : ndarray of shape (n_tasks, k) or None
+            See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
-        out = np.empty((len(self.blocks.tasks.sizes), *theta.shape))
-        for owner, theta_i in self.fold(partial(self._adapted, theta), add):
-            out[owner] = np.moveaxis(theta_i, -2, 0)
-        return out
+        parts = self.fold(partial(self._adapted, theta), add)
+        owner, theta_i, information = zip(*parts, strict=True)
+        order = np.argsort(np.concatenate(owner))
+        known = None if information[0] is None else np.concatenate(information)[order]
+        return np.concatenate(theta_i)[order], known
 
     def query_predictions(self, theta):
         """The query rows of all tasks, predicted by the adapted parameters.
@@ -405,7 +414,11 @@ class MetaObjective:
     def _adapted(self, theta, i):
         support, _, _ = self.risks(i)
         theta_i, _ = self.rule.adapt(theta[..., None, :], support)
-        return [(self.blocks.owner(i), theta_i)]
+        information = self.rule.information(support)
+        if information is not None:
+            kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
+            information = information if kept else None
+        return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
 
     def _query_predictions(self, theta, i):
         at = self.linearize(i, theta)

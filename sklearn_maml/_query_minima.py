@@ -11,6 +11,8 @@ so that a minimiser need only be approximate, and may not even exist (separable 
 
 import numpy as np
 
+from sklearn_maml._newton import line_search
+
 __all__ = ["QueryMinima", "compare_all", "query_minima", "representation"]
 
 MAX_ITER = 80
@@ -94,6 +96,10 @@ def query_minima(query, z):
         The risk there, and a number that no parameters can fall below.
     """
     problem = QueryMinima(query)
+
+    def evaluate(a):
+        return problem.value(problem.predict(a))
+
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         a, value = _best_start(problem, z)
         lower = problem.dual(np.zeros(z.shape))
@@ -104,7 +110,7 @@ def query_minima(query, z):
             lower = np.where(dual > lower, dual, lower)  # a dual that is not a number is no bound
             if (value - lower <= TOLERANCE * scale).all():
                 break
-            a, value = _line_search(problem, a, value, step, decrease)
+            a, value = line_search(evaluate, a, value, step, decrease)
     return problem.predict(a), value, np.minimum(lower, value)
 
 
@@ -116,21 +122,6 @@ def _best_start(problem, z):
     best = np.argmin(values, axis=0)
     a = np.take_along_axis(np.stack(starts), best[None, ..., None], axis=0)[0]
     return a, np.take_along_axis(values, best[None], axis=0)[0]
-
-
-def _line_search(problem, a, value, step, decrease, halvings=60):
-    """Newton steps, halved task by task until they lower the risk; 0 where nothing does."""
-    length = np.where(np.isfinite(decrease) & (decrease > 0), 1.0, 0.0)
-    step = np.where(np.isfinite(step), step, 0.0)
-    for _ in range(halvings):
-        trial = a - length[..., None] * step
-        new = problem.value(problem.predict(trial))
-        good = (new <= value - 1e-4 * length * decrease) | (length == 0)
-        if good.all():
-            break
-        length = np.where(good, length, 0.5 * length)
-    good = good & (new <= value)
-    return np.where(good[..., None], trial, a), np.where(good, new, value)
 
 
 def compare(linearization):

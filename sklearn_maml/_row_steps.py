@@ -13,20 +13,19 @@ from sklearn_maml._stacked import matvec
 __all__ = ["follow"]
 
 
-def follow(theta, support, query, step, inner, outer, n_steps):
+def follow(theta, support, query, geometry, step, n_steps):
     """Predictions of the query rows after gradient steps, and how they depend on the support's.
 
     Parameters
     ----------
     theta : ndarray of shape (..., 1, d) or (..., n, d)
     support, query : Risk
-        Of n tasks, with m_s and m_q rows.
+        Of n tasks, with m_s and m_q rows. The features of `support` are kept, and their products
+        are kept with them.
+    geometry : Geometry
+        Of the support rows.
     step : ndarray of shape (n,)
         Lengths that do not depend on theta.
-    inner : ndarray of shape (n, m_s, m_s)
-        K, of the support rows.
-    outer : ndarray of shape (n, m_q, m_s)
-        ``Phi M F'``; `inner` itself where the query rows are the support rows.
     n_steps : int
 
     Returns
@@ -36,6 +35,11 @@ def follow(theta, support, query, step, inner, outer, n_steps):
         Maps rows V (..., n, k, m_q) to the (..., n, k, m_s) with which ``V dz/dtheta = V Phi -
         pull(V) F``, for predictions z.
     """
+    inner, kept = geometry.products, support.kept
+    if query is not support and "outer" not in kept:
+        rows = geometry.standardise(query.features)
+        kept["outer"] = np.matmul(rows, np.swapaxes(geometry.rows, -1, -2))
+    outer = inner if query is support else kept["outer"]
     z, path, moved = support.predict(theta), [], 0.0
     predictions = z if query is support else query.predict(theta)
     for _ in range(n_steps):

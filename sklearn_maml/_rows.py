@@ -1,8 +1,9 @@
 """Rows, targets, task labels and weights as an estimator is given them: checked and read.
 
 Every function takes the estimator whose method was called: it says which X it expects
-(`n_features_in_`, `feature_names_in_`), which column of X holds the task labels (`task_column`)
-and whether a featurizer reads X (`featurizer`).
+(`n_features_in_`, `feature_names_in_`), which column of X holds the task labels (`task_column`),
+whether a featurizer reads X (`featurizer`), and whether y holds class labels, and which
+(`classes_`).
 """
 
 import sys
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -22,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_maml._blocks import take_rows
+from sklearn_maml._classes import distinct, read_classes, targets_of
 from sklearn_maml._tasks import (
     Tasks,
     check_finite,
@@ -57,11 +59,11 @@ LARGEST_TARGET = 1e70
 class SingleTaskWarning(UserWarning):
     """All rows count as one task where several were probably meant.
 
-    Raised by `MAMLRegressor.fit` inside scikit-learn's cross-validation, which keeps `groups` to
-    itself unless metadata routing is switched on, and by `MAMLRegressor.adapt` on a model that
-    was fitted without task labels. Give the labels by ``task_column=``, pass a list of tasks, or
-    switch metadata routing on. To fit one task on purpose, say so by ``groups=np.zeros(n_rows)``,
-    or silence the warning:
+    Raised by ``fit`` inside scikit-learn's cross-validation, which keeps `groups` to itself unless
+    metadata routing is switched on, and by ``adapt`` of a model that was fitted without task
+    labels; of `MAMLRegressor` and `MAMLClassifier`. Give the labels by ``task_column=``, pass a
+    list of tasks, or switch metadata routing on. To fit one task on purpose, say so by
+    ``groups=np.zeros(n_rows)``, or silence the warning:
 
     >>> import warnings
     >>> from sklearn_maml import SingleTaskWarning
@@ -143,7 +145,7 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     """
     if is_task_list(X, y):
         _refuse_with_list(estimator, y, groups)
-        X, y, codes, ids, weights = _read_task_list(X, sample_weight)
+        X, y, codes, ids, weights = _read_task_list(estimator, X, sample_weight)
         X, y, _ = read_rows(estimator, X, y, reset, finite=False)
         named = False
     else:
@@ -184,6 +186,9 @@ def read_one_task(estimator, X, y, sample_weight):
 def read_rows(estimator, X, y=None, reset=False, finite=True):
     """Read rows: X as phi takes it, y as float64, and the labels in the task column.
 
+    Classes become targets of 0 and 1, as `targets_of` says; with `reset` they are kept first, as
+    the estimator's `classes_`.
+
     Parameters
     ----------
     estimator : estimator
@@ -211,7 +216,7 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
         X = check(X, dtype=np.float64, ensure_all_finite=finite)
     X = X.tocsr() if sp.issparse(X) else X
     if y is not None:
-        y = check_y(y, estimator, finite)
+        y = _read_y(estimator, y, reset, finite)
         if len(y) != X.shape[0]:
             raise ValueError(f"X has {X.shape[0]} rows but y has {len(y)}; give one target a row.")
     return X, y, labels
@@ -281,8 +286,17 @@ def check_featurizer(featurizer):
         )
 
 
-def fit_featurizer(featurizer, X, tasks):
-    """A clone of the featurizer, fitted on the rows that weigh something."""
+def fit_featurizer(featurizer, X, tasks, y=None):
+    """A clone of the featurizer, fitted on the rows that weigh something.
+
+    Parameters
+    ----------
+    featurizer : transformer or None
+    X : array, CSR matrix or frame of shape (n_rows, n_columns)
+    tasks : Tasks
+    y : ndarray of shape (n_rows,), default=None
+        What the featurizer is told of the rows; the tasks' targets by default.
+    """
     if featurizer is None:
         return None
     rows = slice(None) if tasks.rows is None else tasks.rows
@@ -290,7 +304,7 @@ def fit_featurizer(featurizer, X, tasks):
     weight[rows] = tasks.row_weight[rows] * np.repeat(
         tasks.weight / tasks.weight.max(), tasks.sizes
     )
-    y = tasks.y
+    y = tasks.y if y is None else y
     if not weight.all():
         kept = np.flatnonzero(weight)
         X, y, weight = take_rows(X, kept), y[kept], weight[kept]
@@ -314,9 +328,9 @@ def _refuse_with_list(estimator, y, groups):
         )
 
 
-def _read_task_list(tasks, sample_weight):
+def _read_task_list(estimator, tasks, sample_weight):
     """Pooled rows and targets, task numbers, labels, and weights of rows and of tasks."""
-    pooled = pool(tasks)
+    pooled = pool(tasks, numeric=not is_classifier(estimator))
     ids = np.arange(len(tasks))
     task_weight = pooled.task_weight
     if sample_weight is not None:
@@ -419,6 +433,17 @@ def _task_position(estimator, names, n_columns):
     if not -n_columns <= column < n_columns:
         raise ValueError(f"task_column={column} is out of range: X has {n_columns} columns.")
     return int(column) % n_columns
+
+
+def _read_y(estimator, y, reset, finite):
+    """Targets as float64: numbers, or 0 and 1 for classes."""
+    if not is_classifier(estimator):
+        return check_y(y, estimator, finite)
+    refuse_masked(y, "y")
+    y = read_classes(y)
+    if reset:
+        estimator.classes_ = distinct(y, type(estimator).__name__)
+    return targets_of(y, estimator.classes_)
 
 
 def check_y(y, estimator, finite=True):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils import column_or_1d
 
 __all__ = [
     "Tasks",
@@ -53,7 +54,7 @@ class Pooled(NamedTuple):
     sizes: np.ndarray
 
 
-def pool(tasks):
+def pool(tasks, numeric=True):
     """Put the rows of a list of tasks under one another.
 
     Parameters
@@ -61,6 +62,8 @@ def pool(tasks):
     tasks : sequence of (X_t, y_t) or (X_t, y_t, weight_t)
         `X_t` of shape (m_t, n_features), `y_t` of shape (m_t,) or (m_t, n_targets), `weight_t`
         one weight a row, or a number: the weight of the task.
+    numeric : bool, default=True
+        Whether targets must be numbers, which class labels need not be.
 
     Returns
     -------
@@ -73,19 +76,21 @@ def pool(tasks):
     """
     if len(tasks) == 0:
         raise ValueError("Got an empty list of tasks; at least one (X, y) tuple is required.")
-    parts = [_check_task(i, task) for i, task in enumerate(tasks)]
+    parts = [_check_task(i, task, numeric) for i, task in enumerate(tasks)]
     tables, targets, weights = zip(*parts, strict=True)
     sizes = np.array([len(target) for target in targets])
     _check_same(tables, "columns", lambda table: f"{table.shape[1]} columns")
     _check_same(tables, "kind of X", _kind)
     _check_same(tables, "columns in the same order", _column_names)
     _check_same(targets, "targets", lambda y: f"y of shape ({', '.join(_shape_of_y(y))})")
+    # Else numpy would make text of numbers, or the other way round.
+    _check_same(targets, "kind of y", _kind_of_y)
     X, y = _concatenate(tables), np.concatenate(targets)
     row_weight, task_weight = _read_weights(weights, sizes)
     return Pooled(X, y, row_weight, task_weight, sizes)
 
 
-def _check_task(i, task):
+def _check_task(i, task, numeric):
     """One task's (table, targets, weight or None), as array-likes with a shape."""
     if not isinstance(task, tuple) or len(task) not in (2, 3):
         got = f"a tuple of length {len(task)}" if isinstance(task, tuple) else type(task).__name__
@@ -94,7 +99,7 @@ def _check_task(i, task):
     X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else _array(X)
     for name, values in (("X", X), ("y", y), ("weight", weight)):
         refuse_masked(values, f"Task {i}: {name}")
-    y = _array(y)
+    y = _array(y) if numeric else _labels(i, y)
     if len(X.shape) != 2:
         raise ValueError(f"Task {i}: X must have 2 dimensions (rows, columns); got {len(X.shape)}.")
     if y.ndim not in (1, 2):
@@ -103,9 +108,17 @@ def _check_task(i, task):
         raise ValueError(f"Task {i}: X has {X.shape[0]} rows but y has {len(y)}.")
     if len(y) == 0:
         raise ValueError(f"Task {i} has no rows; leave it out or give it at least one row.")
-    if y.dtype.kind not in "biuf":
+    if numeric and y.dtype.kind not in "biuf":
         raise ValueError(f"Task {i}: y must be numeric; got dtype {y.dtype}.")
     return X, y, weight
+
+
+def _labels(i, y):
+    """Class labels of task i as a one-dimensional array."""
+    try:
+        return column_or_1d(y, warn=True)
+    except ValueError as error:
+        raise ValueError(f"Task {i}: {error}") from None
 
 
 def _array(values):
@@ -151,6 +164,10 @@ def _kind(table):
 
 def _column_names(table):
     return f"the columns {list(table.columns)}" if hasattr(table, "columns") else "no names"
+
+
+def _kind_of_y(y):
+    return "numbers in y" if y.dtype.kind in "biuf" else "labels in y that are no numbers"
 
 
 def _shape_of_y(y):

@@ -6,14 +6,16 @@ three. To add one, write a subclass of `AdaptationRule`.
 """
 
 from abc import abstractmethod
-from functools import cached_property, partial
-from numbers import Integral, Real
+from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sklearn_maml._blocks import moments
 from sklearn_maml._component import Component
 from sklearn_maml._coordinates import Standardization
+from sklearn_maml._query_loss import best_scale, need_query_rows
 from sklearn_maml._row_steps import follow
 from sklearn_maml._stacked import (
     curvature_norm,
@@ -22,8 +24,23 @@ from sklearn_maml._stacked import (
     row_products,
     vecmat,
 )
+from sklearn_maml._steps import (
+    LOG_LENGTH,
+    Geometry,
+    LearnedSteps,
+    Stride,
+    check_step_lengths,
+    learn_lengths,
+)
 
-__all__ = ["RULES", "AdaptationRule", "GradientSteps", "Learnable", "Standardization"]
+__all__ = [
+    "RULES",
+    "AdaptationRule",
+    "GradientSteps",
+    "Learnable",
+    "LearnedSteps",
+    "Standardization",
+]
 
 
 class Learnable(NamedTuple):
@@ -86,22 +103,7 @@ class AdaptationRule(Component):
         """
 
     def follow(self, theta, support, query):
-        """`adapt` seen from the rows, where that is cheaper: predictions of the query rows.
-
-        Parameters
-        ----------
-        theta : ndarray of shape (..., d)
-        support, query : Risk
-
-        Returns
-        -------
-        predictions : ndarray of shape (..., m_q)
-        pull : callable
-            Maps rows V (..., k, m_q) to the (..., k, m_s) with ``V dz/dtheta = V Phi - pull(V) F``,
-            for query features Phi and support features F.
-
-        Or None, by default: then the objective asks `adapt`.
-        """
+        """`adapt` seen from the rows, see `_row_steps.follow`; None where it is not cheaper."""
         return None
 
     @property
@@ -128,21 +130,56 @@ class AdaptationRule(Component):
         """
         return self, None
 
+    def slope(self, theta, linearization):
+        """Derivative of a block's part of the meta-loss in what is learned, theta held fixed.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (d,) or (n_targets, d)
+        linearization : Linearization
+            Of a block of tasks, at theta.
+
+        Returns
+        -------
+        ndarray
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing that a slope would teach.")
+
     def calibrate(self, objective, theta):
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
-    def predictive_variance(self, V, risk=None):
-        """Variance of the target of rows V, for a task with that support risk (None: any task).
+    def information(self, risk):
+        """What support rows tell of their tasks: all that `uncertainty` has to know of them.
 
         Parameters
         ----------
-        V : ndarray of shape (k, d)
-        risk : Risk, default=None
+        risk : Risk
+            Support rows of a stack of tasks.
 
         Returns
         -------
-        ndarray of shape (k,) or (n_targets, k)
+        ndarray of shape (..., k) or None
+            Numbers that mean something to the rule alone; all 0 if there are no rows. None, by
+            default, for a rule that does not know how tasks vary.
+        """
+        return None
+
+    def uncertainty(self, n_parameters, information=None):
+        """How sure predictions are: a row's target has the variance ``noise (1 + |U phi|^2)``.
+
+        Parameters
+        ----------
+        n_parameters : int
+            d.
+        information : ndarray of shape (n, k), default=None
+            Of n tasks; None for one task of which nothing is known.
+
+        Returns
+        -------
+        noise : ndarray of shape (n,) or (n, n_targets)
+        U : ndarray of shape (n, q, d)
+            ``noise * U'U`` is the covariance of theta_i.
         """
         raise ValueError(
             "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
@@ -192,10 +229,12 @@ class GradientSteps(AdaptationRule):
 
     Parameters
     ----------
-    inner_lr : float or array-like of shape (d,), default=0.1
+    inner_lr : float, array-like of shape (d,) or "learn", default=0.1
         Step length eta, positive; or one a parameter (Meta-SGD), the intercept last, none
         negative. Then steps are ``eta * r * gradient``, with eta the largest length, capped as a
-        whole, and r the ratios to it.
+        whole, and r the ratios to it. "learn" finds one a parameter in ``MAMLRegressor.fit``, in
+        standardised features: those that leave the smallest meta-loss, sought without the cap,
+        and with it their common scale.
     n_steps : int, default=1
         Number of steps; 0 leaves theta as it is.
     cap : bool, default=True
@@ -253,7 +292,8 @@ class GradientSteps(AdaptationRule):
 
     def validate(self):
         """Raise for a step length that is not positive, or a number of steps that is not one."""
-        _check_step_lengths(self.inner_lr)
+        if not self.learnable:
+            check_step_lengths(self.inner_lr)
         if isinstance(self.n_steps, bool) or not isinstance(self.n_steps, Integral):
             raise TypeError(f"n_steps must be an int >= 0; got {self.n_steps!r}.")
         if self.n_steps < 0:
@@ -261,6 +301,71 @@ class GradientSteps(AdaptationRule):
         for name in ("cap", "relative", "first_order"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(f"{name} must be True or False; got {getattr(self, name)!r}.")
+        if self.learnable and (self.relative or self.n_steps == 0 or self.coordinates is not None):
+            raise ValueError(
+                "inner_lr='learn' learns lengths in standardised features, for one step or more; "
+                f"it needs relative=False, coordinates=None and n_steps >= 1; got {self!r}."
+            )
+
+    @property
+    def learnable(self):
+        """The lengths, where they are to be learned."""
+        if not (isinstance(self.inner_lr, str) and self.inner_lr == "learn"):
+            return ()
+        return (Learnable("inner_lr", "log", 1.0, LOG_LENGTH),)
+
+    def learn(self, objective, solver):
+        """Learn one length a parameter, if asked to; see `AdaptationRule.learn`."""
+        if not self.learnable:
+            return self, None
+        blocks = objective.blocks
+        standard = Standardization.from_moments(*moments(blocks), blocks.features.intercept, 1.0)
+        given = {**self.get_params(deep=False), "coordinates": standard}
+
+        def steps(lengths, **changed):
+            return GradientSteps(**{**given, "inner_lr": lengths, **changed})
+
+        need_query_rows(objective, "the lengths of steps")
+        if len(blocks.tasks.weight) < 2:  # one task does not show how tasks differ
+            d = objective.n_parameters
+            return steps(np.ones(d), n_steps=0), LearnedSteps(np.zeros(d), 0, True)
+        # Only damping is smooth in the lengths: a cap comes in afterwards.
+        damped = self._is_damped(objective.loss)
+        sought = partial(steps, cap=damped, first_order=False)
+        found = learn_lengths(objective, solver, sought)
+        if self.cap and not damped:
+            longer = lambda scale: steps(scale * found.inner_lr)  # noqa: E731
+            found = found.scaled(best_scale(objective, solver, longer, near=True))
+        return steps(found.inner_lr), found
+
+    def slope(self, theta, linearization):
+        """Derivative in the lengths l of uncapped or damped steps; see `AdaptationRule.slope`.
+
+        With v the loss's derivative in ``theta^{k+1}``, and ``s L diag(l) L' g`` the step, damped
+        by s, from ``theta^k``, that in l is ``- s (v L) (g L)``; that of s comes in addition.
+        """
+        risk = linearization.support
+        geometry = self._geometry(risk)
+        step = None if self._is_damped(risk.loss) else self._step(risk, geometry)
+        v = linearization.weight[:, None] * linearization.adapted_gradients
+        total = np.zeros(theta.shape[-1])
+        path, _ = self._walk(theta[..., None, :], risk, step, geometry)
+        for stride in reversed(path):
+            share = stride.step[..., None] / self._length()
+            part = -share * self._standardise(v) * self._standardise(risk.gradient(stride.start))
+            if step is None:
+                along = (v * stride.move).sum(axis=-1, keepdims=True)
+                part = part + along * self._damping(stride, risk, geometry)
+            total += part.reshape(-1, len(total)).sum(axis=0)
+            v = self._walk_back([stride], risk, v[..., None, :])[..., 0, :]
+        return total
+
+    def _damping(self, stride, risk, geometry):
+        """Minus the gradient, in the lengths, of a damped step's logarithm, shape (..., d)."""
+        root = np.sqrt(risk.weights * self._bend(risk, stride.start))
+        columns = np.swapaxes(root[..., None] * geometry.rows, -1, -2)
+        largest, shares = curvature_norm(columns, np.ones(columns.shape[-2]))
+        return shares * np.square(stride.step * largest)[..., None] / np.asarray(self.inner_lr)
 
     def exact(self):
         """These steps with ``first_order=False``."""
@@ -315,32 +420,23 @@ class GradientSteps(AdaptationRule):
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
-        if self._damped(risk.loss):
-            theta_i, pullback = self._adapt_damped(theta, risk)
+        if self._is_damped(risk.loss):
+            path, theta_i = self._walk(theta, risk, None, self._geometry(risk))
+            pullback = partial(self._walk_back, path, risk)
         else:
             theta_i, pullback = self._adapt_evenly(theta, risk)
         return theta_i, (lambda V: V) if self.first_order else pullback
 
     def follow(self, theta, support, query):
-        """Take the steps; see `AdaptationRule.follow` and `_row_steps`."""
-        wide = support.features.shape[-2] <= support.features.shape[-1]
-        few = 0 < self.n_steps <= (FEW_STEPS if support.loss.constant_hessian else self.n_steps)
-        if not (wide and few) or support.kept is None or self._damped(support.loss):
-            return None
-        if self.first_order:
-            return None
+        """Take the steps in the space of rows; see `AdaptationRule.follow`."""
+        few = self.n_steps <= FEW_STEPS or not support.loss.constant_hessian
+        even = self.n_steps > 0 and not (self.first_order or self._is_damped(support.loss))
         geometry = self._geometry(support)
-        step, inner = self._step(support, geometry), geometry.products
-        if query is support:
-            return follow(theta, support, query, step, inner, inner, self.n_steps)
-        if "outer" not in support.kept:
-            rows = geometry.standardise(query.features)
-            support.kept["outer"] = np.matmul(rows, np.swapaxes(geometry.rows, -1, -2))
-        outer = support.kept["outer"]
-        return follow(theta, support, query, step, inner, outer, self.n_steps)
+        if support.kept is None or geometry.tall or not (few and even):
+            return None
+        return follow(theta, support, query, geometry, self._step(support, geometry), self.n_steps)
 
-    def _damped(self, loss):
-        """Whether the length of a step depends on where it starts."""
+    def _is_damped(self, loss):
         return (self.cap or self.relative) and not np.isfinite(loss.hessian_bound)
 
     def _adapt_evenly(self, theta, risk):
@@ -350,51 +446,40 @@ class GradientSteps(AdaptationRule):
         if risk.loss.constant_hessian and self.n_steps > FEW_STEPS:
             pullback = partial(self._pull_back_at_once, risk, step, geometry)
             return theta - self._all_steps(theta, risk, step, geometry), pullback
-        return self._one_by_one(theta, risk, step, geometry)
-
-    def _one_by_one(self, theta, risk, step, geometry):
-        """One step after another; the pullback walks them backwards."""
-        path = []
-        for _ in range(self.n_steps):
-            path.append(risk.predict(theta))
-            gradient = vecmat(risk.residual_at(path[-1]), risk.features)
-            theta = theta - step[..., None] * self._metric(gradient)
+        path, theta_i = self._walk(theta, risk, step, geometry)
 
         def pullback(V):
             if risk.loss.constant_hessian and V.shape[-2] > 1:
                 return self._pull_back_at_once(risk, step, geometry, V)
-            for z in reversed(path):
-                weight = step[..., None] * risk.curvature_at(z)
-                moved = row_products(self._metric(V), risk.features, weight, risk.features)
-                V = np.subtract(V, moved, out=moved)
-            return V
+            return self._walk_back(path, risk, V)
 
-        return theta, pullback
+        return theta_i, pullback
 
-    def _adapt_damped(self, theta, risk):
-        """Steps whose length depends on where they start, ``d eta = -eta shortening' d theta``."""
-        geometry, path = self._geometry(risk), []
+    def _walk(self, theta, risk, step, geometry):
+        """The `Stride` of each step from theta, and where they end; damped where `step` is None."""
+        path, even = [], (step, None)
         for _ in range(self.n_steps):
-            step, shortening = self._damped_step(theta, risk, geometry)
-            move = step[..., None] * self._metric(risk.gradient(theta))
-            path.append((theta, step, move, shortening))
+            length, shortening = self._damped_step(theta, risk, geometry) if step is None else even
+            z = risk.predict(theta)
+            move = length[..., None] * self._metric(vecmat(risk.residual_at(z), risk.features))
+            path.append(Stride(theta, z, length, move, shortening))
             theta = theta - move
+        return path, theta
 
-        def pullback(V):
-            for at, step, move, shortening in reversed(path):
-                weight = step[..., None] * risk.curvature(at)
-                along = np.matmul(V, move[..., None])
-                V = V - row_products(self._metric(V), risk.features, weight, risk.features)
-                V = V + along * shortening[..., None, :]
-            return V
-
-        return theta, pullback
+    def _walk_back(self, path, risk, V):
+        """``V J`` along a path: ``d eta = -eta shortening' d theta`` where steps are damped."""
+        for _, z, step, move, shortening in reversed(path):
+            weight = step[..., None] * risk.curvature_at(z)
+            back = row_products(self._metric(V), risk.features, weight, risk.features)
+            if shortening is not None:
+                back -= np.matmul(V, move[..., None]) * shortening[..., None, :]
+            V = np.subtract(V, back, out=back)
+        return V
 
     def _damped_step(self, theta, risk, geometry):
         """The step's length at theta, shape (...), and minus its logarithm's gradient (..., d)."""
         loss, y, z = risk.loss, risk.targets, risk.predict(theta)
-        hessian = loss.hessian(y, z)
-        bend = np.hypot(hessian, loss.saturated_hessian(y))
+        hessian, bend = loss.hessian(y, z), self._bend(risk, theta)
         safe = np.where(bend > 0, bend, 1.0)
         largest, shares = curvature_norm(geometry.rows, risk.weights * bend)
         slopes = shares * (hessian / safe) * (loss.third(y, z) / safe)
@@ -405,6 +490,11 @@ class GradientSteps(AdaptationRule):
             step = 1.0 / np.hypot(1.0 / self._length(), largest)
             slopes = slopes * np.square(step * largest)[..., None]
         return step, vecmat(slopes, risk.features)
+
+    def _bend(self, risk, theta):
+        """The curvatures by which a step from theta is damped, shape (..., m)."""
+        hessian = risk.loss.hessian(risk.targets, risk.predict(theta))
+        return np.hypot(hessian, risk.loss.saturated_hessian(risk.targets))
 
     def _all_steps(self, theta, risk, step, geometry):
         """``theta - theta^K`` for a constant Hessian; see `_pull_back_at_once`."""
@@ -462,6 +552,10 @@ class GradientSteps(AdaptationRule):
             return V * self._ratios()
         return self.coordinates.lift(self.coordinates.rows(V) * self._ratios())
 
+    def _standardise(self, V):
+        """``V L``."""
+        return V if self.coordinates is None else self.coordinates.rows(V)
+
     def _lift(self, U):
         """``U (L diag(ratios)^1/2)'`` for rows U (..., d) in the stepping coordinates."""
         U = U if np.ndim(self.inner_lr) == 0 else U * np.sqrt(self._ratios())
@@ -469,6 +563,11 @@ class GradientSteps(AdaptationRule):
 
     def _length(self):
         """The step length, or the largest one."""
+        if self.learnable:
+            raise ValueError(
+                f"{self!r} has lengths that are not learned yet; MAMLRegressor.fit learns them: "
+                "use the estimator's adaptation_."
+            )
         return float(np.max(self.inner_lr))
 
     def _ratios(self):
@@ -495,68 +594,6 @@ class GradientSteps(AdaptationRule):
                 largest[near] = MARGIN * largest_eigenvalue(gram[near])
             risk.memo["largest_curvature"] = largest
         return risk.memo["largest_curvature"]
-
-
-class Geometry:
-    """Support rows in the coordinates in which steps are taken, and their inner products.
-
-    What is asked for is computed once; it lives as long as one block's linearization.
-
-    Parameters
-    ----------
-    risk : Risk
-    coordinates : Standardization or None
-    ratios : ndarray of shape (d,), default=None
-        Of the step lengths, in these coordinates; None where they are all the same.
-    """
-
-    def __init__(self, risk, coordinates, ratios=None):
-        self.risk, self.coordinates, self.ratios = risk, coordinates, ratios
-        self.tall = risk.features.shape[-2] > risk.features.shape[-1]
-
-    def standardise(self, V):
-        """``V L`` for rows V (..., k, d), times the roots of the ratios."""
-        V = V if self.coordinates is None else self.coordinates.rows(V)
-        return V if self.ratios is None else V * np.sqrt(self.ratios)
-
-    @cached_property
-    def rows(self):
-        """``F = Phi L``, shape (..., m, d)."""
-        return self.standardise(self.risk.features)
-
-    @cached_property
-    def products(self):
-        """``F F'``, shape (..., m, m); kept where it is no larger than features that are kept."""
-        kept = self.risk.kept if not self.tall and self.risk.kept is not None else {}
-        if "products" not in kept:
-            kept["products"] = np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
-        return kept["products"]
-
-    def gram(self, weights):
-        """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share eigenvalues."""
-        if self.tall:
-            return np.matmul(np.swapaxes(self.rows, -1, -2), weights[..., None] * self.rows)
-        root = np.sqrt(weights)
-        gram = self.products * root[..., :, None]
-        gram *= root[..., None, :]
-        return gram
-
-
-def _check_step_lengths(inner_lr):
-    """Raise unless `inner_lr` is a positive number, or a row of numbers that are not negative."""
-    if np.ndim(inner_lr) == 0:
-        if isinstance(inner_lr, bool) or not isinstance(inner_lr, Real):
-            raise TypeError(f"inner_lr must be a positive number; got {inner_lr!r}.")
-        if not 0 < inner_lr < np.inf:
-            raise ValueError(f"inner_lr must be positive and finite; got {inner_lr}.")
-        return
-    lengths = np.asarray(inner_lr)
-    if lengths.ndim != 1 or lengths.dtype.kind not in "iuf":
-        raise TypeError(f"inner_lr must be a number, or one a parameter; got {inner_lr!r}.")
-    if not (np.isfinite(lengths).all() and (lengths >= 0).all() and (lengths > 0).any()):
-        raise ValueError(
-            f"inner_lr must be finite, nowhere negative and not all zero; got {inner_lr!r}."
-        )
 
 
 RULES = {"gradient_steps": GradientSteps}

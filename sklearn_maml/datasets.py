@@ -4,10 +4,10 @@ Each function returns a list of tasks, every task a tuple ``(X, y)``, which is w
 `MAMLRegressor.fit` takes.
 """
 
-from numbers import Integral, Real
-
 import numpy as np
 from sklearn.utils import check_random_state
+
+from sklearn_maml._component import check_int, check_number
 
 __all__ = ["make_linear_tasks", "make_sinusoid_tasks", "tasks_from_frame"]
 
@@ -67,7 +67,7 @@ def make_linear_tasks(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If an argument is outside its range, or ``theta`` has another shape.
 
     See Also
@@ -85,11 +85,11 @@ def make_linear_tasks(
     >>> all(5 <= len(y) <= 8 for X, y in tasks)
     True
     """
-    _check_int("n_tasks", n_tasks, 1)
-    _check_int("n_features", n_features, 1)
+    check_int("n_tasks", n_tasks, 1)
+    check_int("n_features", n_features, 1)
     for name, value in (("task_spread", task_spread), ("noise", noise)):
-        _check_number(name, value, 0)
-    _check_number("condition", condition, 1)
+        check_number(name, value, 0)
+    check_number("condition", condition, 1)
     rng = check_random_state(random_state)
     theta = _meta_parameters(theta, n_features, rng)
     task_theta = theta + task_spread * rng.standard_normal((n_tasks, n_features + 1))
@@ -146,7 +146,7 @@ def make_sinusoid_tasks(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If an argument is outside its range.
 
     References
@@ -168,8 +168,8 @@ def make_sinusoid_tasks(
     >>> bool(np.allclose(y, amplitude * np.sin(X[:, 0] - phase)))
     True
     """
-    _check_int("n_tasks", n_tasks, 1)
-    _check_number("noise", noise, 0)
+    check_int("n_tasks", n_tasks, 1)
+    check_number("noise", noise, 0)
     intervals = [
         _interval(name, value)
         for name, value in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range))
@@ -269,25 +269,13 @@ def _linear_task(X, parameters, noise, rng):
 def _sizes(n_samples, n_tasks, rng):
     """Rows of each task, a list of ints of length n_tasks, from an int or (low, high)."""
     if not isinstance(n_samples, tuple | list):
-        _check_int("n_samples", n_samples, 1)
+        check_int("n_samples", n_samples, 1)
         return [n_samples] * n_tasks
     if len(n_samples) != 2:
         raise ValueError(f"n_samples must be an int or (low, high); got {n_samples!r}.")
-    _check_int("n_samples[0]", n_samples[0], 1)
-    _check_int("n_samples[1]", n_samples[1], n_samples[0])
+    check_int("n_samples[0]", n_samples[0], 1)
+    check_int("n_samples[1]", n_samples[1], n_samples[0])
     return rng.randint(n_samples[0], n_samples[1] + 1, size=n_tasks).tolist()
-
-
-def _check_int(name, value, low):
-    """Raise ValueError unless value is an int of at least low."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} must be an int of at least {low}; got {value!r}.")
-
-
-def _check_number(name, value, low):
-    """Raise ValueError unless value is a finite number of at least low."""
-    if not isinstance(value, Real) or not low <= value < np.inf:
-        raise ValueError(f"{name} must be a finite number of at least {low}; got {value!r}.")
 
 
 def _interval(name, ends):

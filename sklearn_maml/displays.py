@@ -8,6 +8,7 @@ import numpy as np
 
 from sklearn_maml.model_selection import (
     OwnRidge,
+    certified_path,
     few_shot_curve,
     find_model,
     pooled_task_errors,
@@ -16,7 +17,31 @@ from sklearn_maml.model_selection import (
 __all__ = ["ConvergenceDisplay", "FewShotCurveDisplay", "GapCertificateDisplay"]
 
 
-class GapCertificateDisplay:
+class _Display:
+    """What all displays do; each draws itself on axes in `_draw`."""
+
+    def plot(self, ax=None):
+        """Draw on `ax`, or on new axes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        self : object
+            With `ax_` and `figure_`, what was drawn on.
+        """
+        import matplotlib.pyplot as plt
+
+        self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
+        self.figure_ = self.ax_.figure
+        self._draw(self.ax_)
+        self.ax_.legend(frameon=False)
+        return self
+
+
+class GapCertificateDisplay(_Display):
     """The bound of a gap certificate as a function of the radius R, with its two terms.
 
     Parameters
@@ -58,7 +83,7 @@ class GapCertificateDisplay:
 
         Parameters
         ----------
-        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted.
         ax : matplotlib Axes, default=None
 
@@ -68,19 +93,8 @@ class GapCertificateDisplay:
         """
         return cls(find_model(estimator).gap_certificate_).plot(ax=ax)
 
-    def plot(self, ax=None):
-        """Draw on `ax`, or on new axes.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-
-        Returns
-        -------
-        self : GapCertificateDisplay
-        """
+    def _draw(self, ax):
         c = self.certificate
-        ax = _axes(ax)
         first = self.radii * c.epsilon
         second = np.array([c.weight_norm * c.curve(radius) for radius in self.radii])
         rest = c.slack + c.rounding
@@ -99,7 +113,10 @@ class GapCertificateDisplay:
         if rest > 0:
             label = "slack and rounding" + (below if rest < bottom else "")
             ax.axhline(rest, color="tab:gray", linestyle=":", label=label)
-        if c.radius > 0:
+        if c.bound < 0.99 * self.bounds.min():  # by another route, which knows no radius
+            label = f"reported, by {c.route}: {c.bound:.2g}"
+            ax.axhline(c.bound, color="tab:red", label=label)
+        elif c.radius > 0:
             label = f"best R = {c.radius:.2g}: gap at most {c.bound:.2g}"
             ax.plot(c.radius, c.bound, "o", color="tab:red", markersize=8, label=label, zorder=3)
         if self.bounds.max() > 0:
@@ -111,10 +128,9 @@ class GapCertificateDisplay:
             ylabel="meta-loss above its minimum, at most",
             title=f"{c.route}: gap at most {share:.2g} times the meta-loss",
         )
-        return _finish(self, ax)
 
 
-class FewShotCurveDisplay:
+class FewShotCurveDisplay(_Display):
     """Error on new tasks against the number of rows adapted to, with what one would do otherwise.
 
     Parameters
@@ -161,7 +177,7 @@ class FewShotCurveDisplay:
         supports=(0, 1, 3, 5, 10),
         pooled=None,
         n_draws=10,
-        metric="mean_squared_error",
+        metric=None,
         random_state=0,
         ax=None,
     ):
@@ -169,7 +185,7 @@ class FewShotCurveDisplay:
 
         Parameters
         ----------
-        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted, on other tasks.
         tasks, y, groups, supports, n_draws, metric, random_state
             As in `sklearn_maml.model_selection.few_shot_curve`.
@@ -192,20 +208,7 @@ class FewShotCurveDisplay:
             pooled = pooled_task_errors(estimator, pooled, tasks, y, groups, metric).mean()
         return cls(curve, prior, own, pooled).plot(ax=ax)
 
-    def plot(self, ax=None):
-        """Draw on `ax`, or on new axes.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-
-        Returns
-        -------
-        self : FewShotCurveDisplay
-        """
-        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-        ax = _axes(ax)
+    def _draw(self, ax):
         if self.pooled is not None:
             ax.axhline(self.pooled, color="tab:gray", linestyle="--", label="pooled fit")
         ax.axhline(self.prior, color="tab:blue", linestyle=":", label="meta-parameters, unadapted")
@@ -216,11 +219,7 @@ class FewShotCurveDisplay:
         levels = [self.prior, *self.curve.mean, self.pooled or 0.0]
         top = max(levels)
         if self.own is not None and self.own.mean.max() > 4 * top:
-            ax.set_yscale("log")
-            # Plain numbers, also between the powers of ten.
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            _plain_log_scale(ax)
         else:
             ax.set_ylim(bottom=0)
         n_tasks = self.curve.task_errors.shape[1]
@@ -230,21 +229,23 @@ class FewShotCurveDisplay:
             ylabel=f"{self.curve.metric.replace('_', ' ')} on its other rows",
             title=f"{n_tasks} tasks, mean ± standard error",
         )
-        return _finish(self, ax)
 
 
-class ConvergenceDisplay:
-    """The meta-loss by iteration of the solver, and the certified lower bound on its minimum.
+class ConvergenceDisplay(_Display):
+    """The meta-loss and the certified lower bound on its minimum, by iteration of the solver.
 
     Parameters
     ----------
     values : array-like of shape (n_values,)
         The meta-loss at the start and after each iteration.
-    lower_bound : float
-        No meta-parameters have a smaller meta-loss.
+    lower_bounds : float or array-like of shape (n_values,)
+        No meta-parameters have a smaller meta-loss: as certified at each iteration (NaN where it
+        was not), or in the end.
 
     Attributes
     ----------
+    lower_bounds : ndarray of shape (n_values,)
+        The best so far, which is what is drawn.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
@@ -255,73 +256,76 @@ class ConvergenceDisplay:
     >>> from sklearn_maml import MAMLRegressor
     >>> from sklearn_maml.datasets import make_linear_tasks
     >>> from sklearn_maml.displays import ConvergenceDisplay
-    >>> model = MAMLRegressor().fit(make_linear_tasks(n_tasks=40, random_state=0))
-    >>> display = ConvergenceDisplay.from_estimator(model)
-    >>> len(display.values) == model.n_iter_ + 1
+    >>> tasks = make_linear_tasks(n_tasks=40, random_state=0)
+    >>> model = MAMLRegressor(solver="gradient_descent").fit(tasks)
+    >>> display = ConvergenceDisplay.from_estimator(model, tasks)
+    >>> bool((display.lower_bounds <= model.meta_loss_).all())
     True
     """
 
-    def __init__(self, values, lower_bound):
-        self.values, self.lower_bound = np.asarray(values), lower_bound
+    def __init__(self, values, lower_bounds):
+        self.values = np.asarray(values, dtype=float)
+        self.lower_bounds = np.fmax.accumulate(np.broadcast_to(lower_bounds, self.values.shape))
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(
+        cls, estimator, tasks=None, y=None, *, groups=None, sample_weight=None, ax=None
+    ):
         """Draw the convergence of a fit.
 
         Parameters
         ----------
-        estimator : MAMLRegressor, Pipeline that ends in one, or a search over either
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted.
+        tasks, y, groups, sample_weight : default=None
+            What it was fitted on. The solver then runs once more, and up to 50 of its iterates are
+            certified. Without them the bound from the end of the fit is drawn throughout.
         ax : matplotlib Axes, default=None
 
         Returns
         -------
         ConvergenceDisplay
+
+        Raises
+        ------
+        ValueError
+            If these are not the tasks of the fit.
         """
-        model = find_model(estimator)
-        return cls(model.meta_losses_, model.gap_certificate_.lower_bound).plot(ax=ax)
+        if tasks is None:
+            model = find_model(estimator)
+            values, bounds = model.meta_losses_, model.gap_certificate_.lower_bound
+        else:
+            values, bounds = certified_path(estimator, tasks, y, groups, sample_weight)
+        return cls(values, bounds).plot(ax=ax)
 
-    def plot(self, ax=None):
-        """Draw on `ax`, or on new axes.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-
-        Returns
-        -------
-        self : ConvergenceDisplay
-        """
+    def _draw(self, ax):
         from matplotlib.ticker import MaxNLocator
 
-        ax = _axes(ax)
-        steps = np.arange(len(self.values))
-        ax.plot(steps, self.values, "o-", color="tab:blue", label="meta-loss")
-        ax.axhline(self.lower_bound, color="black", linestyle="--", label="certified lower bound")
-        if self.lower_bound > 0 and self.values.max() > 20 * self.lower_bound:
-            ax.set_yscale("log")
+        steps, (*_, best) = np.arange(len(self.values)), self.lower_bounds
+        marker = "o-" if len(steps) <= 50 else "-"
+        style = {"color": "black", "linestyle": "--", "drawstyle": "steps-post"}
+        ax.plot(steps, self.values, marker, color="tab:blue", label="meta-loss")
+        label = "certified lower bound" + (", best so far" if self.lower_bounds[0] < best else "")
+        ax.plot(steps, self.lower_bounds, label=label, **style)
+        if best > 0 and self.values.max() > 5 * best:
+            _plain_log_scale(ax)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        gap = self.values[-1] - self.lower_bound
         ax.set(
             xlabel="iteration of the solver",
             ylabel="meta-loss",
-            title=f"gap at the end: at most {gap:.2g}",
+            title=f"gap at the end: at most {self.values[-1] - best:.2g}",
         )
-        return _finish(self, ax)
-
-
-def _axes(ax):
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
 
 
 def _error_bars(ax, curve, label, **style):
     ax.errorbar(curve.supports, curve.mean, curve.standard_error, capsize=3, label=label, **style)
 
 
-def _finish(display, ax):
-    """Legend, and the attributes that every display has."""
-    ax.legend(frameon=False)
-    display.ax_, display.figure_ = ax, ax.figure
-    return display
+def _plain_log_scale(ax):
+    """A logarithmic y axis with plain numbers, also between the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

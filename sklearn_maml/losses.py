@@ -6,12 +6,11 @@ have the identity link; those for counts and amounts the log link; `LogLoss` the
 """
 
 from abc import abstractmethod
-from numbers import Real
 
 import numpy as np
 from scipy.special import entr, expit, xlogy
 
-from sklearn_maml._component import Component
+from sklearn_maml._component import Component, check_number
 
 __all__ = [
     "LOSSES",
@@ -131,14 +130,6 @@ def _logistic_slope(z):
     return decay / np.square(1.0 + decay)
 
 
-def _check_positive(name, value):
-    """Raise unless a hyperparameter is a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a positive number; got {value!r}.")
-    if not 0 < value < np.inf:
-        raise ValueError(f"{name} must be positive and finite; got {value!r}.")
-
-
 class SquaredError(Loss):
     """The squared error ``l(y, z) = (z - y)**2``, not halved: a risk is a mean squared error.
 
@@ -205,7 +196,7 @@ class PseudoHuber(Loss):
 
     def validate(self):
         """Raise unless delta is a positive number."""
-        _check_positive("delta", self.delta)
+        check_number("delta", self.delta, above=True)
 
     @property
     def gradient_bound(self):
@@ -246,8 +237,10 @@ class PseudoHuber(Loss):
 
     @staticmethod
     def _root(x):
-        """``sqrt(1 + x^2)``, four times as fast as numpy.hypot."""
-        return np.sqrt(1.0 + x * x)
+        """``sqrt(1 + x^2)``, four times as fast as numpy.hypot where no square overflows."""
+        with np.errstate(over="ignore"):
+            root = np.sqrt(1.0 + x * x)
+        return np.hypot(1.0, x) if np.isinf(root).any() else root
 
 
 class LogCosh(Loss):
@@ -322,8 +315,8 @@ class SmoothedQuantile(Loss):
 
     def validate(self):
         """Raise unless the quantile is inside (0, 1) and smoothing positive."""
-        _check_positive("smoothing", self.smoothing)
-        _check_positive("quantile", self.quantile)
+        check_number("smoothing", self.smoothing, above=True)
+        check_number("quantile", self.quantile, above=True)
         if not self.quantile < 1:
             raise ValueError(f"quantile must be inside (0, 1); got {self.quantile!r}.")
 
@@ -503,7 +496,7 @@ class Tweedie(LogLinkDeviance):
 
     def validate(self):
         """Raise unless the power is in [1, 2]."""
-        _check_positive("power", self.power)
+        check_number("power", self.power, above=True)
         if not 1 <= self.power <= 2:
             raise ValueError(
                 f"power must be in [1, 2], where the Tweedie deviance is convex under the log "

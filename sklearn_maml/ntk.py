@@ -1,12 +1,12 @@
 """Tangent features of a random two-layer network: a wide network as a featurizer."""
 
-from numbers import Integral
-
 import numpy as np
 from scipy.special import erf, expit
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_maml._component import check_int
 
 __all__ = ["NTKFeatures"]
 
@@ -88,10 +88,7 @@ class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ValueError, TypeError
             If a parameter is not as described.
         """
-        if isinstance(self.n_hidden, bool) or not isinstance(self.n_hidden, Integral):
-            raise TypeError(f"n_hidden must be an int >= 1; got {self.n_hidden!r}.")
-        if self.n_hidden < 1:
-            raise ValueError(f"n_hidden must be an int >= 1; got {self.n_hidden!r}.")
+        check_int("n_hidden", self.n_hidden)
         if self.activation not in ACTIVATIONS:
             known = ", ".join(map(repr, sorted(ACTIVATIONS)))
             raise ValueError(f"activation must be one of {known}; got {self.activation!r}.")

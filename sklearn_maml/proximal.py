@@ -13,15 +13,21 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._metrics import (
     LOG_DEVIATION,
-    LOG_SCALE,
     Metric,
-    best_scale,
-    minimize_query_loss,
+    Noise,
+    metric_coordinates,
     noise_variance,
     restricted_likelihood,
     task_coordinates,
 )
-from sklearn_maml._stacked import matvec, vecmat
+from sklearn_maml._newton import RidgeProblem, ridge_minimum
+from sklearn_maml._query_loss import (
+    LOG_SCALE,
+    best_scale,
+    minimize_query_loss,
+    need_query_rows,
+)
+from sklearn_maml._stacked import curvature_norm, matvec
 from sklearn_maml.adaptation import RULES as OTHER_RULES
 from sklearn_maml.adaptation import AdaptationRule, Learnable
 
@@ -29,10 +35,8 @@ __all__ = ["RULES", "LearnedMetric", "Proximal"]
 
 # "auto" fits a mixed model with a full covariance up to this number of random effects.
 MANY_EFFECTS = 15
-# The scale of a metric is one number: this many tasks determine it.
-TASKS_FOR_SCALE, TASKS_FOR_NOISE = 2000, 20000
-# A metric is learned on the query loss from so many rows that rows * d^2 is about this.
-WORK = 2e8
+# The variance of the noise is one number: this many tasks determine it.
+TASKS_FOR_NOISE = 20000
 KINDS = ("auto", "identity", "intercept", "diagonal", "full")
 
 
@@ -103,11 +107,13 @@ class LearnedMetric:
 class Proximal(AdaptationRule):
     """Stay near theta: ridge regression on a task's rows, shrunk towards the meta-parameters.
 
-    ``theta_i = argmin_t sum_j w_j (phi_j't - y_j)^2 + strength (t - theta)' Sigma^-1 (t - theta)``,
-    which is ``theta + Sigma F' (F Sigma F' + strength W^-1)^-1 (y - F theta)``: no step length, and
-    Sigma may be singular. With a `strength` equal to the variance of the noise and Sigma the
-    covariance of the task parameters it is the best linear unbiased prediction (BLUP) of a linear
-    mixed model. The prior counts as `strength` rows, so that a task with more rows moves further.
+    ``theta_i = argmin_t sum_j w_j l(y_j, phi_j't) + strength (t - theta)' Sigma^-1 (t - theta)``:
+    no step length, and Sigma may be singular. For the squared error it is ``theta + Sigma F' (F
+    Sigma F' + strength W^-1)^-1 (y - F theta)``; other losses take Newton steps to the minimum, in
+    row space where a task has fewer rows than features. With a `strength` equal to the variance of
+    the noise and Sigma the covariance of the task parameters, the squared error's is the best
+    linear unbiased prediction (BLUP) of a linear mixed model. The prior counts as `strength` rows,
+    so that a task with more rows moves further.
 
     What is not given is learned in ``MAMLRegressor.fit``: `metric`, up to its size, so that a
     strength of 1 is right, and then the strength, which leaves the smallest meta-loss.
@@ -121,14 +127,15 @@ class Proximal(AdaptationRule):
         Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
         in standardised features: nothing, one variance for the intercept and one for the others,
         one for each, or all covariances. Only features that vary within tasks, and the
-        intercept, differ between tasks. "auto" is "full" by REML for up to 15 such parameters and
-        "diagonal" on the query loss beyond.
+        intercept, differ between tasks. "auto" is "full" by REML for the squared error and up to 15
+        such parameters, "diagonal" on the query loss beyond and for other losses.
     criterion : {"auto", "reml", "query"}, default="auto"
         "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
-        for "full" and "query" for other metrics.
+        for "full" with the squared error, and "query" otherwise.
     noise : float or ndarray of shape (n_targets,), default=None
-        Variance of the noise, for ``predict(return_std=True)``. None estimates it in `fit`.
+        Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
+        estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
 
     References
     ----------
@@ -193,10 +200,17 @@ class Proximal(AdaptationRule):
 
     def adapt(self, theta, risk):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
-        _check_squared(risk.loss)
         factor = self._factor(risk.features.shape[-1])
-        gain = self._gain(risk, np.matmul(risk.features, factor))
-        moved = matvec(gain, _residual(risk, theta))
+        rows, strength = np.matmul(risk.features, factor), self._strength(risk)
+        if risk.loss.constant_hessian:
+            gain = _gain(risk.weights, rows, strength)
+            moved = matvec(gain, _residual(risk, theta))
+        else:
+            start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
+            problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
+            moved = ridge_minimum(problem)
+            bend = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
+            gain = _gain(0.5 * risk.weights * bend, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
@@ -204,10 +218,36 @@ class Proximal(AdaptationRule):
 
         return theta_i, pullback
 
-    def force(self, theta_i, risk):
-        """``e_i`` with ``theta_i - theta = Sigma e_i``, shape (..., d)."""
-        weights = risk.weights / self._strength(risk)[..., None]
-        return vecmat(weights * _residual(risk, theta_i), risk.features)
+    def slope(self, theta, linearization):
+        """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
+
+        ``theta_i - theta = Sigma e_i`` with ``e_i = -grad R_i(theta_i) / (2 strength_i)``, so that
+        ``d theta_i = J_i dSigma e_i``.
+        """
+        risk = linearization.support
+        scale = risk.loss.hessian_bound if risk.loss.constant_hessian else 2.0
+        force = risk.gradient(linearization.theta_i) / (-scale * self._strength(risk)[..., None])
+        pulled = linearization.task_gradients * linearization.weight[:, None]
+        d = force.shape[-1]
+        return pulled.reshape(-1, d).T @ force.reshape(-1, d)
+
+    def lipschitz(self, risk):
+        """Constants of the proximal step; see `AdaptationRule.lipschitz`.
+
+        With ``Sigma = L L'``, f the rows in L's units and ``H = F' W F + 2 strength_i`` the step's
+        Hessian, ``J = 2 strength_i L H^-1 L^-1`` has at most the norm ``|L| |L^-1|``, and changes
+        by at most ``l3 lambda_max(sum_j a_j |f_j| f_j f_j') |L| |L^-1|^2 / (2 strength_i)``.
+        """
+        factor = self._factor(risk.features.shape[-1])
+        size = np.linalg.svd(factor, compute_uv=False)
+        regular = len(size) == len(factor) and size[-1] > 0
+        if not (regular and np.isfinite(risk.loss.third_bound)):
+            return super().lipschitz(risk)
+        rows = np.matmul(risk.features, factor)
+        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
+        kappa = risk.loss.third_bound * largest / (2.0 * self._strength(risk))
+        shape = risk.weights.shape[:-1]
+        return np.full(shape, size[0] / size[-1]), kappa * size[0] / size[-1] ** 2
 
     def spread(self, V, risk=None):
         """Variance of ``V theta_i`` given the support rows, in units of the noise's.
@@ -227,23 +267,52 @@ class Proximal(AdaptationRule):
         left = rows
         if risk is not None:
             support = np.matmul(risk.features, factor)
-            left = rows - np.matmul(np.matmul(rows, self._gain(risk, support)), support)
+            gain = _gain(risk.weights, support, self._strength(risk))
+            left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
-    def predictive_variance(self, V, risk=None):
-        """``noise (1 + spread)``; see `AdaptationRule.predictive_variance`."""
-        noise = np.asarray(self.noise)
-        return noise[..., None] * (1.0 + self.spread(V, risk))
+    def information(self, risk):
+        """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
+        if self.noise is None:
+            return None
+        root = np.sqrt(risk.weights / self._strength(risk)[..., None])
+        rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
+        gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
+        flat = gram.reshape(*gram.shape[:-2], -1)
+        return np.concatenate([risk.n_rows[..., None], flat], axis=-1)
+
+    def uncertainty(self, n_parameters, information=None):
+        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.uncertainty`.
+
+        The posterior of normal parameters under normal noise: it does not depend on targets.
+        """
+        if self.noise is None:
+            raise ValueError(
+                "return_std=True needs a variance of the noise, which only the squared error "
+                "estimates; for other losses adapt() and predict() without it."
+            )
+        factor = self._factor(n_parameters) / np.sqrt(self.strength)
+        q = factor.shape[1]
+        if information is None:
+            information = np.zeros((1, 1 + q * q))
+        values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
+        root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
+        unknown = np.swapaxes(np.matmul(factor, root), -1, -2)
+        return _as_noise(self.noise).at(information[:, 0]), unknown
 
     def learn(self, objective, solver):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
-        _check_squared(objective.loss)
+        if self.noise is not None and not objective.is_quadratic:
+            raise ValueError(
+                f"noise={self.noise!r} has no effect with {objective.loss!r}: it is "
+                "the variance of a squared error. Leave it at None."
+            )
         if not isinstance(self.metric, str):
             metric = _as_metric(self.metric, objective.n_parameters)
             found = LearnedMetric("given", None, "as given", 1.0, metric.factor.any(axis=1))
             return self._finish(metric, found, objective, solver)
         coordinates = task_coordinates(objective.blocks)
-        kind, criterion, reason = self._choose(coordinates)
+        kind, criterion, reason = self._choose(coordinates, objective.loss)
         found = LearnedMetric(kind, criterion, reason, 1.0, coordinates.varies)
         if len(objective.blocks.tasks.weight) < 2 or kind == "identity":
             return self._finish(Metric(coordinates.lift), found, objective, solver)
@@ -259,20 +328,32 @@ class Proximal(AdaptationRule):
         return self._finish(metric, found, objective, solver)
 
     def calibrate(self, objective, theta):
-        """The rule with an estimate of the noise's variance, where none was given."""
-        if self.noise is not None:
+        """The rule with estimates of the noise's variance, where none was given."""
+        if self.noise is not None or not objective.is_quadratic:
             return self
         few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
         return self._with(self.metric, self.strength, noise=noise_variance(few, theta))
 
-    def _choose(self, coordinates):
+    def _choose(self, coordinates, loss):
         """Metric, criterion and the reason for them."""
-        n_effects = int(coordinates.varies.sum())
+        mixed_model = loss.constant_hessian
+        if self.criterion == "reml" and not mixed_model:
+            raise ValueError(
+                f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
+                f"{loss!r} use criterion='query'."
+            )
         if self.metric != "auto":
-            criterion = "reml" if self.metric == "full" else "query"
+            criterion = "reml" if self.metric == "full" and mixed_model else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
+        n_effects = int(coordinates.varies.sum())
         reason = f"{n_effects} parameter(s) can differ between tasks"
+        if not mixed_model:
+            return (
+                "diagonal",
+                "query",
+                f"{reason}, and no linear mixed model has this loss",
+            )
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
         return "diagonal", "query", f"{reason}, too many for a full covariance"
@@ -288,12 +369,11 @@ class Proximal(AdaptationRule):
         elif strength is None and found.criterion == "query":
             strength = 1.0
         elif strength is None and objective.blocks.episodes.support != "all":
-            few = objective.vary(blocks=_few(objective.blocks))
             near = found.criterion == "reml"
-            scale = best_scale(few, solver, lambda x: self._with(metric, 1.0 / x), near)
+            scale = best_scale(objective, solver, lambda x: self._with(metric, 1.0 / x), near)
             strength = 1.0 / scale
         elif strength is None and found.criterion is None:
-            raise ValueError(_needs_query("strength"))
+            need_query_rows(objective, "the strength")
         rule = self._with(metric, 1.0 if strength is None else strength, self.noise)
         return rule, replace(found, strength=rule.strength, reason=reason)
 
@@ -314,30 +394,30 @@ class Proximal(AdaptationRule):
         n_rows = risk.n_rows
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
 
-    def _gain(self, risk, rows):
-        """S of shape (..., q, m) with ``theta_i = theta + L S (y - F theta)``, for rows F L.
 
-        In row space where a task has fewer rows than the metric has directions.
-        """
-        strength = self._strength(risk)[..., None, None]
-        weights = risk.weights[..., None]
-        m, q = rows.shape[-2:]
-        if m <= q:
-            root = np.sqrt(weights)
-            scaled = root * rows
-            gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
-            return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
-        weighted = np.swapaxes(weights * rows, -1, -2)
-        return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
+def _gain(bend, rows, strength):
+    """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
 
+    Parameters
+    ----------
+    bend : ndarray of shape (..., m)
+        The diagonal of W.
+    rows : ndarray of shape (..., m, q)
+    strength : ndarray of shape (...)
 
-def _check_squared(loss):
-    """Raise for a loss whose proximal step has no closed form."""
-    if not loss.constant_hessian:
-        raise ValueError(
-            f"Proximal needs a quadratic loss, such as 'squared_error'; got {loss!r}. "
-            "GradientSteps takes any loss."
-        )
+    Returns
+    -------
+    ndarray of shape (..., q, m)
+    """
+    bend, strength = bend[..., None], strength[..., None, None]
+    m, q = rows.shape[-2:]
+    if m <= q:
+        root = np.sqrt(bend)
+        scaled = root * rows
+        gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
+        return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
+    weighted = np.swapaxes(bend * rows, -1, -2)
+    return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
 
 
 def _residual(risk, theta):
@@ -366,21 +446,14 @@ def _as_metric(metric, d):
     return metric
 
 
+def _as_noise(noise):
+    """A `Noise`; what a user gives does not depend on the number of rows."""
+    return noise if isinstance(noise, Noise) else Noise(np.ones(1), np.asarray(noise, float)[None])
+
+
 def _no_metric(metric):
     """The metric of tasks that do not differ."""
     return Metric(metric.factor[:, :0])
-
-
-def _needs_query(what):
-    return (
-        f"support='all' leaves no query rows of their own to learn the {what} on; give support= "
-        "a number of rows, a list of them or a fraction, or use support='auto'."
-    )
-
-
-def _few(blocks):
-    """Enough tasks and splits to find the scale of a metric."""
-    return blocks.sample(TASKS_FOR_SCALE).lighter(WORK)
 
 
 def _by_reml(found, coordinates, objective, solver):
@@ -401,16 +474,12 @@ def _by_reml(found, coordinates, objective, solver):
 
 def _by_query(found, coordinates, objective, solver):
     """Metric and report of the query loss."""
-    if objective.blocks.episodes.support == "all":
-        raise ValueError(_needs_query(f"metric {found.metric!r}"))
+    need_query_rows(objective, f"the metric {found.metric!r}")
     unit = Metric(coordinates.lift)
-    few = objective.vary(blocks=_few(objective.blocks))
-    start = best_scale(few, solver, lambda x: Proximal(1.0 / x, unit))
-    enough = objective.vary(blocks=objective.blocks.lighter(WORK))
-    metric, n_iter, converged = minimize_query_loss(
-        enough, solver, lambda metric: Proximal(1.0, metric), coordinates, found.metric, start
-    )
-    return metric, replace(found, n_iter=n_iter, converged=converged)
+    scale = best_scale(objective, solver, lambda x: Proximal(1.0 / x, unit))
+    sought = metric_coordinates(coordinates, found.metric, scale, lambda m: Proximal(1.0, m))
+    x, n_iter, converged = minimize_query_loss(objective, solver, sought)
+    return sought.rule(x).metric, replace(found, n_iter=n_iter, converged=converged)
 
 
 RULES = {**OTHER_RULES, "learned": Proximal, "proximal": Proximal}

@@ -6,14 +6,13 @@ To add one, write a subclass of `Solver` and a line in `SOLVERS`.
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from sklearn_maml._component import Component
+from sklearn_maml._component import Component, check_int, check_number
 from sklearn_maml._descent import Descent
 from sklearn_maml._gauss_newton import (
     damped_cholesky,
@@ -165,8 +164,8 @@ class GaussNewton(Solver):
 
     def validate(self):
         """Raise for a tolerance or a number of iterations out of range."""
-        _check_number("tol", self.tol, zero=True)
-        _check_count("max_iter", self.max_iter)
+        check_number("tol", self.tol)
+        check_int("max_iter", self.max_iter)
 
     def minimize(self, objective, theta):
         """Take steps; see `Solver.minimize`."""
@@ -217,8 +216,8 @@ class LBFGS(Solver):
 
     def validate(self):
         """Raise for a tolerance or a number of iterations out of range."""
-        _check_number("tol", self.tol, zero=True)
-        _check_count("max_iter", self.max_iter)
+        check_number("tol", self.tol)
+        check_int("max_iter", self.max_iter)
 
     def minimize(self, objective, theta):
         """Run L-BFGS in rounds; see `Solver.minimize`."""
@@ -319,9 +318,9 @@ class GradientDescent(Solver):
     def validate(self):
         """Raise for a step length, a tolerance or a number of iterations out of range."""
         if not callable(self.learning_rate) and self.learning_rate != "auto":
-            _check_number("learning_rate", self.learning_rate)
-        _check_number("tol", self.tol, zero=True)
-        _check_count("max_iter", self.max_iter)
+            check_number("learning_rate", self.learning_rate, above=True)
+        check_number("tol", self.tol)
+        check_int("max_iter", self.max_iter)
 
     def minimize(self, objective, theta):
         """Descend; see `Solver.minimize`."""
@@ -407,12 +406,12 @@ class SGD(Solver):
 
     def validate(self):
         """Raise for a hyperparameter out of range."""
-        _check_number("learning_rate", self.learning_rate)
-        _check_number("momentum", self.momentum, zero=True)
+        check_number("learning_rate", self.learning_rate, above=True)
+        check_number("momentum", self.momentum)
         if not self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1); got {self.momentum!r}.")
-        _check_count("batch_size", self.batch_size)
-        _check_count("n_epochs", self.n_epochs)
+        check_int("batch_size", self.batch_size)
+        check_int("n_epochs", self.n_epochs)
         if self.method not in ("momentum", "adam"):
             raise ValueError(f"method must be 'momentum' or 'adam'; got {self.method!r}.")
 
@@ -467,23 +466,6 @@ def _warn(solver, n_iter, what, got, wanted):
         ConvergenceWarning,
         stacklevel=4,
     )
-
-
-def _check_number(name, value, zero=False):
-    """Raise unless a hyperparameter is a positive, finite number (or zero, if allowed)."""
-    wanted = "a number >= 0" if zero else "a positive number"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {wanted}; got {value!r}.")
-    if not (0 <= value < np.inf) or (value == 0 and not zero):
-        raise ValueError(f"{name} must be {wanted} and finite; got {value!r}.")
-
-
-def _check_count(name, value):
-    """Raise unless a hyperparameter is a positive int."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an int >= 1; got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be an int >= 1; got {value!r}.")
 
 
 SOLVERS = {

@@ -2,16 +2,24 @@
 
 import numpy as np
 import pytest
-from objectives import targets_for
+from families import make_tasks
+from objectives import objective_of, targets_for
+from sklearn.base import clone
 
+from sklearn_maml import Proximal
+from sklearn_maml._blocks import Episodes
 from sklearn_maml._objective import Risk
 from sklearn_maml._stacked import curvature_norm
 from sklearn_maml.adaptation import GradientSteps, Standardization
-from sklearn_maml.losses import LOSSES, Poisson, PseudoHuber, SquaredError, Tweedie
+from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError, Tweedie
 
 LENGTHS = np.array([0.2, 0.0, 1.0, 0.1])
 UNITS = Standardization(np.array([0.5, -0.2, 0.1, 0.0]), np.array([1.0, 2.0, 0.5, 0.25]))
+SINGULAR = np.diag([1.0, 0.0, 4.0, 0.5])
+SINGULAR[0, 2] = SINGULAR[2, 0] = 1.0
 RULES = {
+    "proximal": Proximal(0.7, SINGULAR + 0.1 * np.eye(4)),
+    "proximal, singular": Proximal(0.1, SINGULAR),
     "fixed": GradientSteps(0.02, cap=False),
     "capped": GradientSteps(3.0),
     "relative": GradientSteps(0.7, relative=True),
@@ -33,14 +41,20 @@ def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
     return Risk(loss, features, y, weights / weights.sum(axis=1, keepdims=True))
 
 
+def steps_of(rule):
+    """Numbers of steps to try; None for a rule that takes none."""
+    return [None] if isinstance(RULES[rule], Proximal) else [1, 2, 5]
+
+
 @pytest.mark.parametrize("m", [2, 6])
-@pytest.mark.parametrize("n_steps", [1, 2, 5])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "n_steps"), [(r, n) for r in RULES for n in steps_of(r)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_pullback_is_the_derivative_of_adapt(loss, rule, n_steps, m):
     risk, rng = stacked_risk(LOSSES[loss](), m), np.random.default_rng(1)
     theta, V = rng.normal(size=4), rng.normal(size=(5, 3, 4))
-    rule = RULES[rule].__class__(**{**RULES[rule].get_params(deep=False), "n_steps": n_steps})
+    rule = clone(RULES[rule])
+    if n_steps is not None:
+        rule.set_params(n_steps=n_steps)
     pulled = rule.adapt(theta, risk)[1](V)
     assert pulled.shape == V.shape
     h = 1e-3
@@ -53,7 +67,7 @@ def test_pullback_is_the_derivative_of_adapt(loss, rule, n_steps, m):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("rule", ["capped", "standardised", "one a feature"])
+@pytest.mark.parametrize("rule", ["capped", "standardised", "one a feature", "proximal"])
 def test_several_targets_adapt_each_by_itself(loss, rule):
     risk = stacked_risk(LOSSES[loss](), n_targets=3)
     theta, V = np.random.default_rng(2).normal(size=(3, 4)), np.eye(4)[None].repeat(5, axis=0)
@@ -64,6 +78,83 @@ def test_several_targets_adapt_each_by_itself(loss, rule):
         np.testing.assert_allclose(theta_i[k], expected, rtol=1e-10, atol=1e-12)
         pulled = np.broadcast_to(pullback(V), (3, 5, 4, 4))[k]
         np.testing.assert_allclose(pulled, pull(V), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("m", [2, 6])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_proximal_step_is_the_minimum_of_its_objective(loss, m):
+    """The support risk plus what it costs to leave theta, counted in rows, does not fall."""
+    risk, rng = stacked_risk(LOSSES[loss](), m), np.random.default_rng(2)
+    rule, theta = RULES["proximal"], rng.normal(size=4)
+    theta_i, _ = rule.adapt(theta, risk)
+    inverse = np.linalg.inv(rule.metric)
+    risk = risk.take(np.arange(5))
+
+    def cost(at):
+        away = at - theta
+        return risk.n_rows * risk.value(at) + 0.7 * ((away @ inverse) * away).sum(axis=-1)
+
+    for direction in np.vstack([np.eye(4), -np.eye(4)]):
+        assert (cost(theta_i) <= cost(theta_i + 1e-4 * direction)).all()
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("coordinates", [None, UNITS])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinates, n_steps):
+    loss, lengths = LOSSES[loss](), np.array([0.1, 0.02, 0.05, 0.2])
+    damped = not np.isfinite(loss.hessian_bound)
+
+    def at(lengths):
+        rule = GradientSteps(lengths, n_steps, cap=damped, coordinates=coordinates)
+        episodes = Episodes((1, 3), n_episodes=2)
+        return objective_of(make_tasks(5, 8, n_features=3), loss, rule, episodes=episodes)
+
+    check_slope(at, lengths, np.diag(lengths), lambda slope, step: slope @ step)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_slope_in_the_metric_is_the_derivative_of_the_meta_loss(loss):
+    def at(covariance):
+        rule = Proximal(0.5, covariance)
+        episodes = Episodes((1, 3), n_episodes=2)
+        tasks = make_tasks(5, 8, n_features=3)
+        return objective_of(tasks, LOSSES[loss](), rule, episodes=episodes)
+
+    pairs = [np.outer(a, b) + np.outer(b, a) for a in np.eye(4)[:2] for b in np.eye(4)[1:]]
+    metric = SINGULAR + 0.1 * np.eye(4)
+    check_slope(at, metric, pairs, lambda slope, step: (slope * step).sum())
+
+
+def check_slope(objective_at, point, steps, product):
+    """The rule's slope along each step against central differences of the meta-loss."""
+    theta, objective = np.array([0.3, -0.2, 0.5, 0.1]), objective_at(point)
+    (slope,) = objective.reduce(lambda part: (objective.rule.slope(theta, part),), theta)
+    h = 1e-4
+    for step in steps:
+        values = [objective_at(point + k * h * step) for k in (-2, -1, 1, 2)]
+        low, below, above, high = [value.value_and_gradient(theta)[0] for value in values]
+        expected = (low - 8 * below + 8 * above - high) / (12 * h)
+        assert product(slope, step) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(0.5)], ids=repr)
+def test_constants_of_a_proximal_step_bound_its_derivative_and_how_that_changes(loss):
+    risk, rng = stacked_risk(loss), np.random.default_rng(5)
+    rule, eye = RULES["proximal"], np.eye(4)[None].repeat(5, axis=0)
+    size, change = rule.lipschitz(risk)
+    jacobian = lambda theta: rule.adapt(theta, risk)[1](eye)  # noqa: E731
+    for _ in range(20):
+        theta, step = rng.normal(size=4), 0.1 * rng.normal(size=4)
+        here, there = jacobian(theta), jacobian(theta + step)
+        assert (np.linalg.norm(here, ord=2, axis=(1, 2)) <= size * (1 + 1e-12)).all()
+        moved = np.linalg.norm(there - here, ord=2, axis=(1, 2))
+        assert (moved <= change * np.linalg.norm(step)).all()
+    for unknown in (
+        RULES["proximal, singular"].lipschitz(risk),
+        rule.lipschitz(stacked_risk(Poisson())),
+    ):
+        assert np.isinf(unknown).all()
 
 
 @pytest.mark.parametrize("loss", [Poisson(), Tweedie(1.5), Tweedie(2.0)], ids=repr)

@@ -11,7 +11,7 @@ from objectives import objective_of, targets_for
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_maml import GapCertificate, MAMLRegressor, certify
+from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._blocks import Episodes
 from sklearn_maml._objective import Risk
 from sklearn_maml._query_minima import query_minima, representation
@@ -22,6 +22,7 @@ from sklearn_maml.solvers import GaussNewton
 
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
 RULES = {
+    "proximal": Proximal(1.0, [0.5, 1.0, 2.0, 4.0]),
     "no steps": GradientSteps(0.1, 0),
     "one step": GradientSteps(2.0),
     "three relative steps": GradientSteps(0.8, 3, relative=True),
@@ -44,6 +45,7 @@ def solve(objective, theta):
     [
         *((rule, "all") for rule in RULES),
         ("one step", "split"),
+        ("proximal", "split"),
         ("three relative steps", "drawn"),
     ],
 )
@@ -139,12 +141,14 @@ def test_several_targets_add_up(loss):
     assert both.lower_bound == pytest.approx(lower, rel=1e-9)
 
 
-@pytest.mark.parametrize("n_steps", [0, 1, 2])
+@pytest.mark.parametrize("n_steps", [0, 1, 2, None])
 @pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(3.0)], ids=repr)
 def test_strong_convexity_is_proved_only_where_it_holds(loss, n_steps):
     tasks = make_tasks(5, 8, n_features=3, seed=4)
     tasks = [(0.5 * X, y) for X, y in tasks]
-    rule = GradientSteps(0.5, n_steps, relative=True)
+    rule = Proximal(5.0, np.eye(3))
+    if n_steps is not None:
+        rule = GradientSteps(0.5, n_steps, relative=True)
     proved = 0
     for alpha in (1e-3, 0.1, 1.0, 10.0):
         objective = objective_of(tasks, loss, rule, alpha, penalise_last=True)

@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_maml import GradientSteps, MAMLClassifier
+from sklearn_maml import GradientSteps, MAMLClassifier, Proximal
 from sklearn_maml.solvers import GaussNewton
 
 
@@ -22,6 +22,8 @@ from sklearn_maml.solvers import GaussNewton
         MAMLClassifier(),
         MAMLClassifier(inner_lr=0.05, n_steps=3, alpha=0.01),
         MAMLClassifier(fit_intercept=False, featurizer=StandardScaler(with_mean=False)),
+        MAMLClassifier(adaptation=GradientSteps(0.1, n_steps=2), on_unknown_task="raise", n_jobs=2),
+        MAMLClassifier(adaptation=Proximal(0.5, metric="identity")),
     ]
 )
 def test_scikit_learn_estimator_check(estimator, check):
@@ -136,7 +138,7 @@ def test_probabilities_survive_extreme_scores():
     ("fit", "message"),
     [
         (lambda: MAMLClassifier().fit(np.ones((4, 2)), [1, 1, 1, 1]), "at least 2 classes; got 1"),
-        (lambda: MAMLClassifier().fit([]), "at least 2 classes; got 0"),
+        (lambda: MAMLClassifier().fit([]), "empty list of tasks"),
         (lambda: MAMLClassifier().fit([(np.ones((2, 1)),)] * 2), "Task 0: expected a tuple"),
         (lambda: MAMLClassifier().fit(np.ones((4, 2))), "requires y to be passed"),
         (lambda: MAMLClassifier().fit(np.ones((2, 2)), np.array(["a", None])), "None or NaN"),

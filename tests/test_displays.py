@@ -1,7 +1,10 @@
 """Pictures show the numbers of the model; progress and notebooks' views."""
 
+import ast
+import inspect
 import io
 import logging
+import re
 from importlib.util import find_spec
 
 import matplotlib
@@ -9,16 +12,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_maml import MAMLRegressor, MAMLRegressorCV, few_shot_curve
+from sklearn_maml import (
+    AdaptedRegressor,
+    MAMLClassifier,
+    MAMLRegressor,
+    MAMLRegressorCV,
+    NTKFeatures,
+    Proximal,
+    few_shot_curve,
+)
 from sklearn_maml._objective import Risk
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.model_selection import OwnRidge
+from sklearn_maml.proximal import RULES
+from sklearn_maml.solvers import SGD, SOLVERS, GradientDescent, Solver, SolverResult
 
 matplotlib.use("Agg")
 TASKS = make_linear_tasks(n_tasks=40, n_samples=15, n_features=3, random_state=0)
@@ -143,6 +158,71 @@ def test_convergence_is_drawn_above_the_certified_bound(model):
     assert far.ax_.get_yscale() == "log"
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"solver": GradientDescent(tol=1e-4)},
+        {"solver": SGD(n_epochs=60, random_state=0)},
+        {"loss": "log_cosh", "solver": "lbfgs"},
+        {"loss": "log_cosh", "alpha": 0.1},
+    ],
+)
+def test_with_the_tasks_the_lower_bound_is_drawn_by_iteration(parts):
+    model = MAMLRegressor(support=5, random_state=0, **parts).fit(KNOWN)
+    display = ConvergenceDisplay.from_estimator(model, KNOWN)
+    drawn = lines(display)
+    np.testing.assert_allclose(drawn["meta-loss"][1], model.meta_losses_, rtol=1e-10)
+    bounds = display.lower_bounds
+    assert (np.diff(bounds) >= 0).all()
+    if "loss" not in parts:  # the query minima bound the others, wherever the solver is
+        assert bounds[0] < 0 < bounds[-1]
+    assert bounds[-1] >= model.gap_certificate_.lower_bound - 1e-8
+    best = MAMLRegressor(
+        support=5, random_state=0, **{k: v for k, v in parts.items() if k != "solver"}
+    )
+    assert (bounds <= best.fit(KNOWN).meta_loss_ + 1e-12).all()
+    (drawn_bounds,) = [values[1] for label, values in drawn.items() if "lower bound" in label]
+    np.testing.assert_array_equal(drawn_bounds, bounds)
+
+
+def test_the_bound_of_the_start_is_that_of_certify():
+    class FirstOrder(Solver):
+        """A step of gradient descent that does not evaluate where it stops."""
+
+        def minimize(self, objective, theta):
+            value, gradient = objective.value_and_gradient(theta)
+            step = theta - 1e-3 * gradient
+            return SolverResult(step, 1, True, (value, objective.exact().vary().n_parameters))
+
+    model = MAMLRegressor(solver=FirstOrder()).fit(KNOWN)
+    bounds = ConvergenceDisplay.from_estimator(model, KNOWN).lower_bounds
+    start = MAMLRegressor().fit(KNOWN)
+    start.coef_, start.intercept_ = 0 * start.coef_, 0.0
+    np.testing.assert_allclose(bounds, start.certify(KNOWN).lower_bound)  # nothing better is known
+
+
+def test_convergence_through_a_pipeline_with_groups_and_weights():
+    X, y = (np.concatenate(part) for part in zip(*KNOWN, strict=True))
+    groups, weight = np.repeat(np.arange(25), 15), np.linspace(1, 2, len(y))
+    given = {"groups": groups, "sample_weight": weight}
+    pipe = make_pipeline(StandardScaler(), MAMLRegressor())
+    pipe.fit(X, y, **{f"mamlregressor__{name}": value for name, value in given.items()})
+    display = ConvergenceDisplay.from_estimator(pipe, X, y, **given)
+    np.testing.assert_allclose(display.values, pipe[-1].meta_losses_, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"but it was .* in fit; pass the tasks"):
+        ConvergenceDisplay.from_estimator(pipe, X, y, groups=groups)
+
+
+def test_a_bound_by_another_route_is_not_drawn_on_the_curve():
+    model = MAMLRegressor(loss="pseudo_huber", alpha=1e-3, support=5, random_state=0).fit(KNOWN)
+    certificate = model.gap_certificate_
+    assert certificate.route == "query minima"
+    drawn = lines(GapCertificateDisplay.from_estimator(model))
+    (label,) = [label for label in drawn if label.startswith("reported, by query minima")]
+    assert set(drawn[label][1]) == {certificate.bound}
+    assert not [label for label in drawn if label.startswith("best R")]
+
+
 def test_displays_draw_on_axes_that_are_given(model):
     figure, axes = plt.subplots(1, 3)
     displays = [
@@ -195,6 +275,49 @@ def test_the_certificate_is_a_table_in_a_notebook(model):
 def test_estimators_are_drawn_in_a_notebook(model):
     assert "MAMLRegressor" in model._repr_html_()
     assert "AdaptedRegressor" in model.adapt(*NEW[0])._repr_html_()
+
+
+VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
+PARAMETERS_ARE_SHOWN, PARAMETERS_HAVE_TIPS = VERSION >= (1, 7), VERSION >= (1, 8)
+SHOWN = [MAMLRegressor, MAMLClassifier, MAMLRegressorCV, AdaptedRegressor, NTKFeatures]
+SHOWN += [*SOLVERS.values(), *RULES.values()]
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_every_parameter_is_documented_under_its_name_with_its_default(shown):
+    for name, parameter in inspect.signature(shown).parameters.items():
+        (kind,) = re.findall(rf"^{name} : (.+)$", inspect.getdoc(shown), re.MULTILINE)
+        if parameter.default is not parameter.empty:
+            (default,) = re.findall(r"default=(.+)", kind)
+            assert ast.literal_eval(default) == parameter.default
+
+
+def test_no_estimator_is_linked_to_a_page_of_scikit_learn(model):
+    html = make_pipeline(StandardScaler(), MAMLRegressor())._repr_html_()
+    links = re.findall(r'href="([^"#]+)', html)
+    assert links
+    assert not [link for link in links if "MAML" in link or "maml" in link]
+    shown = [model, MAMLClassifier(), MAMLRegressorCV(), NTKFeatures(), GradientDescent()]
+    for estimator in [*shown, MAMLRegressor(adaptation=Proximal(), solver=SGD())]:
+        html = estimator._repr_html_()
+        assert "href=" not in html
+        for name in estimator.get_params(deep=False) if PARAMETERS_ARE_SHOWN else ():
+            assert re.search(rf'class="param">\s*{name}', html)
+
+
+if PARAMETERS_HAVE_TIPS:
+
+    @pytest.mark.parametrize("shown", [MAMLRegressor, MAMLClassifier, MAMLRegressorCV])
+    def test_parameters_have_tips_where_the_documentation_has_an_address(monkeypatch, shown):
+        for name, value in {
+            "_doc_link_module": "sklearn_maml",
+            "_doc_link_template": "https://docs.example/{estimator_name}.html",
+        }.items():
+            monkeypatch.setattr(shown, name, value, raising=False)
+        html = shown()._repr_html_()
+        assert f'href="https://docs.example/{shown.__name__}.html"' in html
+        tips = html.count('<span class="param-doc-description"')
+        assert tips == len(inspect.signature(shown).parameters)
 
 
 class Recorder:

@@ -6,24 +6,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_parts import Shift
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_maml import GradientSteps, MAMLRegressor, Proximal, SingleTaskWarning
+from sklearn_maml import (
+    GradientSteps,
+    MAMLClassifier,
+    MAMLRegressor,
+    Proximal,
+    SingleTaskWarning,
+    adapt_tasks,
+)
 from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._metrics import Metric, minimize_query_loss, task_coordinates
+from sklearn_maml._fitted import objective_on
+from sklearn_maml._metrics import Metric, Noise, metric_coordinates, task_coordinates
 from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
 from sklearn_maml._objective import MetaObjective, Risk
+from sklearn_maml._query_loss import Coordinates, minimize_query_loss
 from sklearn_maml._tasks import Tasks
-from sklearn_maml.losses import SquaredError
+from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.proximal import RULES
-from sklearn_maml.solvers import LeastSquares
+from sklearn_maml.solvers import GaussNewton, LeastSquares
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from baselines import varies_within_groups
+from lme4_reference import differences, figures
 from public_suite import load
 
 REML = Proximal(strength=1.0, metric="full")
@@ -137,6 +152,82 @@ def test_sleepstudy_gives_the_figures_that_lme4_publishes():
     assert_allclose(found.fixed_effects, [10.467, 251.405], atol=5e-4)
 
 
+def test_orthodont_gives_the_figures_that_nlme_publishes():
+    """The example of help(lme) in R's nlme: lme(distance ~ age, data = Orthodont), by REML.
+
+    Pinheiro & Bates, "Mixed-Effects Models in S and S-PLUS", Springer 2000.
+    """
+    data = load("Orthodont")
+    model = MAMLRegressor(adaptation=REML, random_state=0)
+    found = model.fit(data.X[:, :1], data.y, groups=data.groups).learned_
+    slope, intercept = np.sqrt(np.diagonal(found.covariance))
+    assert_allclose(found.log_likelihood, -221.3183, atol=1e-4)
+    assert_allclose([intercept, slope], [2.3270341, 0.2264279], rtol=2e-6)
+    assert_allclose(found.covariance[0, 1] / (slope * intercept), -0.609, atol=5e-4)
+    assert_allclose(np.sqrt(found.residual_variance), 1.3100396, rtol=2e-7)
+    assert_allclose(found.fixed_effects, [0.6601852, 16.7611111], atol=5e-8)
+
+
+LME4 = {  # largest differences; a log likelihood may only be higher
+    "log_likelihood": 1e-4,
+    "fixed_effects": 1e-3,
+    "covariance": 5e-3,
+    "random_effects": 5e-3,
+    "residual_variance": 5e-4,
+}
+
+
+def test_reml_agrees_with_lme4_where_there_is_r():
+    """Or where its figures are kept; benchmarks/lme4_reference.R makes them."""
+    found = figures()
+    if found is None:
+        pytest.skip("no Rscript with lme4, and no figures that were kept")
+    made_by = found.pop("made_by")
+    for name, reference in found.items():
+        told = differences(name, reference)
+        assert told["log_likelihood"] > -1e-4, (name, made_by)
+        if not reference["singular"]:
+            assert all(abs(told[what]) < LME4[what] for what in LME4), (name, told, made_by)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "Orthodont"])
+def test_figures_of_the_form_that_r_writes_are_compared(name):
+    """The same comparison with statsmodels in the place of lme4; a wrong figure shows."""
+    data = load(name)
+    reference, random = by_statsmodels(data)
+    names = np.array([*(feature.replace("_", "") for feature in data.feature_names), "(Intercept)"])
+    entry = {
+        "fixed_effects": dict(zip(names, reference.fe_params, strict=True)),
+        "random_names": names[random],
+        "covariance": reference.cov_re,
+        "residual_variance": reference.scale,
+        "log_likelihood": reference.llf,
+        "random_effects": [reference.random_effects[group] for group in range(3)],
+    }
+    told = differences(name, entry)
+    assert all(abs(told[what]) < LME4[what] for what in LME4), told
+    wrong = {**entry, "random_effects": 1.1 * np.array(entry["random_effects"])}
+    assert differences(name, wrong)["random_effects"] > LME4["random_effects"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script that stands for R is a shell's")
+def test_r_is_run_where_it_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("lme4_reference.KEPT", tmp_path / "kept.json")
+    monkeypatch.setattr("shutil.which", lambda name: str(tmp_path / name))
+    for script, expected in (
+        ("echo '{\"made_by\": 1}'", {"made_by": 1}),
+        ("exit 3", None),
+        ("exit 1", RuntimeError),
+    ):
+        (tmp_path / "Rscript").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "Rscript").chmod(0o755)
+        if expected is RuntimeError:
+            with pytest.raises(RuntimeError, match="failed"):
+                figures()
+        else:
+            assert figures() == expected
+
+
 @pytest.mark.parametrize("name", ["sleepstudy", "Oxboys", "Orthodont", "Milk", "Exam"])
 def test_reml_agrees_with_statsmodels(name):
     """No R is needed for it: MixedLM runs live. Where it stops short, ours is the better fit."""
@@ -186,7 +277,8 @@ def test_reml_counts_weights_as_repetitions():
     )
     assert_allclose(weighted.learned_.covariance, repeated.learned_.covariance, rtol=1e-6)
     assert_allclose(theta_of(weighted), theta_of(repeated), rtol=1e-7)
-    assert_allclose(weighted.adaptation_.noise, repeated.adaptation_.noise, rtol=1e-6)
+    noise = [model.adaptation_.noise.variance for model in (weighted, repeated)]
+    assert_allclose(*noise, rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -209,14 +301,16 @@ def test_adapting_is_the_blup(rows):
     adapted = model.adapt(X[:rows], y[:rows])
     expected, _ = blup(model, found.covariance, found.residual_variance, X[:rows], y[:rows])
     assert_allclose(theta_of(adapted), expected, rtol=1e-6)
-    noise = model.adaptation_.noise
-    covariance = noise * model.adaptation_.metric.covariance
-    _, posterior = blup(model, covariance, noise, X[:rows], y[:rows])
+    before, noise = model.adaptation_.noise.at(np.array([0, rows]))
+    covariance = model.adaptation_.metric.covariance
+    _, posterior = blup(model, covariance, 1.0, X[:rows], y[:rows])
     mean, std = adapted.predict(X, return_std=True)
     assert_allclose(mean, adapted.predict(X))
-    assert_allclose(std**2, noise + ((with_ones(X) @ posterior) * with_ones(X)).sum(axis=1))
+    spread = ((with_ones(X) @ posterior) * with_ones(X)).sum(axis=1)
+    assert_allclose(std**2, noise * (1 + spread))
     _, std = model.predict(X, return_std=True)
-    assert_allclose(std**2, noise + ((with_ones(X) @ covariance) * with_ones(X)).sum(axis=1))
+    spread = ((with_ones(X) @ covariance) * with_ones(X)).sum(axis=1)
+    assert_allclose(std**2, before * (1 + spread))
 
 
 def test_adapting_agrees_with_the_random_effects_of_statsmodels():
@@ -233,7 +327,7 @@ def test_adapting_agrees_with_the_random_effects_of_statsmodels():
 
 
 @pytest.mark.parametrize("q", [0, 1, 3])
-def test_pullback_is_the_derivative_and_force_the_stationarity(q):
+def test_pullback_is_the_derivative_of_adapt(q):
     rng = np.random.default_rng(q)
     rule = Proximal(2.0, Metric(rng.normal(size=(3, q))))
     weights = rng.uniform(size=(4, 5))
@@ -246,7 +340,6 @@ def test_pullback_is_the_derivative_and_force_the_stationarity(q):
     V = rng.normal(size=(4, 2, 3))
     moved = (V @ (ahead - theta_i)[..., None])[..., 0]
     assert_allclose(pullback(V) @ step, moved, atol=1e-12)
-    assert_allclose(rule.metric.covariance @ rule.force(theta_i, risk).T, (theta_i - theta).T)
     assert_allclose(rule.spread(V), ((V @ rule.metric.factor) ** 2).sum(axis=-1) / 2)
 
 
@@ -297,17 +390,17 @@ def objective_of(tasks, rule, support=(1, 3), intercept=True):
 @pytest.mark.parametrize("kind", ["intercept", "diagonal", "full"])
 def test_gradient_of_the_query_loss_in_the_metric(kind, monkeypatch):
     """By the envelope theorem theta need not be differentiated: central differences agree."""
-    objective = objective_of(mixed_tasks(15), None)
+    objective = objective_of(mixed_tasks(15), Proximal(1.0, np.eye(3)))
     seen = {}
 
     def capture(f, x, **options):
         seen.update(f=f, x=x + 0.3 * np.sin(1.0 + np.arange(len(x))))
         return type("Found", (), {"x": x, "nit": 0, "success": True})
 
-    monkeypatch.setattr("sklearn_maml._metrics.minimize", capture)
+    monkeypatch.setattr("sklearn_maml._query_loss.minimize", capture)
     coordinates = task_coordinates(objective.blocks)
-    make = lambda metric: Proximal(1.0, metric)  # noqa: E731
-    minimize_query_loss(objective, LeastSquares(), make, coordinates, kind, 0.5)
+    sought = metric_coordinates(coordinates, kind, 0.5, lambda metric: Proximal(1.0, metric))
+    minimize_query_loss(objective, LeastSquares(), sought)
     f, x = seen["f"], seen["x"]
     _, gradient = f(x)
     for j, step in enumerate(1e-5 * np.eye(len(x))):
@@ -339,7 +432,7 @@ def test_reml_learns_structured_metrics_too(metric):
 def test_strength_of_a_correct_model_is_about_one():
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks(300))
     assert 0.7 < model.adaptation_.strength < 1.4
-    assert_allclose(model.adaptation_.noise, 0.25, rtol=0.1)
+    assert_allclose(model.adaptation_.noise.variance, 0.25, rtol=0.1)
 
 
 def test_the_certificate_covers_theta_given_the_learned_rule():
@@ -418,16 +511,60 @@ def test_intervals_cover_what_they_promise():
     assert 0.86 < np.mean(inside) < 0.94
 
 
+def test_noise_is_known_between_and_beyond_the_numbers_of_shots():
+    noise = Noise(np.array([1, 3, 10]), np.array([2.0, 4.0, 18.0]))
+    assert_allclose(noise.at(np.array([0, 1, 2, 3, 5, 10, 99])), [2, 2, 3, 4, 8, 18, 18])
+    both = Noise(noise.shots, np.c_[noise.variance, 10 * noise.variance])
+    assert_allclose(both.at(np.array([2, 99])), [[3, 30], [18, 180]])
+    assert_allclose(Noise(np.ones(1), np.array([0.5])).at(np.array([0, 7])), 0.5)
+
+
+def drifting(n_tasks, seed):
+    """Constant tasks whose rows scatter the more the later they are."""
+    rng = np.random.default_rng(seed)
+    scatter = np.linspace(0.2, 3.0, 12)
+    X = np.tile(np.linspace(-1, 1, 12)[:, None], (n_tasks, 1, 1))
+    y = rng.normal(size=(n_tasks, 1)) + scatter * rng.normal(size=(n_tasks, 12))
+    return list(zip(X, y, strict=True))
+
+
+def test_intervals_of_later_rows_cover_what_they_promise():
+    """Variances after the first k rows are those of the rows after these, whatever k is."""
+    rule = Proximal(1.0, metric=[0.0, 1e-6])  # tasks stay where they are: all is noise
+    support = [10, 1, 5]
+    model = MAMLRegressor(adaptation=rule, split="first", support=support).fit(drifting(400, 0))
+    noise = model.adaptation_.noise
+    assert noise.shots.tolist() == [1, 5, 10]
+    y = np.stack([y for _, y in drifting(400, 0)]) - model.predict(drifting(1, 0)[0][0])
+    assert_allclose(noise.variance, [np.mean(y[:, k:] ** 2) for k in (1, 5, 10)], rtol=1e-3)
+    for k in (1, 5, 10):
+        inside = []
+        for X, y in drifting(400, 1):
+            mean, std = model.adapt(X[:k], y[:k]).predict(X[k:], return_std=True)
+            inside.extend(np.abs(y[k:] - mean) < 1.645 * std)
+        assert 0.87 < np.mean(inside) < 0.94
+
+
+def test_few_tasks_share_one_noise():
+    tasks = drifting(30, 0)
+    long = [(X[:4], y[:4]) for X, y in tasks[9:]]
+    model = MAMLRegressor(adaptation=Proximal(metric="full"), split="first", support=[1, 3, 5])
+    assert model.fit(tasks[:9] + long).adaptation_.noise.shots.tolist() == [1, 3]
+    assert model.fit(tasks[:10] + long).adaptation_.noise.shots.tolist() == [1, 3, 5]
+    assert model.fit(tasks[:9]).adaptation_.noise.variance.shape == (1,)
+
+
 def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     tasks = mixed_tasks(200)
     whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
-    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_SCALE", 100)
+    monkeypatch.setattr("sklearn_maml._query_loss.TASKS_FOR_SCALE", 100)
     monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_NOISE", 100)
-    monkeypatch.setattr("sklearn_maml.proximal.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
+    monkeypatch.setattr("sklearn_maml._query_loss.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
     part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     assert part.adaptation_.strength != whole.adaptation_.strength
     assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
-    assert_allclose(part.adaptation_.noise, whole.adaptation_.noise, rtol=0.2)
+    noise = [model.adaptation_.noise.variance for model in (part, whole)]
+    assert_allclose(*noise, rtol=0.2)
 
 
 def test_nothing_is_learned_where_all_is_given():
@@ -468,15 +605,87 @@ def test_a_likelihood_lost_to_rounding_rejects_the_step(monkeypatch):
     assert_allclose(found.relative, expected.relative, rtol=1e-4)
 
 
-def test_standard_deviations_are_for_one_task_at_a_time():
-    tasks = mixed_tasks(10)
+def flat(tasks):
+    """Rows, targets and labels "0", "1", ... of some tasks, shuffled."""
     X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
-    groups = np.repeat(np.arange(10), 8)
+    groups = np.repeat([str(i) for i in range(len(tasks))], [len(y) for _, y in tasks])
+    order = np.random.default_rng(0).permutation(len(X))
+    return X[order], y[order], groups[order]
+
+
+@pytest.mark.parametrize("n_targets", [None, 2])
+@pytest.mark.parametrize("rule", ["learned", Proximal(metric="diagonal")])
+def test_rows_of_many_tasks_are_as_sure_as_adapting_to_each_makes_them(rule, n_targets):
+    """Known tasks of a fit, adapted tasks, and one that was never seen, all in one call."""
+    tasks = [(X[: 3 + i % 6], y[: 3 + i % 6]) for i, (X, y) in enumerate(mixed_tasks(12))]
+    if n_targets:
+        tasks = [(X, np.c_[y, y**2]) for X, y in tasks]
+    X, y, groups = flat(tasks)
+    weight = np.random.default_rng(1).integers(1, 4, size=len(y))
+    model = MAMLRegressor(adaptation=rule, random_state=0)
+    model.fit(X, y, groups=groups, sample_weight=weight)
+    others = model.adapt_tasks(X, y, groups=groups, sample_weight=weight)
+    rows = np.random.default_rng(2).normal(size=(26, 2))
+    labels = np.array([*map(str, range(12)), "new"] * 2)
+    fitted = model.predict(rows, groups=labels, return_std=True)
+    adapted = others.predict(rows, groups=labels, return_std=True)
+    assert_allclose(fitted, adapted, rtol=1e-12)
+    for label in np.unique(labels):
+        own, seen = labels == label, groups == label
+        alone, again = model, model
+        if label != "new":
+            alone = model.adapt(X[seen], y[seen], sample_weight=weight[seen])
+            again = others[label]
+        expected = alone.predict(rows[own], return_std=True)
+        assert_allclose(again.predict(rows[own], return_std=True), expected, rtol=1e-9)
+        assert_allclose([part[own] for part in fitted], expected, rtol=1e-9)
+
+
+def test_standard_deviations_are_those_of_a_gaussian_process():
+    X, y, groups = flat(mixed_tasks(15))
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
-    with pytest.raises(ValueError, match="one adapted task"):
-        model.predict(X, groups=groups, return_std=True)
-    with pytest.raises(ValueError, match="adapt_tasks does not keep"):
-        model.adapt_tasks(tasks)[0].predict(X, return_std=True)
+    rule, rows = model.adaptation_, mixed_tasks(1, seed=4)[0][0]
+    linear = lambda X: with_ones(X) @ rule.metric.factor  # noqa: E731
+    for label in ("3", "7"):
+        seen = groups == label
+        prior = DotProduct(sigma_0=0.0, sigma_0_bounds="fixed")
+        process = GaussianProcessRegressor(prior, alpha=rule.strength, optimizer=None)
+        process.fit(linear(X[seen]), y[seen] - model.predict(X[seen]))
+        shift, spread = process.predict(linear(rows), return_std=True)
+        mean, std = model.predict(rows, groups=[label] * len(rows), return_std=True)
+        assert_allclose(mean, model.predict(rows) + shift, rtol=1e-8)
+        noise = rule.noise.at(seen.sum())
+        assert_allclose(std**2, noise * (1 + spread**2 / rule.strength), rtol=1e-8)
+
+
+def test_a_task_column_names_the_task_for_standard_deviations():
+    X, y, groups = flat(mixed_tasks(10))
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    labelled = np.c_[X, groups.astype(float)]
+    column = clone(model).set_params(task_column=2).fit(labelled, y)
+    expected = model.predict(X, groups=groups, return_std=True)
+    assert_allclose(column.predict(labelled, return_std=True), expected, rtol=1e-9)
+    adapted = adapt_tasks(
+        make_pipeline(FunctionTransformer(), column).fit(labelled, y), labelled, y
+    )
+    assert_allclose(adapted.predict(labelled, return_std=True), expected, rtol=1e-9)
+
+
+def test_what_would_fill_memory_is_not_kept(monkeypatch):
+    X, y, groups = flat(mixed_tasks(10))
+    monkeypatch.setattr("sklearn_maml._objective.KEPT_INFORMATION", 10 * 3**2 - 1)
+    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    adapted = model.adapt_tasks(X, y, groups=groups)
+    assert_allclose(adapted.predict(X, groups=groups), model.predict(X, groups=groups))
+    for ask in (model.predict, adapted.predict):
+        with pytest.raises(ValueError, match=r"3 parameters .* 128 MiB"):
+            ask(X, groups=groups, return_std=True)
+    with pytest.raises(ValueError, match="128 MiB"):
+        adapted["0"].predict(X, return_std=True)
+    one = groups == "0"
+    few = model.adapt_tasks(X[one], y[one], groups=groups[one])
+    alone = model.adapt(X[one], y[one]).predict(X, return_std=True)
+    assert_allclose(few["0"].predict(X, return_std=True), alone)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -496,6 +705,9 @@ def test_standard_deviations_are_for_one_task_at_a_time():
         (Proximal(metric=np.full((3, 3), np.nan)), ValueError, "finite"),
         (Proximal(metric=np.diag([1.0, -1.0, 1.0])), ValueError, "positive semi-definite"),
         (Proximal(metric=Metric(np.eye(4))), ValueError, "for 4 parameters"),
+        (GradientSteps("learned"), TypeError, "one a parameter, or 'learn'"),
+        (GradientSteps("learn", relative=True), ValueError, "needs relative=False"),
+        (GradientSteps("learn", n_steps=0), ValueError, "n_steps >= 1"),
         ("nearest", ValueError, "adaptation='nearest' is not known"),
     ],
 )
@@ -504,43 +716,64 @@ def test_bad_rules_are_refused(rule, error, message):
         MAMLRegressor(adaptation=rule).fit(mixed_tasks(5))
 
 
-@pytest.mark.parametrize("rule", [Proximal(metric="identity"), Proximal(metric="diagonal")])
+@pytest.mark.parametrize(
+    "rule",
+    [Proximal(metric="identity"), Proximal(metric="diagonal"), GradientSteps("learn")],
+)
 def test_learning_on_the_query_loss_needs_query_rows(rule):
     with pytest.raises(ValueError, match="support='all' leaves no query rows"):
         MAMLRegressor(adaptation=rule, support="all").fit(mixed_tasks(5))
 
 
-def test_one_task_shows_no_difference_between_tasks():
+@pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])
+def test_one_task_shows_no_difference_between_tasks(adaptation):
     X, y = mixed_tasks(1)[0]
-    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y)
-    assert "one task" in model.learned_.reason
+    model = MAMLRegressor(adaptation=adaptation, random_state=0).fit(X, y)
+    if adaptation == "learned":
+        assert "one task" in model.learned_.reason
     with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
     assert_allclose(adapted.predict(X), model.predict(X))
+    if adaptation == "learned":
+        _, std = adapted.predict(X, return_std=True)
+        assert_allclose(std, np.sqrt(model.adaptation_.noise.variance[0]))
+
+
+def test_classes_have_no_standard_deviations():
+    tasks = [(X, y > np.median(y)) for X, y in mixed_tasks(20)]
+    for rule, message in (("learned", "variance of the noise"), (None, "GradientSteps does not")):
+        model = MAMLClassifier(adaptation=rule, support=[2, 4], random_state=0).fit(tasks)
+        with pytest.raises(ValueError, match=message):
+            model.adapt_tasks(tasks).predict(tasks[0][0], groups=[0] * 8, return_std=True)
 
 
 def test_return_std_needs_a_rule_that_knows():
     X, y = mixed_tasks(1)[0]
     model = MAMLRegressor(adaptation=GradientSteps(0.1)).fit([(X, y)])
-    with pytest.raises(ValueError, match="GradientSteps does not"):
-        model.predict(X, return_std=True)
+    labelled = clone(model).fit(X, y, groups=np.arange(len(y)))
+    for ask in (
+        lambda: model.predict(X, return_std=True),
+        lambda: model.adapt(X, y).predict(X, return_std=True),
+        lambda: labelled.predict(X, groups=np.arange(len(y)), return_std=True),
+        lambda: model.adapt_tasks([(X, y)]).predict(X, groups=[0] * len(y), return_std=True),
+    ):
+        with pytest.raises(ValueError, match="GradientSteps does not"):
+            ask()
 
 
 def test_a_rule_that_is_not_learned_does_not_adapt():
     risk = Risk(SquaredError(), np.eye(2), np.ones(2), np.full(2, 0.5))
-    with pytest.raises(ValueError, match="not learned yet"):
-        Proximal().adapt(np.zeros(2), risk)
+    for rule in (Proximal(), GradientSteps("learn")):
+        with pytest.raises(ValueError, match="not learned yet"):
+            rule.adapt(np.zeros(2), risk)
     with pytest.raises(NotFittedError):
         MAMLRegressor(adaptation="learned").predict(np.eye(2), return_std=True)
 
 
-def test_losses_that_are_not_quadratic_are_refused():
-    class Pinch(SquaredError):
-        constant_hessian = False
-
-    risk = Risk(Pinch(), np.eye(2), np.ones(2), np.full(2, 0.5))
-    with pytest.raises(ValueError, match="Proximal needs a quadratic loss"):
-        Proximal(1.0, np.eye(2)).adapt(np.zeros(2), risk)
+def test_the_likelihood_is_that_of_the_squared_error():
+    model = MAMLRegressor(loss="log_cosh", adaptation=Proximal(metric="full", criterion="reml"))
+    with pytest.raises(ValueError, match=r"criterion='reml' is .* with LogCosh\(\) use"):
+        model.fit(mixed_tasks(5))
 
 
 def test_a_likelihood_that_is_not_maximised_is_reported(monkeypatch):
@@ -550,6 +783,143 @@ def test_a_likelihood_that_is_not_maximised_is_reported(monkeypatch):
     monkeypatch.setattr("sklearn_maml._metrics.fit_reml", stop)
     with pytest.warns(UserWarning, match="did not converge in 1 iterations"):
         MAMLRegressor(adaptation=REML, random_state=0).fit(mixed_tasks())
+
+
+# --------------------------------------------------------------------------------------------------
+# Other losses, and other rules
+
+
+def few_shot_tasks(loss, n_tasks=60, m=14, seed=0):
+    """Tasks that differ in one slope only, with the targets of a loss."""
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for _ in range(n_tasks):
+        X = rng.normal(size=(m, 3))
+        z = X @ [1.0, 0.5, 2 * rng.normal()] + 0.5
+        if loss == "log_loss":
+            y = (rng.random(m) < 1 / (1 + np.exp(-2 * z))).astype(float)
+        elif loss == "poisson":
+            y = rng.poisson(np.exp(0.5 * z)).astype(float)
+        else:
+            y = z + 0.3 * rng.standard_t(3, size=m)
+        tasks.append((X, y))
+    return tasks
+
+
+def query_loss(model, tasks, k=8):
+    """The mean loss of each task's rows after the first k, adapted to these."""
+    losses = []
+    for X, y in tasks:
+        adapted = model.adapt(X[:k], y[:k])
+        z = X[k:] @ adapted.coef_ + adapted.intercept_
+        losses.append(LOSSES[model.loss]().value(y[k:], z).mean())
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber", "poisson", "log_loss"])
+def test_learned_rules_adapt_better_than_untuned_ones_whatever_the_loss(loss):
+    tasks, new = few_shot_tasks(loss), few_shot_tasks(loss, seed=1)
+    model = MAMLRegressor(loss=loss, support=[3, 8], random_state=0)
+    rules = [None, GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
+    fits = [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
+    untuned, steps, proximal = (query_loss(fit, new) for fit in fits)
+    assert steps < untuned
+    assert proximal < untuned
+    lengths, metric = fits[1].inner_lr_, np.diagonal(fits[2].adaptation_.metric.covariance)
+    assert lengths[2] > 3 * max(lengths[:2])  # it is the third slope that differs
+    assert metric[2] > 3 * max(metric[:2])
+
+
+@pytest.mark.parametrize("loss", ["pseudo_huber", "log_loss"])
+def test_auto_learns_a_diagonal_metric_for_other_losses_and_says_why(loss):
+    model = MAMLRegressor(loss=loss, adaptation="learned", support=[2, 5], random_state=0)
+    model.fit(few_shot_tasks(loss, 30))
+    assert (model.learned_.metric, model.learned_.criterion) == ("diagonal", "query")
+    assert "no linear mixed model" in str(model.learned_)
+    assert model.gap_certificate_.bound < model.meta_loss_
+    with pytest.raises(ValueError, match="needs a variance of the noise"):
+        model.predict(np.zeros((1, 3)), return_std=True)
+    with pytest.raises(ValueError, match="no effect with"):
+        model.set_params(adaptation=Proximal(noise=1.0)).fit(few_shot_tasks(loss, 30))
+
+
+def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
+    tasks = mixed_tasks(40)
+    model = MAMLRegressor(support=[1, 3], random_state=0)
+    rule = GradientSteps("learn", cap=False)
+    learned = clone(model).set_params(adaptation=rule).fit(tasks)
+    standard = learned.adaptation_.coordinates
+    for length in np.geomspace(1e-4, 10, 30):
+        rule = GradientSteps(length, cap=False, coordinates=standard)
+        one = MetaObjective(*objective_parts(learned, tasks, rule))
+        theta = LeastSquares().minimize(one, one.origin()).theta
+        assert learned.meta_loss_ <= one.value_and_gradient(theta)[0] * (1 + 1e-9)
+
+
+def objective_parts(model, tasks, rule):
+    objective = objective_on(model, tasks, None, None, None, model._episodes, rule)
+    return objective.blocks, objective.loss, objective.rule, objective.penalty
+
+
+def test_learned_lengths_do_not_depend_on_the_units_of_features():
+    tasks, scale = mixed_tasks(25), np.array([1e-6, 1e4])
+    other = [(X * scale + [3e-6, 1e4], y) for X, y in tasks]
+    X, y = tasks[0]
+    model = MAMLRegressor(adaptation=GradientSteps("learn", n_steps=2), random_state=0)
+    expected = model.fit(tasks).adapt(X[:3], y[:3]).predict(X)
+    moved = clone(model).fit(other).adapt(other[0][0][:3], y[:3]).predict(other[0][0])
+    assert_allclose(moved, expected, rtol=1e-3)
+
+
+def test_learned_lengths_are_reported_and_the_rule_is_left_alone():
+    rule = GradientSteps("learn")
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(20))
+    assert rule.inner_lr == "learn"
+    assert [p.name for p in rule.learnable] == ["inner_lr"]
+    assert not model.adaptation_.learnable
+    assert_allclose(model.adaptation_.inner_lr, model.learned_.inner_lr)
+    assert "one length a parameter" in str(model.learned_)
+    assert len(model.inner_lr_) == 3
+
+
+def test_a_first_order_rule_learns_its_lengths_too():
+    rule = GradientSteps("learn", first_order=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # slow descent
+        model = MAMLRegressor(adaptation=rule, random_state=0, support=[3])
+        model = model.fit(few_shot_tasks("squared_error", 20))
+    assert model.adaptation_.first_order
+    assert model.inner_lr_[2] > max(model.inner_lr_[:2])
+
+
+def test_a_search_for_lengths_that_ends_early_is_reported(monkeypatch):
+    found = type("Found", (), {"x": np.zeros(3), "nit": 0, "success": False})
+    monkeypatch.setattr("sklearn_maml._query_loss.minimize", lambda *args, **kwargs: found)
+    with pytest.warns(ConvergenceWarning, match="lengths of steps did not converge"):
+        MAMLRegressor(adaptation=GradientSteps("learn"), random_state=0).fit(mixed_tasks(5))
+
+
+def test_a_rule_that_overflows_is_turned_back_from(monkeypatch):
+    seen = {}
+
+    def capture(f, x, **options):
+        seen["far"] = f(x + 700.0)
+        return type("Found", (), {"x": x, "nit": 0, "success": True})
+
+    monkeypatch.setattr("sklearn_maml._query_loss.minimize", capture)
+    objective = objective_of(few_shot_tasks("poisson", 5), None, (3,)).vary()
+    objective.loss = LOSSES["poisson"]()
+    steps = lambda lengths: GradientSteps(lengths, 2, cap=False)  # noqa: E731
+    sought = Coordinates(np.full(4, -5.0), lambda x: steps(np.exp(x)), None, None)
+    minimize_query_loss(objective, GaussNewton(), sought)
+    value, gradient = seen["far"]
+    assert value == 1e10
+    assert not gradient.any()
+
+
+def test_a_rule_without_a_slope_says_so():
+    with pytest.raises(NotImplementedError, match="Shift has nothing"):
+        Shift().slope(np.zeros(2), None)
 
 
 def test_rules_are_registered_under_their_names():

@@ -96,6 +96,15 @@ def test_far_from_the_target_the_derivative_is_still_right(loss):
     assert_allclose(loss.gradient(y, z), numeric, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("far", [1e100, 1e160, 1e300])
+@pytest.mark.parametrize("loss", [PseudoHuber(2.0), LogCosh(), SmoothedQuantile(0.3)], ids=repr)
+def test_no_residual_is_too_large_for_losses_that_grow_like_lines(loss, far):
+    for z in (far, -far):
+        assert_allclose(loss.value(0.5, z), np.abs(loss.gradient(0.5, z)) * far, rtol=1e-12)
+        assert np.abs(loss.gradient(0.5, z)) > 0.2
+        assert 0 <= loss.hessian(0.5, z) < 1e-200
+
+
 @each_loss
 @pytest.mark.parametrize("order", ["gradient", "hessian", "third"])
 def test_bounds_are_suprema(loss, order):

@@ -1,5 +1,7 @@
 """Few-shot scores and curves, and cross-validation over tasks at the cost of a fit."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,10 +33,12 @@ from sklearn_maml import (
     GradientSteps,
     MAMLRegressor,
     MAMLRegressorCV,
+    _folds,
     adapt,
     few_shot_curve,
     few_shot_scorer,
 )
+from sklearn_maml._fitted import query_predictions
 from sklearn_maml._objective import MetaObjective
 from sklearn_maml.datasets import make_linear_tasks
 
@@ -172,7 +176,7 @@ def test_the_scorer_can_be_cloned_and_shown():
 def test_a_task_too_small_for_an_episode_does_not_count_in_it():
     small, large = (TASKS[0][0][:3], TASKS[0][1][:3]), TASKS[1]
     model = MAMLRegressor(support=[1, 5], random_state=0).fit(TASKS)
-    *_, task = model._query_predictions([small, large], None, None, None)
+    *_, task = query_predictions(model, [small, large], None, None, None, model._episodes)
     n = len(large[1])
     assert np.bincount(task).tolist() == [2, (n - 1) + (n - 5)]
 
@@ -222,7 +226,7 @@ def test_draws_of_the_curve_are_nested():
     unused = []
     for shots in (2, 5):
         judge = few_shot_scorer(support=shots, n_draws=1, random_state=3)
-        truth, *_ = model._query_predictions(tasks, None, None, None, judge.episodes())
+        truth, *_ = query_predictions(model, tasks, None, None, None, judge.episodes())
         unused.append(set(truth))
     assert unused[1] < unused[0]
 
@@ -324,6 +328,49 @@ def test_ill_conditioned_folds_are_fitted_exactly(offset):
     assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
 
 
+@pytest.mark.parametrize("cv", [4, "leave-one-task-out"])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("kind", ["few rows", "units", "alone", "targets"])
+def test_hard_folds_are_scored_as_by_grid_search(kind, intercept, cv):
+    rng = np.random.default_rng(0)
+    d, n_targets = (30, 1) if kind == "few rows" else (5, 2 if kind == "targets" else 1)
+    coef, tasks = rng.normal(size=(d, n_targets)), []
+    for i in range(9):
+        X_t = rng.normal(size=(5 + i % 3, d))
+        y_t = X_t @ (coef + 0.3 * rng.normal(size=coef.shape)) + rng.normal(size=(len(X_t), 1))
+        X_t = X_t * np.geomspace(1e-5, 1e5, d) if kind == "units" else X_t
+        if kind == "alone":  # a direction that hangs on one task
+            X_t[:, 0] *= i == 4
+        tasks.append((X_t, y_t if n_targets > 1 else y_t[:, 0]))
+    shared = {"support": [1, 3], "split": "first", "fit_intercept": intercept}
+    alphas = [10.0, 0.0, 1e-8, 0.1]
+    fast = MAMLRegressorCV([0.05], [1, 3], alphas, cv=cv, **shared).fit(tasks)
+    grid = {"inner_lr": [0.05], "n_steps": [1, 3], "alpha": alphas}
+    cv = LeaveOneOut() if isinstance(cv, str) else cv
+    slow = GridSearchCV(MAMLRegressor(**shared), grid, cv=cv).fit(tasks)
+    assert_same_search(fast, slow)
+
+
+def test_folds_whose_normal_equations_cannot_all_be_kept_take_more_passes(monkeypatch):
+    model = MAMLRegressorCV(**CANDIDATES, cv=6, support="all").fit(TASKS)
+    monkeypatch.setattr(_folds, "KEPT_ELEMENTS", 3 * (TASKS[0][0].shape[1] + 1) ** 2)
+    in_parts = MAMLRegressorCV(**CANDIDATES, cv=6, support="all").fit(TASKS)
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_allclose(in_parts.cv_results_[name], model.cv_results_[name], rtol=1e-12)
+
+
+def test_leaving_out_one_of_many_tasks_needs_no_normal_equations_of_its_own():
+    d, n_tasks = 60, 200
+    tasks = make_linear_tasks(n_tasks=n_tasks, n_samples=5, n_features=d, random_state=0)
+    model = MAMLRegressorCV(n_steps=[1], alphas=[0.1, 1.0], cv="leave-one-task-out", support=2)
+    tracemalloc.start()
+    model.fit(tasks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.8 * 8 * n_tasks * d**2
+    assert len([name for name in model.cv_results_ if name.startswith("split")]) == n_tasks
+
+
 def test_a_feature_that_is_always_zero_has_the_coefficient_zero():
     tasks = [(np.column_stack([X_t, 0 * X_t[:, 0]]), y_t) for X_t, y_t in TASKS]
     fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
@@ -346,7 +393,7 @@ def test_a_constant_target_scores_as_in_scikit_learn():
     assert set(fast.cv_results_["mean_test_score"]) <= {0.0, 1.0}
 
 
-@pytest.mark.parametrize("n_folds", [2, 20])
+@pytest.mark.parametrize("n_folds", [2, 20, "leave-one-task-out"])
 @pytest.mark.parametrize("n_alphas", [1, 30])
 def test_the_cost_does_not_depend_on_folds_and_penalties(monkeypatch, n_folds, n_alphas):
     designs = []
@@ -385,7 +432,7 @@ def test_the_best_model_answers():
         ({}, (X, Y), "at least two of them; got 1"),
         ({"alphas": 0.1}, (TASKS,), "alpha needs a sequence of candidates.*got 0.1"),
         ({"inner_lrs": "auto"}, (TASKS,), "inner_lr needs a sequence of candidates.*got 'auto'"),
-        ({"alphas": [-1.0]}, (TASKS,), "alphas must be finite and >= 0"),
+        ({"alphas": [-1.0]}, (TASKS,), "each of alphas must be a finite number >= 0; got -1.0"),
         ({"support": 99}, (TASKS,), "too few rows for support=99"),
     ],
 )

@@ -180,7 +180,7 @@ def test_rows_of_unknown_tasks_get_the_meta_parameters_or_an_error():
 def test_many_rows_are_predicted_in_batches(monkeypatch):
     model = MAMLRegressor().fit(X, Y, groups=LABELS)
     whole = model.predict(X, groups=LABELS)
-    monkeypatch.setattr("sklearn_maml._adapted.BATCH_ELEMENTS", 30)
+    monkeypatch.setattr("sklearn_maml._fitted.BATCH_ELEMENTS", 30)
     np.testing.assert_allclose(model.predict(X, groups=LABELS), whole)
 
 
@@ -310,7 +310,7 @@ if find_spec("skl2onnx") and find_spec("onnxruntime"):
 
 def test_a_response_behind_a_link_is_not_linear():
     own = MAMLRegressor().fit(TASKS).adapt(*TASKS[0])
-    own._meta()._loss = type("Exponential", (), {"inverse_link": staticmethod(np.exp)})()
+    own._meta().loss_ = type("Exponential", (), {"inverse_link": staticmethod(np.exp)})()
     with pytest.raises(ValueError, match="has a link"):
         own.to_linear()
 
@@ -387,6 +387,69 @@ def test_transformed_target_with_a_task_column():
     inner = MAMLRegressor(task_column="store").fit(FRAME, np.exp(y)).predict(FRAME)
     with np.errstate(invalid="ignore"):
         np.testing.assert_allclose(fitted.predict(FRAME), np.log(inner))
+
+
+POSITIVE = np.exp(0.3 * Y)
+NEW_X, NEW_Y = X[:5], 1.0 + np.arange(5.0)
+AROUND = {
+    "alone": lambda model: model,
+    "of a pipeline": lambda model: model.set_params(
+        regressor=make_pipeline(StandardScaler(), model.regressor)
+    ),
+    "of a search": lambda model: model.set_params(
+        regressor=GridSearchCV(model.regressor, {"n_steps": [1]}, cv=2)
+    ),
+    "in a pipeline": lambda model: make_pipeline(StandardScaler(), model),
+    "in a search": lambda model: GridSearchCV(model, {"regressor__n_steps": [1]}, cv=2),
+}
+
+
+@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.filterwarnings("ignore::sklearn_maml.SingleTaskWarning")
+def test_a_task_is_learned_through_a_transformed_target(around, routed):
+    weight = np.arange(1.0, 6.0)
+    with sklearn.config_context(enable_metadata_routing=routed):
+        fitted = AROUND[around](
+            TransformedTargetRegressor(MAMLRegressor(), func=np.log, inverse_func=np.exp)
+        ).fit(X, POSITIVE)
+        adapted = adapt(fitted, NEW_X, NEW_Y, sample_weight=weight)
+        again = clone(adapted).fit(X[5:9], NEW_Y[:4])
+    plain = MAMLRegressor()
+    if "pipeline" in around:
+        plain = make_pipeline(StandardScaler(), plain)
+    plain.fit(X, np.log(POSITIVE))
+    expected = adapt(plain, NEW_X, np.log(NEW_Y), sample_weight=weight)
+    np.testing.assert_allclose(adapted.predict(X), np.exp(expected.predict(X)), rtol=1e-8)
+    expected = adapt(plain, X[5:9], np.log(NEW_Y[:4]))
+    np.testing.assert_allclose(again.predict(X), np.exp(expected.predict(X)), rtol=1e-8)
+    before = fitted.predict(X)
+    np.testing.assert_allclose(before, np.exp(plain.predict(X)), rtol=1e-8)  # is as it was
+
+
+def test_several_transformed_targets_and_names():
+    both = np.column_stack([Y, 100.0 + 3.0 * Y**2])
+    table = FRAME[["a", "b"]]
+    scale = make_pipeline(StandardScaler())
+    model = TransformedTargetRegressor(MAMLRegressor(), transformer=scale)
+    adapted = adapt(model.fit(table, both, groups=LABELS), table[:4], both[:4])
+    adapted = pickle.loads(pickle.dumps(adapted))
+    scaler = StandardScaler().fit(both)
+    plain = MAMLRegressor().fit(table, scaler.transform(both), groups=LABELS)
+    expected = plain.adapt(table[:4], scaler.transform(both[:4])).predict(table)
+    np.testing.assert_allclose(adapted.predict(table), scaler.inverse_transform(expected))
+    assert adapted.feature_names_in_.tolist() == ["a", "b"]
+    assert adapted.regressor_.coef_.shape == (2, 2)
+    again = clone(adapted).fit(table[:4], both[:4])
+    np.testing.assert_array_equal(again.predict(table), adapted.predict(table))
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        adapt(model, table[:1], [[np.nan, 1.0]])
+
+
+def test_many_tasks_are_not_learned_through_a_transformed_target():
+    model = TransformedTargetRegressor(MAMLRegressor()).fit(X, Y, groups=LABELS)
+    with pytest.raises(TypeError, match=r"one adapted regressor at a time: use sklearn_maml.adapt"):
+        adapt_tasks(model, X, Y, groups=LABELS)
 
 
 # -- metadata routing -----------------------------------------------------------------------------

@@ -1,0 +1,168 @@
+"""Newton's method on many small convex problems at once, each with a line search of its own."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["RidgeProblem", "line_search", "ridge_minimum"]
+
+MAX_ITER = 200
+# Shares of the value. A promised decrease below the first needs no check; below the second one
+# more step, which squares it, leaves nothing but rounding.
+CLOSE, SOLVED = 1e-8, 1e-13
+
+
+def line_search(evaluate, a, value, step, decrease, halvings=60):
+    """Newton steps, halved problem by problem until they lower the value; 0 where nothing does.
+
+    Parameters
+    ----------
+    evaluate : callable
+        From arguments (..., r) to values (...), infinite where they overflow.
+    a, step : ndarray of shape (..., r)
+    value, decrease : ndarray of shape (...)
+        The value at a, and by how much its slope along the step says that it will fall.
+
+    Returns
+    -------
+    a, value : ndarray
+        The new arguments and the values there.
+    """
+    length = np.where(np.isfinite(decrease) & (decrease > 0), 1.0, 0.0)
+    step = np.where(np.isfinite(step), step, 0.0)
+    for _ in range(halvings):
+        trial = a - length[..., None] * step
+        new = evaluate(trial)
+        good = (new <= value - 1e-4 * length * decrease) | (length == 0)
+        if good.all():
+            break
+        length = np.where(good, length, 0.5 * length)
+    good = good & (new <= value)
+    return np.where(good[..., None], trial, a), np.where(good, new, value)
+
+
+class RidgeProblem(NamedTuple):
+    """``min over b of sum_j w_j l(y_j, z_j + f_j' b) + strength |b|^2``, for a stack of tasks.
+
+    Attributes
+    ----------
+    loss : Loss
+    targets : ndarray of shape (..., n, m)
+    weights : ndarray of shape (n, m)
+    start : ndarray of shape (..., n, m)
+        z, the predictions at b = 0.
+    rows : ndarray of shape (n, m, r)
+        The f_j.
+    strength : ndarray of shape (n,)
+        Positive.
+    """
+
+    loss: object
+    targets: np.ndarray
+    weights: np.ndarray
+    start: np.ndarray
+    rows: np.ndarray
+    strength: np.ndarray
+
+    def flat(self):
+        """The same problems with one leading axis."""
+        lead = self.start.shape[:-1]
+        ends = {"targets": 1, "weights": 1, "start": 1, "rows": 2, "strength": 0}
+        n, parts = int(np.prod(lead)), {}
+        for name, end in ends.items():
+            part = getattr(self, name)
+            inner = part.shape[part.ndim - end :]
+            parts[name] = np.broadcast_to(part, (*lead, *inner)).reshape(n, *inner)
+        return self._replace(**parts)
+
+    def take(self, chosen):
+        """Some of the problems, which have one leading axis."""
+        return RidgeProblem(self.loss, *(part[chosen] for part in self[1:]))
+
+    def predict(self, b):
+        """Predictions of b (..., n, r): (..., n, m)."""
+        return self.start + np.matmul(self.rows, b[..., None])[..., 0]
+
+    def value(self, b):
+        """The objective, infinite where it overflows, shape (..., n)."""
+        value = self._mean(self.loss.value(self.targets, self.predict(b)))
+        value = value + self.strength * np.square(b).sum(axis=-1)
+        return np.where(np.isfinite(value), value, np.inf)
+
+    def newton(self, b):
+        """Newton steps and the decrease that their slope promises."""
+        z, turned = self.predict(b), np.swapaxes(self.rows, -1, -2)
+        real = self.weights > 0
+        slope = np.where(real, self.weights * self.loss.gradient(self.targets, z), 0.0)
+        bend = np.where(real, self.weights * self.loss.hessian(self.targets, z), 0.0)
+        gradient = np.matmul(turned, slope[..., None])[..., 0]
+        gradient = gradient + 2.0 * self.strength[..., None] * b
+        hessian = np.matmul(turned, bend[..., None] * self.rows)
+        # Where the curvature dwarfs the strength by more than float64 holds, a bit more of it.
+        ridge = 2.0 * self.strength + 1e-15 * np.trace(hessian, axis1=-2, axis2=-1)
+        hessian = hessian + ridge[..., None, None] * np.eye(b.shape[-1])
+        finite = np.isfinite(hessian).all(axis=(-2, -1)) & np.isfinite(gradient).all(axis=-1)
+        hessian = np.where(finite[..., None, None], hessian, np.eye(b.shape[-1]))
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        return step, np.where(finite, (gradient * step).sum(axis=-1), np.nan)
+
+    def _mean(self, values):
+        return np.where(self.weights > 0, self.weights * values, 0.0).sum(axis=-1)
+
+
+def ridge_minimum(problem):
+    """The minimisers b of a `RidgeProblem`, to rounding.
+
+    The problem is strongly convex, so that damped Newton steps reach its only minimum from
+    anywhere. With fewer rows than columns they run in an orthonormal basis of the rows: the
+    minimiser is a combination of them.
+
+    Returns
+    -------
+    ndarray of shape (..., n, r)
+        Not a number where a task was not solved in `MAX_ITER` steps, far beyond the range in which
+        its loss can be evaluated; a solver then turns back.
+    """
+    m, r = problem.rows.shape[-2:]
+    if m < r:
+        basis, triangle = np.linalg.qr(np.swapaxes(problem.rows, -1, -2))
+        inside = ridge_minimum(problem._replace(rows=np.swapaxes(triangle, -1, -2)))
+        return np.matmul(basis, inside[..., None])[..., 0]
+    lead = problem.start.shape[:-1]
+    problem = problem.flat()
+    found = np.full((problem.start.shape[0], r), np.nan)
+    left = np.arange(len(found))
+    with np.errstate(over="ignore", invalid="ignore"):
+        b, value = _best_start(problem)
+        for _ in range(MAX_ITER):
+            step, decrease = problem.newton(b)
+            close = decrease <= CLOSE * np.abs(value)
+            checked = np.where(close, 0.0, decrease)
+            ahead, value = line_search(problem.value, b, value, step, checked)
+            # Where no step lowers the value, it rounds off what is left: one more step, unchecked.
+            stuck = np.isfinite(decrease) & (ahead == b).all(axis=-1)
+            done = (decrease <= SOLVED * np.abs(value)) | (stuck & ~close)
+            b = np.where(stuck[..., None], b - step, ahead)
+            found[left[done]] = b[done]
+            if done.all():
+                break
+            if done.any():  # the others go on by themselves
+                problem, b, value, left = problem.take(~done), b[~done], value[~done], left[~done]
+    return found.reshape(*lead, r)
+
+
+def _best_start(problem):
+    """Zero; or, where an exponential is lower there, what nearly fits the targets' logarithms."""
+    b = np.zeros((*problem.start.shape[:-1], problem.rows.shape[-1]))
+    value = problem.value(b)
+    if np.isfinite(problem.loss.hessian_bound):
+        return b, value
+    turned = np.swapaxes(problem.weights[..., None] * problem.rows, -1, -2)
+    gram = np.matmul(turned, problem.rows)
+    ridge = 1e-6 * np.trace(gram, axis1=-2, axis2=-1) + 1e-300
+    gram = gram + ridge[..., None, None] * np.eye(b.shape[-1])
+    wanted = np.log1p(np.abs(problem.targets)) - problem.start
+    fitted = np.linalg.solve(gram, np.matmul(turned, wanted[..., None]))[..., 0]
+    other = problem.value(fitted)
+    lower = other < value
+    return np.where(lower[..., None], fitted, b), np.where(lower, other, value)

@@ -1,0 +1,126 @@
+"""Newton's method on stacks of small problems against scipy, and where floats end."""
+
+import numpy as np
+import pytest
+from objectives import targets_for
+from scipy.optimize import minimize
+
+from sklearn_maml._newton import RidgeProblem, line_search, ridge_minimum
+from sklearn_maml.losses import LOSSES, Loss, PseudoHuber
+
+CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
+
+
+def make_problem(loss, m=6, r=4, size=1.0, n_targets=None, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 1.5, size=(5, m))
+    weights[0, -1] = 0.0  # padding
+    shape = (5, m) if n_targets is None else (n_targets, 5, m)
+    return RidgeProblem(
+        loss,
+        targets_for(loss, 2 * rng.normal(size=shape)),
+        weights / weights.sum(axis=1, keepdims=True),
+        size * rng.normal(size=shape),
+        rng.normal(size=(5, m, r)),
+        rng.uniform(0.1, 1.0, size=5),
+    )
+
+
+def alone(problem, i):
+    """Problem i of a stack, as a function of b for scipy."""
+    one = problem.take(np.arange(5) == i)
+    return lambda b: one.value(b[None])[0]
+
+
+@pytest.mark.parametrize(("m", "r"), [(6, 4), (2, 4), (4, 4), (3, 1)])
+@pytest.mark.parametrize("loss", CONVEX)
+def test_minima_are_those_of_scipy(loss, m, r):
+    problem = make_problem(LOSSES[loss](), m, r)
+    b = ridge_minimum(problem)
+    for i in range(5):
+        value = alone(problem, i)
+        found = minimize(value, np.zeros(r), tol=1e-10)
+        assert value(b[i]) <= found.fun + 1e-14
+        np.testing.assert_allclose(b[i], found.x, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 150.0, 700.0])
+@pytest.mark.parametrize("loss", CONVEX)
+def test_the_gradient_is_zero_at_the_minimum_however_far_the_start(loss, size):
+    problem = make_problem(LOSSES[loss](), size=size)
+    b = ridge_minimum(problem)
+    solved = np.isfinite(b).all(axis=-1)
+    assert solved.all() or size == 700  # there an exponential needs hundreds of steps
+    problem, b = problem.take(solved), b[solved]
+    slope = problem.weights * problem.loss.gradient(problem.targets, problem.predict(b))
+    pulls = slope[..., None] * problem.rows
+    gradient = pulls.sum(axis=1) + 2 * problem.strength[:, None] * b
+    assert (np.abs(gradient) <= 1e-9 * (1 + np.abs(pulls).sum(axis=1))).all()
+
+
+def test_rows_in_an_orthonormal_basis_give_the_same_minimum():
+    problem = make_problem(PseudoHuber(), m=3, r=3)
+    wider = problem._replace(rows=np.concatenate([problem.rows, np.zeros((5, 3, 4))], axis=-1))
+    b = ridge_minimum(wider)
+    np.testing.assert_allclose(b[..., :3], ridge_minimum(problem), atol=1e-12)
+    np.testing.assert_allclose(b[..., 3:], 0, atol=1e-12)
+
+
+def test_several_targets_are_solved_each_by_itself():
+    problem = make_problem(LOSSES["poisson"](), n_targets=3)
+    b = ridge_minimum(problem)
+    for k in range(3):
+        one = problem._replace(targets=problem.targets[k], start=problem.start[k])
+        np.testing.assert_allclose(b[k], ridge_minimum(one), rtol=1e-9, atol=1e-12)
+
+
+def test_no_columns_leave_nothing_to_find():
+    assert ridge_minimum(make_problem(PseudoHuber(), r=0)).shape == (5, 0)
+
+
+@pytest.mark.parametrize("loss", [LOSSES[name] for name in CONVEX])
+def test_a_task_that_fits_already_stays(loss):
+    problem = make_problem(loss())
+    problem = problem._replace(weights=0 * problem.weights)
+    assert (ridge_minimum(problem) == 0).all()
+
+
+def test_residuals_too_small_for_the_loss_to_see_are_still_fitted():
+    problem = make_problem(PseudoHuber())
+    start = problem.targets + 1e-10 * problem.start
+    b = ridge_minimum(problem._replace(start=start))
+    squared = ridge_minimum(problem._replace(loss=Square(), start=start))
+    np.testing.assert_allclose(b, squared, rtol=1e-4, atol=1e-18)
+
+
+class Square(Loss):
+    def value(self, y, z):
+        return (z - y) ** 2
+
+    def gradient(self, y, z):
+        return 2 * (z - y)
+
+    def hessian(self, y, z):
+        return np.full(np.shape(z), 2.0)
+
+
+class Broken(Square):
+    hessian_bound = 2.0
+
+    def gradient(self, y, z):
+        return np.full(np.shape(z), np.nan)
+
+
+def test_what_cannot_be_solved_is_not_a_number(monkeypatch):
+    assert np.isnan(ridge_minimum(make_problem(Broken()))).all()
+    monkeypatch.setattr("sklearn_maml._newton.MAX_ITER", 1)
+    assert np.isnan(ridge_minimum(make_problem(LOSSES["log_loss"]()))).all()
+
+
+def test_a_line_search_halves_each_step_until_it_lowers_the_value():
+    a = np.array([[1.0], [1.0], [0.0]])
+    step = np.array([[1.0], [8.5], [np.nan]])  # to the minimum; far too long; none
+    evaluate = lambda a: a[..., 0] ** 2  # noqa: E731
+    b, value = line_search(evaluate, a, evaluate(a), step, np.array([2.0, 17.0, np.nan]))
+    np.testing.assert_allclose(b[:, 0], [0.0, 1 - 8.5 / 8, 0.0])
+    np.testing.assert_allclose(value, b[:, 0] ** 2)
