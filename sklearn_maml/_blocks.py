@@ -321,6 +321,11 @@ class Blocks(Sequence):
     tasks : Tasks
     features : Features
     episodes : Episodes
+
+    Attributes
+    ----------
+    cached : bool
+        Whether blocks are kept.
     """
 
     def __init__(self, tasks, features, episodes):
@@ -328,7 +333,7 @@ class Blocks(Sequence):
         self._members = _partition(tasks.sizes, features.width)
         self._cache, self._flat_cache = {}, {}
         n_draws = 1 if episodes.support == "all" else len(episodes.shots(tasks.sizes[:1]))
-        self._cached = tasks.offsets[-1] * n_draws * features.width <= CACHED_ELEMENTS
+        self.cached = tasks.offsets[-1] * n_draws * features.width <= CACHED_ELEMENTS
 
     def __len__(self):
         return len(self._members)
@@ -339,7 +344,7 @@ class Blocks(Sequence):
         if not 0 <= i < len(self):
             raise IndexError(i)
         block = self._build(i)
-        if self._cached:
+        if self.cached:
             self._cache[i] = block
         return block
 
@@ -400,7 +405,7 @@ class Blocks(Sequence):
         rows, start, sizes = self._rows(i)
         weights = self.tasks.row_weight[rows]
         flat = Rows(self.features[rows], self.tasks.y[rows].T, weights, weights.sum())
-        if self._cached:
+        if self.cached:
             self._flat_cache[i] = flat, start, sizes
         return flat, start, sizes
 

@@ -16,7 +16,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
 from sklearn_maml._progress import report
-from sklearn_maml._stacked import matvec, one_blas_thread, row_products, vecmat
+from sklearn_maml._stacked import flat_vecmat, matvec, one_blas_thread, row_products, vecmat
 
 __all__ = ["Linearization", "MetaObjective", "QueryPredictions", "Risk"]
 
@@ -42,6 +42,8 @@ class Risk:
     memo : dict
         Facts of the size of a task that depend on neither theta nor the targets, such as the
         curvature of the squared loss. It outlives the features.
+    kept : dict, default=None
+        Such facts of the size of the features, where these are kept between passes; else None.
     """
 
     loss: Any
@@ -50,6 +52,7 @@ class Risk:
     weights: np.ndarray
     size: np.ndarray | None = None
     memo: dict = field(default_factory=dict)
+    kept: dict | None = None
 
     def take(self, members):
         """The risk of some of the stacked tasks."""
@@ -76,7 +79,11 @@ class Risk:
 
     def residual(self, theta):
         """``a_j l'(phi_j' theta, y_j)``, shape (..., m)."""
-        return self.weights * self.loss.gradient(self.targets, self.predict(theta))
+        return self.residual_at(self.predict(theta))
+
+    def residual_at(self, z):
+        """`residual` where the rows are predicted to be z."""
+        return self.weights * self.loss.gradient(self.targets, z)
 
     def gradient(self, theta):
         """``sum_j a_j l'_j phi_j``, shape (..., d)."""
@@ -84,9 +91,13 @@ class Risk:
 
     def curvature(self, theta):
         """``a_j l''(phi_j' theta, y_j)``, shape (..., m)."""
+        return self.curvature_at(None if self.loss.constant_hessian else self.predict(theta))
+
+    def curvature_at(self, z):
+        """`curvature` where the rows are predicted to be z; anything if it is constant."""
         if self.loss.constant_hessian:
             return self.weights * self.loss.hessian_bound
-        return self.weights * self.loss.hessian(self.targets, self.predict(theta))
+        return self.weights * self.loss.hessian(self.targets, z)
 
     def hessian_dot(self, theta, V):
         """``V H`` for rows `V` (..., k, d), with ``H = sum_j a_j l''_j phi_j phi_j'``."""
@@ -104,17 +115,34 @@ class Linearization:
     support, query : Risk
     weight : ndarray of shape (n,)
         Task weights p_i.
-    theta_i : ndarray of shape (..., n, d)
-        Adapted parameters.
-    pullback : callable
-        ``pullback(V) = V J_i`` for rows V (..., n, k, d), with J_i = d theta_i / d theta.
+    theta : ndarray of shape (..., d)
+        Where all tasks adapt from.
+    rule : AdaptationRule
     """
 
     support: Risk
     query: Risk
     weight: np.ndarray
-    theta_i: np.ndarray
-    pullback: Any
+    theta: np.ndarray
+    rule: Any
+
+    @cached_property
+    def _adapted(self):
+        return self.rule.adapt(self.theta[..., None, :], self.support)
+
+    @cached_property
+    def _followed(self):
+        return self.rule.follow(self.theta[..., None, :], self.support, self.query)
+
+    @property
+    def theta_i(self):
+        """Adapted parameters, shape (..., n, d)."""
+        return self._adapted[0]
+
+    @property
+    def pullback(self):
+        """``pullback(V) = V J_i`` for rows V (..., n, k, d), with J_i = d theta_i / d theta."""
+        return self._adapted[1]
 
     @cached_property
     def row_weight(self):
@@ -124,7 +152,7 @@ class Linearization:
     @cached_property
     def predictions(self):
         """Query predictions z of the adapted parameters, shape (..., n, m)."""
-        return self.query.predict(self.theta_i)
+        return self.query.predict(self.theta_i) if self._followed is None else self._followed[0]
 
     @cached_property
     def loss_gradient(self):
@@ -134,7 +162,22 @@ class Linearization:
     @cached_property
     def design(self):
         """The adapted design ``phi_j' J_i`` of the query rows, shape (..., n, m, d)."""
-        return self.pullback(self.query.features)
+        if self._followed is None:
+            return self.pullback(self.query.features)
+        return self._combine(np.eye(self.query.features.shape[-2]))
+
+    def scaled_design(self, scale):
+        """The rows of `design` times numbers of shape (..., n, m)."""
+        if self._followed is None:
+            return scale[..., None] * self.design
+        return self._combine(scale[..., None] * np.eye(scale.shape[-1]))
+
+    def _combine(self, V):
+        """``V design`` for rows V (..., n, k, m), or (k, m), seen from the rows."""
+        pulled = self._followed[1](V)
+        if self.query is self.support:
+            return np.matmul(V - pulled, self.query.features)
+        return np.matmul(V, self.query.features) - np.matmul(pulled, self.support.features)
 
     @property
     def value(self):
@@ -144,7 +187,16 @@ class Linearization:
     @property
     def gradient(self):
         """The block's part of the meta-gradient, shape (..., d)."""
-        return np.tensordot(self.task_gradients, self.weight, axes=([-2], [0]))
+        weighted = self.row_weight * self.loss_gradient
+        if "design" in self.__dict__:
+            return flat_vecmat(weighted, self.design)
+        if self._followed is None:
+            return np.tensordot(self.task_gradients, self.weight, axes=([-2], [0]))
+        pulled = self._followed[1](weighted[..., None, :])[..., 0, :]
+        if self.query is self.support:
+            return flat_vecmat(weighted - pulled, self.query.features)
+        direct = flat_vecmat(weighted, self.query.features)
+        return direct - flat_vecmat(pulled, self.support.features)
 
     @property
     def adapted_gradients(self):
@@ -178,7 +230,12 @@ class QueryPredictions(NamedTuple):
 
 def _with_gradient(f, linearization):
     """A block's part of the meta-loss, of its gradient and of whatever f adds."""
-    return linearization.value, linearization.gradient, *f(linearization)
+    rest = f(linearization)  # first: a design that it needs serves the gradient too
+    return linearization.value, linearization.gradient, *rest
+
+
+def _value(linearization):
+    return (linearization.value,)
 
 
 def _nothing(linearization):
@@ -206,7 +263,11 @@ class MetaObjective:
         self.n_jobs, self.verbose = n_jobs, verbose
         self.facts = {}  # what is true of the objective as a whole, such as its Hessian
         self._memos = [{} for _ in range(len(blocks))]  # and of each block's support rows
+        self._kept = [{} for _ in range(len(blocks))]
         self._last = (None, None)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_kept": [{} for _ in self._kept]}
 
     @property
     def is_quadratic(self):
@@ -263,6 +324,13 @@ class MetaObjective:
         if not self._known(theta):
             self.reduce_with_gradient(_nothing, theta)
         return self._last[1]
+
+    def value(self, theta):
+        """L(theta) alone, for half the price."""
+        if self._known(theta):
+            return self._last[1][0]
+        (value,) = self.reduce(_value, theta)
+        return float(value + (self.penalty * theta**2).sum())
 
     def _known(self, theta):
         return self._last[0] is not None and np.array_equal(self._last[0], theta)
@@ -366,14 +434,13 @@ class MetaObjective:
 
     def linearize(self, i, theta):
         """The `Linearization` of block i at theta."""
-        support, query, weight = self.risks(i)
-        theta_i, pullback = self.rule.adapt(theta[..., None, :], support)
-        return Linearization(support, query, weight, theta_i, pullback)
+        return Linearization(*self.risks(i), theta, self.rule)
 
     def risks(self, i):
         """Support risk, query risk and task weights of block i."""
         block = self.blocks[i]
-        support = Risk(self.loss, *block.support, memo=self._memos[i])
+        kept = self._kept[i] if self.blocks.cached else None
+        support = Risk(self.loss, *block.support, memo=self._memos[i], kept=kept)
         if block.query is block.support:
             return support, support, block.weight
         return support, Risk(self.loss, *block.query), block.weight
@@ -409,8 +476,7 @@ class MetaObjective:
         support, query, weight = risks
         chosen = support.take(members)
         other = chosen if query is support else query.take(members)
-        theta_i, pullback = self.rule.adapt(theta[..., None, :], chosen)
-        part = Linearization(chosen, other, weight[members], theta_i, pullback)
+        part = Linearization(chosen, other, weight[members], theta, self.rule)
         return scale * part.gradient + 2 * self.penalty * theta
 
     def _apply(self, f, theta, i):

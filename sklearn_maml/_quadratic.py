@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 
-from sklearn_maml._stacked import one_blas_thread
+from sklearn_maml._stacked import flat_vecmat, one_blas_thread
 
 __all__ = ["Quadratic", "quadratic", "safe_cholesky"]
 
@@ -169,8 +169,8 @@ def safe_cholesky(matrix):
 
 def _column_squares(linearization):
     """Mean squares of the query features: a block's part."""
-    rows = linearization.query.features
-    return (np.einsum("nm,nmd,nmd->d", linearization.row_weight, rows, rows),)
+    squares = np.square(linearization.query.features)
+    return (flat_vecmat(linearization.row_weight, squares),)
 
 
 def _normal_equations(linearization):
@@ -183,8 +183,7 @@ def _normal_equations(linearization):
 def _weighted_design(linearization):
     """Psi, rows scaled so that their sum of squares is v' A v."""
     half_hessian = 0.5 * linearization.query.loss.hessian_bound
-    root = np.sqrt(linearization.row_weight * half_hessian)
-    return root[..., None] * linearization.design
+    return linearization.scaled_design(np.sqrt(linearization.row_weight * half_hessian))
 
 
 def reduce_rows(objective, theta, scale):

@@ -9,6 +9,7 @@ from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "curvature_norm",
+    "flat_vecmat",
     "geometric_sum",
     "largest_eigenvalue",
     "matvec",
@@ -49,12 +50,20 @@ def one_blas_thread():
 
 def matvec(matrices, vectors):
     """``matrices @ vectors``: (..., m, d) and (..., d) to (..., m)."""
+    if vectors.ndim <= 2 < matrices.ndim and vectors.size == vectors.shape[-1] > 0:
+        return (matrices.reshape(-1, vectors.size) @ vectors.ravel()).reshape(matrices.shape[:-1])
     return np.matmul(matrices, vectors[..., None])[..., 0]
 
 
 def vecmat(vectors, matrices):
     """``vectors' @ matrices``: (..., m) and (..., m, d) to (..., d)."""
     return np.matmul(vectors[..., None, :], matrices)[..., 0, :]
+
+
+def flat_vecmat(vectors, matrices):
+    """`vecmat` summed over tasks: (..., n, m) and (..., n, m, d) to (..., d)."""
+    flat = matrices.reshape(*matrices.shape[:-3], -1, matrices.shape[-1])
+    return vecmat(vectors.reshape(*vectors.shape[:-2], -1), flat)
 
 
 def row_products(V, left, weights, right):
@@ -84,9 +93,11 @@ def geometric_sum(gram, step, n_steps):
     eye = np.eye(gram.shape[-1])
     total = np.broadcast_to(eye, gram.shape)  # sum of the first `bits` powers
     factor = power = eye - step[..., None, None] * gram
-    for bit in bin(n_steps)[3:]:
-        total = total + np.matmul(power, total)
-        power = np.matmul(power, power)
+    bits = bin(n_steps)[3:]
+    for i, bit in enumerate(bits):
+        total = total + (np.matmul(power, total) if i else power)
+        if bit == "1" or i + 1 < len(bits):
+            power = np.matmul(power, power)
         if bit == "1":
             total = total + power
             power = np.matmul(power, factor)

@@ -36,6 +36,8 @@ class Stride(NamedTuple):
     ----------
     start : ndarray of shape (..., d)
         The parameters that it leaves.
+    predictions : ndarray of shape (..., m)
+        Those of the support rows by them.
     step : ndarray of shape (...)
         Its length.
     move : ndarray of shape (..., d)
@@ -45,6 +47,7 @@ class Stride(NamedTuple):
     """
 
     start: np.ndarray
+    predictions: np.ndarray
     step: np.ndarray
     move: np.ndarray
     shortening: np.ndarray | None
@@ -79,15 +82,17 @@ class Geometry:
 
     @cached_property
     def products(self):
-        """``F F'``, shape (..., m, m)."""
-        return np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+        """``F F'``, shape (..., m, m); kept where it is no larger than features that are kept."""
+        kept = self.risk.kept if not self.tall and self.risk.kept is not None else {}
+        if "products" not in kept:
+            kept["products"] = np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+        return kept["products"]
 
     def gram(self, weights):
         """``F' W F`` or ``W^1/2 F F' W^1/2``, whichever is smaller: they share eigenvalues."""
-        root = np.sqrt(weights)
         if self.tall:
-            scaled = root[..., None] * self.rows
-            return np.matmul(np.swapaxes(scaled, -1, -2), scaled)
+            return np.matmul(np.swapaxes(self.rows, -1, -2), weights[..., None] * self.rows)
+        root = np.sqrt(weights)
         gram = self.products * root[..., :, None]
         gram *= root[..., None, :]
         return gram

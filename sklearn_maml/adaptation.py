@@ -16,6 +16,7 @@ from sklearn_maml._blocks import moments
 from sklearn_maml._component import Component
 from sklearn_maml._coordinates import Standardization
 from sklearn_maml._query_loss import best_scale, need_query_rows
+from sklearn_maml._row_steps import follow
 from sklearn_maml._stacked import (
     curvature_norm,
     geometric_sum,
@@ -100,6 +101,10 @@ class AdaptationRule(Component):
         pullback : callable
             Maps rows V (..., k, d) to ``V J_i``, of the same shape.
         """
+
+    def follow(self, theta, support, query):
+        """`adapt` seen from the rows, see `_row_steps.follow`; None where it is not cheaper."""
+        return None
 
     @property
     def learnable(self):
@@ -422,6 +427,15 @@ class GradientSteps(AdaptationRule):
             theta_i, pullback = self._adapt_evenly(theta, risk)
         return theta_i, (lambda V: V) if self.first_order else pullback
 
+    def follow(self, theta, support, query):
+        """Take the steps in the space of rows; see `AdaptationRule.follow`."""
+        few = self.n_steps <= FEW_STEPS or not support.loss.constant_hessian
+        even = self.n_steps > 0 and not (self.first_order or self._is_damped(support.loss))
+        geometry = self._geometry(support)
+        if support.kept is None or geometry.tall or not (few and even):
+            return None
+        return follow(theta, support, query, geometry, self._step(support, geometry), self.n_steps)
+
     def _is_damped(self, loss):
         return (self.cap or self.relative) and not np.isfinite(loss.hessian_bound)
 
@@ -443,24 +457,23 @@ class GradientSteps(AdaptationRule):
 
     def _walk(self, theta, risk, step, geometry):
         """The `Stride` of each step from theta, and where they end; damped where `step` is None."""
-        path, shortening = [], None
+        path, even = [], (step, None)
         for _ in range(self.n_steps):
-            length = step
-            if step is None:
-                length, shortening = self._damped_step(theta, risk, geometry)
-            move = length[..., None] * self._metric(risk.gradient(theta))
-            path.append(Stride(theta, length, move, shortening))
+            length, shortening = self._damped_step(theta, risk, geometry) if step is None else even
+            z = risk.predict(theta)
+            move = length[..., None] * self._metric(vecmat(risk.residual_at(z), risk.features))
+            path.append(Stride(theta, z, length, move, shortening))
             theta = theta - move
         return path, theta
 
     def _walk_back(self, path, risk, V):
         """``V J`` along a path: ``d eta = -eta shortening' d theta`` where steps are damped."""
-        for at, step, move, shortening in reversed(path):
-            weight = step[..., None] * risk.curvature(at)
-            back = V - row_products(self._metric(V), risk.features, weight, risk.features)
+        for _, z, step, move, shortening in reversed(path):
+            weight = step[..., None] * risk.curvature_at(z)
+            back = row_products(self._metric(V), risk.features, weight, risk.features)
             if shortening is not None:
-                back = back + np.matmul(V, move[..., None]) * shortening[..., None, :]
-            V = back
+                back -= np.matmul(V, move[..., None]) * shortening[..., None, :]
+            V = np.subtract(V, back, out=back)
         return V
 
     def _damped_step(self, theta, risk, geometry):
@@ -507,8 +520,11 @@ class GradientSteps(AdaptationRule):
         """
         rows, curvature = geometry.rows, risk.curvature(None)
         if geometry.tall:
-            left = rows if V is risk.features else geometry.standardise(V)
-            left = np.matmul(left, geometric_sum(geometry.gram(curvature), step, self.n_steps))
+            gram = geometry.gram(curvature)
+            q = geometric_sum(gram, step, self.n_steps)
+            if rows is risk.features:
+                return np.matmul(V, np.eye(V.shape[-1]) - np.matmul(q, gram))
+            left = np.matmul(rows if V is risk.features else geometry.standardise(V), q)
             return V - row_products(left, rows, curvature, risk.features)
         if V is risk.features:
             products = geometry.products

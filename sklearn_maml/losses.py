@@ -115,6 +115,21 @@ def _bracket(increasing, shape, n_doublings=60, n_halvings=120):
     return low, high, found
 
 
+def _logistic(z):
+    """``sigma(z)`` and ``sigma(-z)`` from one exponential, both precise where they are small."""
+    decay = np.exp(-np.abs(z))
+    large = 1.0 / (1.0 + decay)
+    small = decay * large
+    rising = np.greater_equal(z, 0)
+    return np.where(rising, large, small), np.where(rising, small, large)
+
+
+def _logistic_slope(z):
+    """``sigma(z) sigma(-z)``."""
+    decay = np.exp(-np.abs(z))
+    return decay / np.square(1.0 + decay)
+
+
 class SquaredError(Loss):
     """The squared error ``l(y, z) = (z - y)**2``, not halved: a risk is a mean squared error.
 
@@ -323,7 +338,8 @@ class SmoothedQuantile(Loss):
     def value(self, y, z):
         """See the class."""
         r = np.subtract(z, y)
-        return (1.0 - self.quantile) * r + self.smoothing * np.logaddexp(0.0, -r / self.smoothing)
+        rounded = self.smoothing * np.log1p(np.exp(-np.abs(r) / self.smoothing))
+        return (1.0 - self.quantile) * r + np.maximum(-r, 0.0) + rounded
 
     def gradient(self, y, z):
         """``sigma(r / smoothing) - quantile``."""
@@ -331,13 +347,12 @@ class SmoothedQuantile(Loss):
 
     def hessian(self, y, z):
         """``sigma (1 - sigma) / smoothing``."""
-        x = np.subtract(z, y) / self.smoothing
-        return expit(x) * expit(-x) / self.smoothing
+        return _logistic_slope(np.subtract(z, y) / self.smoothing) / self.smoothing
 
     def third(self, y, z):
         """``sigma (1 - sigma) (1 - 2 sigma) / smoothing^2``."""
-        x = np.subtract(z, y) / self.smoothing
-        return expit(x) * expit(-x) * (expit(-x) - expit(x)) / self.smoothing**2
+        up, down = _logistic(np.subtract(z, y) / self.smoothing)
+        return up * down * (down - up) / self.smoothing**2
 
     def dual(self, y, slope):
         """``-slope y`` plus smoothing times the entropy of ``quantile + slope``."""
@@ -361,7 +376,9 @@ class LogLinkDeviance(Loss):
         """``mu^(2-p)`` and ``y mu^(1-p)``; infinite beyond the range of float64."""
         p = self.power
         with np.errstate(over="ignore", invalid="ignore"):
-            falling = 1.0 if p == 1 else np.exp(np.multiply(1.0 - p, z))
+            if p == 1:  # cheaper, and the same
+                return np.exp(z), y
+            falling = np.exp(np.multiply(1.0 - p, z))
             rising = 1.0 if p == 2 else np.exp(np.multiply(2.0 - p, z))
             return rising, np.where(np.greater(y, 0), y * falling, 0.0)
 
@@ -417,7 +434,8 @@ class Poisson(LogLinkDeviance):
 
     def value(self, y, z):
         """``2 (mu - y z + y log y - y)``."""
-        return 2.0 * (self._terms(y, z)[0] - np.multiply(y, z) + xlogy(y, y) - y)
+        saturated = y * np.log(np.maximum(y, np.finfo(float).tiny)) - y  # y log y is 0 at 0
+        return 2.0 * (self._terms(y, z)[0] - np.multiply(y, z) + saturated)
 
     def dual(self, y, slope):
         """Attained at ``mu = y + slope / 2``."""
@@ -514,20 +532,22 @@ class LogLoss(Loss):
     def value(self, y, z):
         """``y log(1 + exp(-z)) + (1 - y) log(1 + exp(z))``, precise where it is small."""
         y = np.asarray(y)
-        return y * np.logaddexp(0.0, np.negative(z)) + (1.0 - y) * np.logaddexp(0.0, z)
+        linear = y * np.maximum(np.negative(z), 0.0) + (1.0 - y) * np.maximum(z, 0.0)
+        return linear + np.log1p(np.exp(-np.abs(z)))
 
     def gradient(self, y, z):
         """``sigma(z) - y``, precise where it is small."""
-        y = np.asarray(y)
-        return (1.0 - y) * expit(z) - y * expit(np.negative(z))
+        y, (up, down) = np.asarray(y), _logistic(z)
+        return (1.0 - y) * up - y * down
 
     def hessian(self, y, z):
         """``sigma (1 - sigma)``."""
-        return expit(z) * expit(np.negative(z)) + 0.0 * np.asarray(y)
+        return _logistic_slope(z) + 0.0 * np.asarray(y)
 
     def third(self, y, z):
         """``sigma (1 - sigma) (1 - 2 sigma)``."""
-        return self.hessian(y, z) * (expit(np.negative(z)) - expit(z))
+        up, down = _logistic(z)
+        return up * down * (down - up) + 0.0 * np.asarray(y)
 
     def dual(self, y, slope):
         """The entropy of ``y + slope``."""

@@ -13,10 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sklearn_maml._component import Component, check_int, check_number
+from sklearn_maml._descent import Descent
 from sklearn_maml._gauss_newton import (
-    apply_hessian,
     damped_cholesky,
-    damped_step,
     gauss_newton_hessian,
     hessian_diagonal,
     inverse_curvature,
@@ -129,13 +128,15 @@ class LeastSquares(Solver):
 
 
 class GaussNewton(Solver):
-    """Damped Gauss-Newton (Levenberg-Marquardt): monotone, few iterations, d x d matrices.
+    """Gauss-Newton steps that learn from gradients: monotone, few iterations, d x d matrices.
 
-    Each step minimises the quadratic model with the Hessian of a linearised inner loop, ``H = sum_i
-    p_i sum_j b_ij l''_ij psi_ij psi_ij' + 2 alpha I``, plus a damping ``lam * diag(H)`` that grows
-    until the step lowers the meta-loss, and falls where the model is right. It stops when the
-    model's own estimate of the gap, ``g' H^-1 g / 2``, is at most `tol` times the meta-loss of
-    ``theta = 0``.
+    Steps minimise a quadratic model with the Hessian of a linearised inner loop, ``H = sum_i p_i
+    sum_j b_ij l''_ij psi_ij psi_ij' + 2 alpha I``, corrected by how the gradient changed along the
+    steps since: L-BFGS that starts from H. H is evaluated anew where these corrections gain less
+    than a new H would for the same work. A step that does not lower the meta-loss is learned from,
+    and if that does not help, damped by ``lam * diag(H)`` (Levenberg-Marquardt). It stops when the
+    model's own estimate of the gap, ``g' H^-1 g / 2`` with H from where it stops, is at most `tol`
+    times the meta-loss of ``theta = 0``.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ class GaussNewton(Solver):
 
     References
     ----------
-    Nocedal & Wright, "Numerical Optimization", 2nd edition, Springer 2006, chapter 10.
+    Nocedal & Wright, "Numerical Optimization", 2nd edition, Springer 2006, chapters 7 and 10.
 
     Examples
     --------
@@ -167,34 +168,16 @@ class GaussNewton(Solver):
         check_int("max_iter", self.max_iter)
 
     def minimize(self, objective, theta):
-        """Take damped steps; see `Solver.minimize`."""
+        """Take steps; see `Solver.minimize`."""
         _refuse_first_order(self, objective)
-        wanted = self.tol * abs(objective.value_and_gradient(np.zeros_like(theta))[0])
-        values, damping = [objective.value_and_gradient(theta)[0]], 1e-3
-        estimate = np.inf
-        while len(values) <= self.max_iter:
-            hessian = gauss_newton_hessian(objective, theta)
-            value, gradient = objective.value_and_gradient(theta)
-            estimate = 0.5 * (gradient * damped_step(hessian, gradient, 1e-9)).sum()
-            moved = False
-            if estimate <= max(wanted, 1e-15 * abs(value)):
-                break
-            while not moved and damping < 1e12:
-                step = damped_step(hessian, gradient, damping)
-                trial, _ = objective.value_and_gradient(theta - step)
-                predicted = (step * (gradient - 0.5 * apply_hessian(hessian, step))).sum()
-                gain = (value - trial) / predicted if np.isfinite(trial) else -1.0
-                moved = gain > 1e-4
-                damping = max(damping / 8, 1e-13) if gain > 0.7 else damping
-                damping = damping * 6 if gain < 0.3 else damping
-            if not moved:  # no step lowers the loss: the limit of float64
-                break
-            theta = theta - step
-            values.append(trial)
-        converged = estimate <= max(wanted, 1e-12 * abs(values[-1]))
+        descent = Descent(objective, theta)
+        wanted = self.tol * abs(objective.value(np.zeros_like(theta)))
+        gap = descent.run(wanted, self.max_iter)
+        values = tuple(descent.values)
+        converged = gap <= max(wanted, 1e-12 * abs(values[-1]))
         if not converged:
-            _warn(self, len(values) - 1, "estimated gap", estimate, wanted)
-        return SolverResult(theta, len(values) - 1, bool(converged), tuple(values))
+            _warn(self, len(values) - 1, "estimated gap", gap, wanted)
+        return SolverResult(descent.theta, len(values) - 1, bool(converged), values)
 
 
 class LBFGS(Solver):
