@@ -58,8 +58,10 @@ class Descent:
                 continue
             spent = len(self.values) > max_iter or self.damping > LAST_DAMPING
             if spent or promised <= enough:
-                gap = self._gap()
-                if spent or gap <= enough:  # a damped step may promise little however far it is
+                step, gap = self._newton(self.gradient)
+                if gap <= enough:  # a damped step may promise little however far it is
+                    return self._polish(step, gap)
+                if spent:
                     return gap
             promises.append(promised)
             doubted = self.damping > LEAST_DAMPING
@@ -71,10 +73,21 @@ class Descent:
         """Model the loss by its Hessian at theta: `fresh` until there is a step."""
         self.model, self.fresh = SecantModel.of(hessian, self.damping), True
 
-    def _gap(self):
-        """``g' H^-1 g / 2``, free of damping and secants."""
-        step = damped_step(self.model.hessian, self.gradient, LEAST_DAMPING)
-        return 0.5 * (self.gradient * step).sum()
+    def _newton(self, gradient):
+        """A step free of damping and secants, ``H^-1 g``, and the gap ``g' H^-1 g / 2``."""
+        step = damped_step(self.model.hessian, gradient, LEAST_DAMPING)
+        return step, 0.5 * (gradient * step).sum()
+
+    def _polish(self, step, gap):
+        """One more step, for one gradient, unless rounding is all that is left; the gap then."""
+        there = self.theta - step
+        value, gradient = self.objective.value_and_gradient(there)
+        left = self._newton(gradient)[1]
+        if left < gap and value <= self.value + 1e-14 * abs(self.value):
+            self.theta, self.value, self.gradient = there, value, gradient
+            self.values[-1] = min(self.values[-1], value)
+            return left
+        return gap
 
     def _try(self, step, promised, renew):
         """Take the step if it lowers the objective, say so, and learn from it in any case."""
