@@ -6,10 +6,12 @@ from sklearn_maml._gauss_newton import SecantModel, damped_step, gauss_newton_he
 
 __all__ = ["Descent"]
 
-# The damping of a model that is trusted: it only makes up for the rounding of a singular Hessian.
-LEAST_DAMPING = 1e-9
+# The damping of a model that is trusted: directions that the data hardly tell of are left alone.
+LEAST_DAMPING = 1e-6
+# That of the estimated gap: it only makes up for the rounding of a singular Hessian.
+ROUNDING = 1e-9
 # The first damping of one that misled, and the last.
-FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e12
+FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e40
 
 
 class Descent:
@@ -60,6 +62,8 @@ class Descent:
             if spent or promised <= enough:
                 gap = self._gap()
                 if spent or gap <= enough:  # a damped step may promise little however far it is
+                    if not spent and gap > 1e-15 * abs(self.value):
+                        self._try(step, promised, False)  # with a new Hessian it gains many digits
                     return gap
             promises.append(promised)
             doubted = self.damping > LEAST_DAMPING
@@ -73,7 +77,7 @@ class Descent:
 
     def _gap(self):
         """``g' H^-1 g / 2``, free of damping and secants."""
-        step = damped_step(self.model.hessian, self.gradient, LEAST_DAMPING)
+        step = damped_step(self.model.hessian, self.gradient, ROUNDING)
         return 0.5 * (self.gradient * step).sum()
 
     def _try(self, step, promised, renew):
@@ -104,7 +108,7 @@ class Descent:
         elif not self.fresh:
             self._renew(gauss_newton_hessian(self.objective, self.theta))
         else:
-            self.damping = max(6.0 * self.damping, FIRST_DAMPING)
+            self.damping = max(4.0**self.rejected * self.damping, FIRST_DAMPING)
             self._renew(self.model.hessian)
 
 
