@@ -132,7 +132,8 @@ class Linearization:
 
     @cached_property
     def _followed(self):
-        return self.rule.follow(self.theta[..., None, :], self.support, self.query)
+        follow = getattr(self.rule, "follow", None)  # an offer that a rule need not make
+        return follow and follow(self.theta[..., None, :], self.support, self.query)
 
     @property
     def theta_i(self):
