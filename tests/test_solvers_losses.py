@@ -137,14 +137,23 @@ def test_stopping_early_warns_with_got_wanted_and_remedy(solver):
 
 @pytest.mark.parametrize("method", ["momentum", "adam"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_sgd_comes_near_the_minimum_and_repeats_itself(loss, method):
+def test_sgd_comes_near_the_minimum(loss, method):
     objective = small(LOSSES[loss]())
     best = GaussNewton().minimize(objective, np.zeros(4)).values[-1]
-    solver = SGD(0.01, batch_size=4, n_epochs=100, method=method, random_state=0)
+    solver = SGD(0.02, batch_size=4, n_epochs=50, method=method, random_state=0)
     result = solver.minimize(objective, np.zeros(4))
-    assert result.n_iter == 100 == len(result.values) - 1
+    assert result.n_iter == 50 == len(result.values) - 1
     assert result.values[-1] - best < 0.1 * (result.values[0] - best)
-    assert (solver.minimize(objective, np.zeros(4)).theta == result.theta).all()
+
+
+@pytest.mark.parametrize("method", ["momentum", "adam"])
+def test_sgd_repeats_itself(method):
+    objective = small(PseudoHuber())
+    solver = SGD(0.02, batch_size=4, n_epochs=5, method=method, random_state=0)
+    first, second = (solver.minimize(objective, np.zeros(4)).theta for _ in range(2))
+    assert (first == second).all()
+    other = SGD(0.02, batch_size=4, n_epochs=5, method=method, random_state=1)
+    assert (other.minimize(objective, np.zeros(4)).theta != first).any()
 
 
 @pytest.mark.parametrize("episodes", [None, Episodes(3), Episodes((1, 2), n_episodes=2)])
