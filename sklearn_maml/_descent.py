@@ -6,12 +6,10 @@ from sklearn_maml._gauss_newton import SecantModel, damped_step, gauss_newton_he
 
 __all__ = ["Descent"]
 
-# The damping of a model that is trusted: directions that the data hardly tell of are left alone.
-LEAST_DAMPING = 1e-6
-# That of the estimated gap: it only makes up for the rounding of a singular Hessian.
-ROUNDING = 1e-9
+# The damping of a model that is trusted: it only makes up for the rounding of a singular Hessian.
+LEAST_DAMPING = 1e-9
 # The first damping of one that misled, and the last.
-FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e40
+FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e12
 
 
 class Descent:
@@ -60,10 +58,10 @@ class Descent:
                 continue
             spent = len(self.values) > max_iter or self.damping > LAST_DAMPING
             if spent or promised <= enough:
-                gap = self._gap()
-                if spent or gap <= enough:  # a damped step may promise little however far it is
-                    if not spent and gap > 1e-15 * abs(self.value):
-                        self._try(step, promised, False)  # with a new Hessian it gains many digits
+                step, gap = self._newton(self.gradient)
+                if gap <= enough:  # a damped step may promise little however far it is
+                    return self._polish(step, gap)
+                if spent:
                     return gap
             promises.append(promised)
             doubted = self.damping > LEAST_DAMPING
@@ -75,10 +73,21 @@ class Descent:
         """Model the loss by its Hessian at theta: `fresh` until there is a step."""
         self.model, self.fresh = SecantModel.of(hessian, self.damping), True
 
-    def _gap(self):
-        """``g' H^-1 g / 2``, free of damping and secants."""
-        step = damped_step(self.model.hessian, self.gradient, ROUNDING)
-        return 0.5 * (self.gradient * step).sum()
+    def _newton(self, gradient):
+        """A step free of damping and secants, ``H^-1 g``, and the gap ``g' H^-1 g / 2``."""
+        step = damped_step(self.model.hessian, gradient, LEAST_DAMPING)
+        return step, 0.5 * (gradient * step).sum()
+
+    def _polish(self, step, gap):
+        """One more step, for one gradient, unless rounding is all that is left; the gap then."""
+        there = self.theta - step
+        value, gradient = self.objective.value_and_gradient(there)
+        left = self._newton(gradient)[1]
+        if left < gap and value <= self.value + 1e-14 * abs(self.value):
+            self.theta, self.value, self.gradient = there, value, gradient
+            self.values[-1] = min(self.values[-1], value)
+            return left
+        return gap
 
     def _try(self, step, promised, renew):
         """Take the step if it lowers the objective, say so, and learn from it in any case."""
@@ -108,7 +117,7 @@ class Descent:
         elif not self.fresh:
             self._renew(gauss_newton_hessian(self.objective, self.theta))
         else:
-            self.damping = max(4.0**self.rejected * self.damping, FIRST_DAMPING)
+            self.damping = max(6.0 * self.damping, FIRST_DAMPING)
             self._renew(self.model.hessian)
 
 

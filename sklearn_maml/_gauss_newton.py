@@ -22,10 +22,25 @@ __all__ = [
 ]
 
 
+# Far from the target a loss may be a straight line. A step must not be so long as if it stayed one
+# for ever: l'' is at least this share of the curvature of the parabola about the target that is as
+# steep there (iteratively reweighted least squares).
+LEAST_CURVED = 0.1
+# Of a matrix of unit diagonal: an eigenvalue below NULL * d is rounding. A pivot of less than
+# NEARLY_NULL dampings is a sign of one.
+NULL, NEARLY_NULL = 1e-15, 2.0
+
+
 def _bent_design(linearization):
     """Adapted design rows times the roots of ``p_i b_ij l''_ij``, shape (..., rows, d)."""
-    query = linearization.query
-    hessian = query.loss.hessian(query.targets, linearization.predictions)
+    query, z = linearization.query, linearization.predictions
+    loss = query.loss
+    hessian = loss.hessian(query.targets, z)
+    if loss.least_at_target and not loss.constant_hessian:
+        distance = np.abs(z - query.targets)
+        least = LEAST_CURVED * np.abs(linearization.loss_gradient)
+        least = np.minimum(least, loss.hessian_bound * distance)
+        hessian = np.maximum(hessian, np.divide(least, distance, where=distance > 0, out=0 * least))
     rows = linearization.scaled_design(np.sqrt(linearization.row_weight * hessian))
     return rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
 
@@ -54,7 +69,11 @@ def lifted(diagonal):
 
 
 def damped_cholesky(hessian, damping):
-    """Lower factors of ``H + damping * diag(H)``; the damping grows where rounding asks for it."""
+    """Lower factors of ``H + damping * diag(H)``; the damping grows where rounding asks for it.
+
+    Directions in which H is zero but for rounding count as curved like ``diag(H)``. A damping of
+    1e-9 alone would let the rounding of a gradient, times 1e9, carry theta along them.
+    """
     scale = np.sqrt(lifted(np.diagonal(hessian, axis1=-2, axis2=-1)))
     unit = hessian / (scale[..., :, None] * scale[..., None, :])
     diagonal = np.einsum("...ii->...i", unit)  # a view
@@ -62,9 +81,19 @@ def damped_cholesky(hessian, damping):
     while True:
         diagonal[...] = undamped + damping
         try:
-            return scale[..., None] * np.linalg.cholesky(unit)
+            lower = np.linalg.cholesky(unit)
+            if np.square(np.einsum("...ii->...i", lower)).min(initial=1.0) < NEARLY_NULL * damping:
+                lower = np.linalg.cholesky(_without_null(unit, damping))
+            return scale[..., None] * lower
         except np.linalg.LinAlgError:
             damping = max(10.0 * damping, 1e-14)
+
+
+def _without_null(unit, damping):
+    """Matrices plus a damping, with 1 for each eigenvalue that is nothing but the damping."""
+    values, vectors = np.linalg.eigh(unit)
+    null = values < damping + NULL * values.shape[-1]
+    return np.matmul(vectors * np.where(null, 1.0, values)[..., None, :], vectors.swapaxes(-1, -2))
 
 
 def triangular(lower, v, trans):

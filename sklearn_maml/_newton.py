@@ -12,15 +12,15 @@ MAX_ITER = 200
 CLOSE, SOLVED = 1e-8, 1e-13
 
 
-def line_search(evaluate, a, value, step, decrease, halvings=60):
-    """Newton steps, halved problem by problem until they lower the value; 0 where nothing does.
+def line_search(problem, a, value, step, decrease, halvings=60):
+    """Newton steps, halved task by task until they lower the value; none where nothing does.
 
     Parameters
     ----------
-    evaluate : callable
-        From arguments (..., r) to values (...), infinite where they overflow.
-    a, step : ndarray of shape (..., r)
-    value, decrease : ndarray of shape (...)
+    problem : object
+        Of n tasks, with ``value(a)``, which is infinite where it overflows, and ``take(chosen)``.
+    a, step : ndarray of shape (n, r)
+    value, decrease : ndarray of shape (n,)
         The value at a, and by how much its slope along the step says that it will fall.
 
     Returns
@@ -28,17 +28,21 @@ def line_search(evaluate, a, value, step, decrease, halvings=60):
     a, value : ndarray
         The new arguments and the values there.
     """
-    length = np.where(np.isfinite(decrease) & (decrease > 0), 1.0, 0.0)
-    step = np.where(np.isfinite(step), step, 0.0)
+    # What does not fall, or falls too little to tell, is left where it is.
+    left = np.flatnonzero(np.isfinite(decrease) & (decrease > 0) & np.isfinite(step).all(axis=-1))
+    a, value, length = a.copy(), value.copy(), 1.0
+    problem = problem.take(left)
     for _ in range(halvings):
-        trial = a - length[..., None] * step
-        new = evaluate(trial)
-        good = (new <= value - 1e-4 * length * decrease) | (length == 0)
-        if good.all():
+        if not len(left):
             break
-        length = np.where(good, length, 0.5 * length)
-    good = good & (new <= value)
-    return np.where(good[..., None], trial, a), np.where(good, new, value)
+        trial = a[left] - length * step[left]
+        new = problem.value(trial)
+        good = new <= value[left] - 1e-4 * length * decrease[left]
+        a[left[good]], value[left[good]] = trial[good], new[good]
+        if good.any():
+            left, problem = left[~good], problem.take(~good)
+        length *= 0.5
+    return a, value
 
 
 class RidgeProblem(NamedTuple):
@@ -138,7 +142,7 @@ def ridge_minimum(problem):
             step, decrease = problem.newton(b)
             close = decrease <= CLOSE * np.abs(value)
             checked = np.where(close, 0.0, decrease)
-            ahead, value = line_search(problem.value, b, value, step, checked)
+            ahead, value = line_search(problem, b, value, step, checked)
             # Where no step lowers the value, it rounds off what is left: one more step, unchecked.
             stuck = np.isfinite(decrease) & (ahead == b).all(axis=-1)
             done = (decrease <= SOLVED * np.abs(value)) | (stuck & ~close)

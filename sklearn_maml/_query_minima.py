@@ -9,9 +9,12 @@ tasks of a block at once, and bounded from below by Fenchel duality: for every s
 so that a minimiser need only be approximate, and may not even exist (separable classes).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sklearn_maml._newton import line_search
+from sklearn_maml._stacked import matvec, vecmat
 
 __all__ = ["QueryMinima", "compare_all", "query_minima", "representation"]
 
@@ -20,42 +23,62 @@ MAX_ITER = 80
 TOLERANCE = 1e-11
 
 
-class QueryMinima:
-    """Newton's method on the query risks of a stack of tasks, in an orthonormal basis.
+class QueryMinima(NamedTuple):
+    """Newton's method on the query risks of n tasks, each in an orthonormal basis.
 
     With Q the left factor of ``B^1/2 Phi = Q R``, predictions are ``z = B^-1/2 Q a``. Q has as many
     columns as the smaller of rows and features, whatever the rank: a larger space can only lower
     the minimum, so that the bound stays valid.
 
-    Parameters
+    Attributes
     ----------
-    query : Risk
-        Features (n, m, d), targets (..., n, m), weights (n, m).
+    loss : Loss
+    targets : ndarray of shape (n, m)
+    root, inverse : ndarray of shape (n, m)
+        Roots of the weights, and one over them; both 0 on padding.
+    basis : ndarray of shape (n, m, r)
+        Q.
     """
 
-    def __init__(self, query):
-        self.loss, self.y, self.weights = query.loss, query.targets, query.weights
-        self.root = np.sqrt(query.weights)
-        self.inverse = np.divide(1.0, self.root, where=self.root > 0, out=np.zeros_like(self.root))
-        self.basis = np.linalg.qr(self.root[..., None] * query.features)[0]
+    loss: object
+    targets: np.ndarray
+    root: np.ndarray
+    inverse: np.ndarray
+    basis: np.ndarray
+
+    @classmethod
+    def of(cls, query):
+        """Of a risk with targets (..., n, m); targets come one after another."""
+        root = np.sqrt(query.weights)
+        inverse = np.divide(1.0, root, where=root > 0, out=np.zeros_like(root))
+        basis = np.linalg.qr(root[..., None] * query.features)[0]
+        m = root.shape[-1]
+        times = query.targets.size // root.size
+        flat = [np.tile(part, (times, *[1] * (part.ndim - 1))) for part in (root, inverse, basis)]
+        return cls(query.loss, query.targets.reshape(-1, m), *flat)
+
+    def take(self, chosen):
+        """Some of the tasks."""
+        return QueryMinima(self.loss, *(part[chosen] for part in self[1:]))
 
     def project(self, z):
         """Coordinates a of the predictions nearest to z."""
-        return self._to_basis(self.root * np.where(self.weights > 0, z, 0.0))
+        return self._to_basis(self.root * np.where(self.root > 0, z, 0.0))
 
     def predict(self, a):
-        """Predictions of coordinates a: (..., n, r) to (..., n, m)."""
-        return self.inverse * np.matmul(self.basis, a[..., None])[..., 0]
+        """Predictions of coordinates a: (n, r) to (n, m)."""
+        return self.inverse * matvec(self.basis, a)
 
-    def value(self, z):
+    def value(self, a):
         """The query risks, infinite where they overflow."""
-        value = self._mean(self.loss.value(self.y, z))
+        value = self._mean(self.loss.value(self.targets, self.predict(a)))
         return np.where(np.isfinite(value), value, np.inf)
 
-    def newton(self, z):
-        """Newton steps in a, their promised decrease, and a slope vector that the duals take."""
-        slope = self.loss.gradient(self.y, z)
-        bend = np.where(self.weights > 0, self.loss.hessian(self.y, z), 0.0)
+    def newton(self, a):
+        """Newton steps, their promised decrease, and a slope vector that the duals take."""
+        z = self.predict(a)
+        slope = self.loss.gradient(self.targets, z)
+        bend = np.where(self.root > 0, self.loss.hessian(self.targets, z), 0.0)
         gradient = self._to_basis(self.root * slope)
         hessian = np.matmul(np.swapaxes(self.basis, -1, -2) * bend[..., None, :], self.basis)
         r = hessian.shape[-1]
@@ -64,18 +87,18 @@ class QueryMinima:
         step = np.linalg.solve(hessian + ridge[..., None, None] * np.eye(r), gradient[..., None])
         step = step[..., 0]
         nu = self.root * (slope - bend * self.predict(step))
-        nu = nu - np.matmul(self.basis, self._to_basis(nu)[..., None])[..., 0]
+        nu = nu - matvec(self.basis, self._to_basis(nu))
         return step, (gradient * step).sum(axis=-1), self.inverse * nu
 
     def dual(self, nu):
         """The lower bounds that feasible slopes give, -inf where they are outside the domain."""
-        return self._mean(self.loss.dual(self.y, nu))
+        return self._mean(self.loss.dual(self.targets, nu))
 
     def _to_basis(self, rows):
-        return np.matmul(np.swapaxes(self.basis, -1, -2), rows[..., None])[..., 0]
+        return vecmat(rows, self.basis)
 
     def _mean(self, values):
-        return np.where(self.weights > 0, self.weights * values, 0.0).sum(axis=-1)
+        return np.where(self.root > 0, self.root**2 * values, 0.0).sum(axis=-1)
 
 
 def query_minima(query, z):
@@ -95,30 +118,36 @@ def query_minima(query, z):
     value, lower : ndarray of shape (..., n)
         The risk there, and a number that no parameters can fall below.
     """
-    problem = QueryMinima(query)
-
-    def evaluate(a):
-        return problem.value(problem.predict(a))
-
+    whole = problem = QueryMinima.of(query)
+    found = np.empty((len(whole.targets), whole.basis.shape[-1]))
+    values, bounds = np.empty((2, len(found)))
+    left = np.arange(len(found))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        a, value = _best_start(problem, z)
-        lower = problem.dual(np.zeros(z.shape))
+        a, value = _best_start(problem, z.reshape(problem.targets.shape))
+        lower = problem.dual(np.zeros(problem.targets.shape))
         scale = np.maximum(np.abs(value), np.abs(lower))
         for _ in range(MAX_ITER):
-            step, decrease, nu = problem.newton(problem.predict(a))
+            step, decrease, nu = problem.newton(a)
             dual = problem.dual(nu)
             lower = np.where(dual > lower, dual, lower)  # a dual that is not a number is no bound
-            if (value - lower <= TOLERANCE * scale).all():
+            tight = value - lower <= TOLERANCE * scale
+            ahead, value = line_search(problem, a, value, step, np.where(tight, 0.0, decrease))
+            done = (ahead == a).all(axis=-1)  # tight, or nothing lowers the value any further
+            found[left], values[left], bounds[left] = ahead, value, lower
+            if done.all():
                 break
-            a, value = line_search(evaluate, a, value, step, decrease)
-    return problem.predict(a), value, np.minimum(lower, value)
+            problem, left, a = problem.take(~done), left[~done], ahead[~done]
+            value, lower, scale = value[~done], lower[~done], scale[~done]
+    shape = z.shape[:-1]
+    predictions = whole.predict(found).reshape(z.shape)
+    return predictions, values.reshape(shape), np.minimum(bounds, values).reshape(shape)
 
 
 def _best_start(problem, z):
     """The best of several starts, task by task: z itself, zero, the targets, their logarithms."""
-    y = np.broadcast_to(problem.y, z.shape)
+    y = problem.targets
     starts = [problem.project(at) for at in (z, 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)))]
-    values = np.stack([problem.value(problem.predict(a)) for a in starts])
+    values = np.stack([problem.value(a) for a in starts])
     best = np.argmin(values, axis=0)
     a = np.take_along_axis(np.stack(starts), best[None, ..., None], axis=0)[0]
     return a, np.take_along_axis(values, best[None], axis=0)[0]

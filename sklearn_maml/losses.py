@@ -42,9 +42,13 @@ class Loss(Component):
         The suprema of ``|l'|``, ``l''`` and ``|l'''|`` over all predictions and targets; infinite
         if there is none. Losses whose `hessian_bound` is infinite also need `third` and
         `saturated_hessian`, by which gradient steps are kept from overshooting.
+    least_at_target : bool
+        Whether the loss is least where the prediction z is about the target y. Solvers then know
+        how far they are from it, also where ``l''`` vanishes.
     """
 
     constant_hessian = False
+    least_at_target = False
     gradient_bound = np.inf
     hessian_bound = np.inf
     third_bound = np.inf
@@ -142,6 +146,7 @@ class SquaredError(Loss):
     """
 
     constant_hessian = True
+    least_at_target = True
     hessian_bound = 2.0
     third_bound = 0.0
 
@@ -189,6 +194,7 @@ class PseudoHuber(Loss):
     [0.01, 18.1, 198.01]
     """
 
+    least_at_target = True
     hessian_bound = 2.0
 
     def __init__(self, delta=1.0):
@@ -253,6 +259,7 @@ class LogCosh(Loss):
     699.3069
     """
 
+    least_at_target = True
     gradient_bound = 1.0
     hessian_bound = 1.0
     third_bound = 4.0 / 27.0**0.5
@@ -308,6 +315,8 @@ class SmoothedQuantile(Loss):
     >>> [round(float(loss.value(0.0, z)), 3) for z in (-1.0, 1.0)]
     [0.9, 0.1]
     """
+
+    least_at_target = True
 
     def __init__(self, quantile=0.5, smoothing=0.1):
         self.quantile = quantile

@@ -117,10 +117,20 @@ def test_what_cannot_be_solved_is_not_a_number(monkeypatch):
     assert np.isnan(ridge_minimum(make_problem(LOSSES["log_loss"]()))).all()
 
 
+class Squares:
+    """The squares of numbers, a task each."""
+
+    def value(self, a):
+        return a[..., 0] ** 2
+
+    def take(self, chosen):
+        return self
+
+
 def test_a_line_search_halves_each_step_until_it_lowers_the_value():
-    a = np.array([[1.0], [1.0], [0.0]])
-    step = np.array([[1.0], [8.5], [np.nan]])  # to the minimum; far too long; none
-    evaluate = lambda a: a[..., 0] ** 2  # noqa: E731
-    b, value = line_search(evaluate, a, evaluate(a), step, np.array([2.0, 17.0, np.nan]))
-    np.testing.assert_allclose(b[:, 0], [0.0, 1 - 8.5 / 8, 0.0])
+    a = np.array([[1.0], [1.0], [0.0], [2.0]])
+    step = np.array([[1.0], [8.5], [np.nan], [-1.0]])  # right; far too long; none; uphill
+    value = Squares().value(a)
+    b, value = line_search(Squares(), a, value, step, np.array([2.0, 17.0, np.nan, 4.0]))
+    np.testing.assert_allclose(b[:, 0], [0.0, 1 - 8.5 / 8, 0.0, 2.0])
     np.testing.assert_allclose(value, b[:, 0] ** 2)

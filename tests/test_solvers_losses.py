@@ -54,6 +54,20 @@ def test_gauss_newton_is_monotone_from_far_away(loss):
 
 
 @pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+@pytest.mark.parametrize("loss", ["pseudo_huber", "log_cosh", "smoothed_quantile"])
+def test_targets_in_large_units_are_reached_by_losses_that_are_straight_there(solver, loss, scale):
+    tasks = [(X, scale * y) for X, y in make_tasks(20, 8, n_features=3, seed=1)]
+    for n_steps in (0, 1):
+        model = MAMLRegressor(loss=loss, solver=solver, n_steps=n_steps).fit(tasks)
+        best = model.meta_loss_
+        for theta in 1.0 + 1e-3 * np.random.default_rng(0).normal(size=(20, 3)):
+            objective = objective_of(tasks, model.loss_, model.adaptation_)
+            at = np.append(theta * model.coef_, model.intercept_)
+            assert objective.value_and_gradient(at)[0] >= best
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
 def test_predictions_far_from_the_data_are_survived(solver):
     tasks = make_tasks(20, 8, n_features=3, seed=1)
     objective = objective_of(tasks, Poisson(), GradientSteps(0.1), 0.0)
@@ -249,5 +263,6 @@ def test_steps_into_infinity_are_taken_back(solver):
 def test_a_singular_hessian_is_damped_until_it_can_be_factorised():
     hessian = np.array([[4.0, 4.0], [4.0, 4.0]])
     lower = damped_cholesky(hessian, 0.0)
-    np.testing.assert_allclose(lower @ lower.T, hessian, rtol=1e-10)
+    null = 4.0 * np.array([[0.5, -0.5], [-0.5, 0.5]])  # as curved as the diagonal says
+    np.testing.assert_allclose(lower @ lower.T, hessian + null, rtol=1e-10)
     assert np.isfinite(damped_cholesky(np.zeros((3, 3)), 1e-3)).all()
