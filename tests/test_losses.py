@@ -185,7 +185,7 @@ def test_a_loss_without_third_derivative_says_what_to_do():
         (Tweedie(1.5), lambda y, mu: mean_tweedie_deviance(y, mu, power=1.5)),
         (LogLoss(), log_loss),
     ],
-    ids=repr,
+    ids=["poisson", "gamma", "tweedie", "log_loss"],
 )
 def test_a_risk_is_the_metric_of_scikit_learn(loss, metric):
     rng = np.random.default_rng(4)
