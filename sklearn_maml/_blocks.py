@@ -289,8 +289,8 @@ def read_episodes(support, split, n_episodes, random_state):
 def _check_support(support):
     """Raise unless `support` is "all", an int, a fraction or a sequence of ints."""
     hint = (
-        "support must be 'all', an int >= 0 (that many rows), a fraction in (0, 1) "
-        f"a list of ints >= 0, or 'auto'; got {support!r}."
+        "support must be 'all', an int >= 0 (that many rows), a fraction in (0, 1), a list of ints "
+        f">= 0 or, for an estimator that is no search, 'auto'; got {support!r}."
     )
     if isinstance(support, str):
         if support != "all":

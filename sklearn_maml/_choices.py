@@ -54,7 +54,7 @@ def choose_support(support, rule):
 
 def choose_solver(loss, rule):
     """What solver="auto" stands for."""
-    if getattr(rule, "first_order", False):
+    if rule is not None and rule.first_order:
         return "gradient_descent"
     quadratic = loss.constant_hessian and (rule is None or rule.affine)
     return "least_squares" if quadratic else "gauss_newton"

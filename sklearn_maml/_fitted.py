@@ -240,9 +240,10 @@ def check_targets(model, y):
 
 def warn_if_diverging(rule, share, stacklevel):
     """Warn where steps longer than 2 / curvature are taken as they are."""
-    if share > 0 and not getattr(rule, "cap", True):
+    length, capped = rule.lengths or (0.0, True)
+    if share > 0 and not capped:
         warnings.warn(
-            f"Uncapped inner steps (inner_lr={np.max(rule.inner_lr):g}) diverge on {share:.0%} of "
+            f"Uncapped inner steps (inner_lr={np.max(length):g}) diverge on {share:.0%} of "
             "the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
             ConvergenceWarning,
             stacklevel=stacklevel,

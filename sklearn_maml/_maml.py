@@ -41,8 +41,8 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
         Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
-        "learned" learns from the tasks how they differ: ``Proximal()``, the recommended choice for
-        data in groups.
+        "learned" (or "proximal") learns from the tasks how they differ: ``Proximal()``, the
+        recommended choice for data in groups. "gradient_steps" is ``GradientSteps()``.
     solver : str or Solver, default="auto"
         "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
         gradient descent for a first-order rule.
@@ -86,13 +86,14 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         The fitted featurizer.
     adaptation_ : AdaptationRule
         The rule in use, with what was learned of it.
-    learned_ : LearnedMetric or None
+    learned_ : LearnedMetric, LearnedSteps or None
         What was learned of the rule, and how; print it.
-    inner_lr_ : float
-        The step length in use, before the cap; for "auto" in units of 1 / the largest eigenvalue
-        of each task's Hessian in standardised features. Present for rules that have one.
+    inner_lr_ : float or ndarray of shape (d,)
+        The step length in use, before the cap, or one a parameter; for "auto" in units of 1 / the
+        largest eigenvalue of each task's Hessian in standardised features. Present for rules that
+        take steps.
     capped_share_ : float
-        The share of tasks (by weight) whose step was capped. Present for rules that have a cap.
+        The share of tasks (by weight) whose step was capped. Present for rules that take steps.
     n_tasks_ : int
     task_ids_ : ndarray of shape (n_tasks,)
         The labels of the tasks, in order of appearance; positions, for a list of tasks.

@@ -90,7 +90,8 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             classes; the message names it.
         """
         context = started(self, X, y)
-        vars(self).pop("coef_", None)  # a fit that fails leaves no model of mixed parts
+        for name in ("coef_", "inner_lr_", "capped_share_"):
+            vars(self).pop(name, None)  # no model of mixed parts, also after a fit that fails
         self.loss_ = self._make_loss()
         rule = self._given_rule()
         solver = self._make_solver(rule)
@@ -173,7 +174,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             )
         check_targets(self, rows.tasks.y)
         objective = objective_of(self, Blocks(rows.tasks, features_of(self, rows.X), Episodes()))
-        if hasattr(self.adaptation_, "inner_lr"):
+        if self.adaptation_.lengths is not None:
             (diverging,) = objective.relative_step_shares((2.0,))
             warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
         with refusing_overflow():
@@ -285,9 +286,10 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _report_steps(self, objective):
         """Store how many steps were capped, and warn where uncapped steps diverge."""
         rule = self.adaptation_
-        if hasattr(rule, "inner_lr"):
+        if rule.lengths is not None:
+            self.inner_lr_, is_capped = rule.lengths
             capped, diverging = objective.relative_step_shares((1.0, 2.0))
-            self.inner_lr_, self.capped_share_ = rule.inner_lr, capped if rule.cap else 0.0
+            self.capped_share_ = capped if is_capped else 0.0
             warn_if_diverging(rule, diverging, stacklevel=5)
 
     def __sklearn_is_fitted__(self):

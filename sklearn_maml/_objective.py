@@ -132,8 +132,7 @@ class Linearization:
 
     @cached_property
     def _followed(self):
-        follow = getattr(self.rule, "follow", None)  # an offer that a rule need not make
-        return follow and follow(self.theta[..., None, :], self.support, self.query)
+        return self.rule.follow(self.theta[..., None, :], self.support, self.query)
 
     @property
     def theta_i(self):
@@ -310,6 +309,10 @@ class MetaObjective:
             verbose,
         )
 
+    def report(self, message):
+        """Log a message, at level INFO if the objective is verbose."""
+        report(message, self.verbose)
+
     def value_and_gradient(self, theta):
         """L(theta), summed over targets, and its gradient.
 
@@ -344,7 +347,7 @@ class MetaObjective:
         value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta
         size = np.hypot.reduce(gradient, axis=None)  # no square overflows
-        report(f"meta-loss {value:.8g}, gradient norm {size:.3g}", self.verbose)
+        self.report(f"meta-loss {value:.8g}, gradient norm {size:.3g}")
         self._last = theta.copy(), (value, gradient)
         return rest
 

@@ -15,8 +15,8 @@ def refusing_overflow():
             yield
     except (np.linalg.LinAlgError, FloatingPointError) as error:
         raise ValueError(
-            f"Overflow: numbers beyond the range of float64 ({error}). Inner steps that are not "
-            "capped grow without bound; use cap=True or a smaller inner_lr. Or rescale X and y."
+            f"Overflow: numbers beyond the range of float64 ({error}). Rescale X and y. Steps "
+            "that are not capped grow without bound: use cap=True or a smaller inner_lr there."
         ) from error
 
 

@@ -50,11 +50,14 @@ class Profile:
     Parameters
     ----------
     objective : MetaObjective
+    blocks : Blocks
+        Enough of its tasks.
     solver : Solver
     """
 
-    def __init__(self, objective, solver):
-        self.objective, self.solver = objective, solver
+    def __init__(self, objective, blocks, solver):
+        self.objective, self.solver = objective.vary(blocks=blocks), solver
+        self.report = objective.report
         self.theta = objective.origin()
 
     def __call__(self, rule):
@@ -67,6 +70,7 @@ class Profile:
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = self.solver.minimize(at, at.origin() if at.is_quadratic else self.theta)
         self.theta = found.theta  # near that of the next candidate
+        self.report(f"learning the rule: smallest meta-loss {found.values[-1]:.8g}")
         return at, found.theta, found.values[-1]
 
 
@@ -100,7 +104,7 @@ def best_scale(objective, solver, make_rule, near=False):
     float
     """
     few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(_work(objective))
-    profile = Profile(objective.vary(blocks=few), solver)
+    profile = Profile(objective, few, solver)
 
     def loss(log_scale):
         return profile(make_rule(np.exp(log_scale)))[-1]
@@ -136,8 +140,7 @@ def minimize_query_loss(objective, solver, coordinates):
     n_iter : int
     converged : bool
     """
-    enough = objective.vary(blocks=objective.blocks.lighter(_work(objective)))
-    profile = Profile(enough, solver)
+    profile = Profile(objective, objective.blocks.lighter(_work(objective)), solver)
     unit = abs(profile(coordinates.rule(coordinates.start))[-1]) or 1.0
 
     def value_and_gradient(x):
@@ -145,7 +148,6 @@ def minimize_query_loss(objective, solver, coordinates):
         at, theta, value = profile(rule)
         if not np.isfinite(value):  # the line search turns back
             return 1e10, np.zeros_like(x)
-        at.value_and_gradient(theta)
         (slope,) = at.reduce(partial(_slope, rule, theta), theta)
         return value / unit, coordinates.chain(x, slope) / unit
 

@@ -120,10 +120,13 @@ class LearnedSteps:
         return replace(self, inner_lr=scale * self.inner_lr)
 
     def __str__(self):
+        if not self.inner_lr.any():
+            return "Gradient steps: one task does not show how tasks differ, so no steps are taken."
         return (
             "Gradient steps, one length a parameter, learned on the query loss in "
             f"{self.n_iter} iterations.\n"
-            f"  lengths, in standardised features     {self.inner_lr}"
+            f"  lengths, in standardised features     "
+            f"{np.array2string(self.inner_lr, precision=4)}"
         )
 
 

@@ -74,10 +74,13 @@ class AdaptationRule(Component):
     first_order : bool
         Whether the pullback leaves out derivatives. Only solvers that follow a gradient without
         comparing it to the meta-loss take such a rule, and certificates use `exact`.
+    lengths : (float or ndarray, bool) or None
+        For a rule of steps, their length and whether it is capped; the estimator reports them.
     """
 
     affine = False
     first_order = False
+    lengths = None
 
     def exact(self):
         """The rule that adapts in the same way, with its true derivative."""
@@ -308,6 +311,11 @@ class GradientSteps(AdaptationRule):
             )
 
     @property
+    def lengths(self):
+        """`inner_lr`, and whether steps are capped."""
+        return self.inner_lr, self.cap
+
+    @property
     def learnable(self):
         """The lengths, where they are to be learned."""
         if not (isinstance(self.inner_lr, str) and self.inner_lr == "learn"):
@@ -327,8 +335,8 @@ class GradientSteps(AdaptationRule):
 
         need_query_rows(objective, "the lengths of steps")
         if len(blocks.tasks.weight) < 2:  # one task does not show how tasks differ
-            d = objective.n_parameters
-            return steps(np.ones(d), n_steps=0), LearnedSteps(np.zeros(d), 0, True)
+            found = LearnedSteps(np.zeros(objective.n_parameters), 0, True)
+            return steps(found.inner_lr, n_steps=0), found
         # Only damping is smooth in the lengths: a cap comes in afterwards.
         damped = self._is_damped(objective.loss)
         sought = partial(steps, cap=damped, first_order=False)

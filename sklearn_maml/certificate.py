@@ -21,6 +21,7 @@ from sklearn_maml._query_minima import compare_all, representation
 __all__ = ["GapCertificate", "certify"]
 
 EPS = np.finfo(float).eps
+TITLE = "Gap certificate (Wang, Cai, Yang & Wang, ICML 2020)"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class GapCertificate:
     meta_loss : float
         L(omega).
     slack : float
-        Suboptimality of the comparator itself, from its own gradient; part of the bound.
+        Suboptimality of the comparator itself, from its own gradient or, for losses that are not
+        quadratic, from duality; part of the bound.
     rounding : float
         How precisely L(omega) can be evaluated in float64; part of the bound.
     unresolved : float
@@ -123,6 +125,8 @@ class GapCertificate:
         What stands in for the global optimum.
     assumptions : tuple of (str, str)
         What the bound rests on, and whether it was checked, holds by construction or is assumed.
+    curve : callable
+        The representation error as a function of R.
     route : str
         What `bound` rests on: "Theorem 1"; "Corollary 1" where all tasks share their inputs; for
         losses that are not quadratic also "query minima" or "strong convexity".
@@ -190,52 +194,39 @@ class GapCertificate:
     def __float__(self):
         return self.bound
 
-    def __str__(self):
+    def _rows(self):
+        """What there is to tell: pairs of a name and a text, a step in where they are terms."""
         share = self.bound / self.meta_loss if self.meta_loss > 0 else 0.0
-        lines = [
-            "Gap certificate (Wang, Cai, Yang & Wang, ICML 2020)",
-            f"  meta-loss of the fit          {self.meta_loss:.6g}",
-            f"  global minimum, at least      {self.lower_bound:.6g}",
-            f"  gap, at most                  {self.bound:.3g}  ({share:.2g} of the meta-loss)",
-            *(f"    by {name:<25}{bound:.3g}" for name, bound in self.routes),
-            f"  terms of {'Theorem 1' if self.routes else self.route}",
-            f"    R * epsilon                 {self.radius:.3g} * {self.epsilon:.3g}",
-            f"    weight norm * repr. error   {self.weight_norm:.3g} * "
-            f"{self.representation_error:.3g}",
-            f"    comparator's slack          {self.slack:.3g}",
-            f"    rounding                    {self.rounding:.3g}",
-            f"  comparator: {self.comparator}",
-            "  assumptions:",
+        return [
+            ("meta-loss of the fit", f"{self.meta_loss:.6g}"),
+            ("global minimum, at least", f"{self.lower_bound:.6g}"),
+            ("gap, at most", f"{self.bound:.3g}  ({share:.2g} of the meta-loss)"),
+            *((f"  by {name}", f"{bound:.3g}") for name, bound in self.routes),
+            (f"terms of {'Theorem 1' if self.routes else self.route}", ""),
+            ("  R * epsilon", f"{self.radius:.3g} * {self.epsilon:.3g}"),
+            (
+                "  weight norm * repr. error",
+                f"{self.weight_norm:.3g} * {self.representation_error:.3g}",
+            ),
+            ("  comparator's slack", f"{self.slack:.3g}"),
+            ("  rounding", f"{self.rounding:.3g}"),
         ]
+
+    def __str__(self):
+        lines = [TITLE, *(f"  {name:<30}{text}".rstrip() for name, text in self._rows())]
+        lines += [f"  comparator: {self.comparator}", "  assumptions:"]
         return "\n".join(lines + [f"    - {what}: {status}" for what, status in self.assumptions])
 
     def _repr_html_(self):
         """The certificate as a table, for notebooks."""
-        share = self.bound / self.meta_loss if self.meta_loss > 0 else 0.0
-        rows = [
-            ("meta-loss of the fit", f"{self.meta_loss:.6g}"),
-            ("global minimum, at least", f"{self.lower_bound:.6g}"),
-            ("<b>gap, at most</b>", f"<b>{self.bound:.3g}</b> ({share:.2g} of the meta-loss)"),
-            ("R × gradient norm ε", f"{self.radius:.3g} × {self.epsilon:.3g}"),
-            (
-                "weight norm × representation error",
-                f"{self.weight_norm:.3g} × {self.representation_error:.3g}",
-            ),
-            ("comparator's slack", f"{self.slack:.3g}"),
-            ("rounding", f"{self.rounding:.3g}"),
-            ("comparator", escape(self.comparator)),
-        ]
-        rows += [(f"assumption: {escape(what)}", escape(how)) for what, how in self.assumptions]
+        rows = [*self._rows(), ("comparator", self.comparator)]
+        rows += [(f"assumption: {what}", status) for what, status in self.assumptions]
+        left = 'style="text-align:left; white-space:pre-wrap"'
         cells = "".join(
-            f'<tr><td style="text-align:left">{what}</td>'
-            f'<td style="text-align:left">{value}</td></tr>'
-            for what, value in rows
+            f"<tr><td {left}>{escape(name)}</td><td {left}>{escape(text)}</td></tr>"
+            for name, text in rows
         )
-        title = f"Gap certificate ({escape(self.route)} of Wang, Cai, Yang &amp; Wang, ICML 2020)"
-        return (
-            f'<table><caption style="text-align:left">{title}</caption>'
-            f"<tbody>{cells}</tbody></table>"
-        )
+        return f"<table><caption {left}>{escape(TITLE)}</caption><tbody>{cells}</tbody></table>"
 
 
 def certify(objective, theta):

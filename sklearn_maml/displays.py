@@ -203,7 +203,8 @@ class FewShotCurveDisplay(_Display):
         curve = few_shot_curve(estimator, tasks, y, supports=supports, **shared)
         (prior,) = few_shot_curve(estimator, tasks, y, supports=[0], **shared).mean
         shots = [k for k in supports if k > 0]
-        own = few_shot_curve(estimator, tasks, y, supports=shots, adaptation=OwnRidge(), **shared)
+        alone = {**shared, "supports": shots, "adaptation": OwnRidge()}
+        own = few_shot_curve(estimator, tasks, y, **alone) if shots else None
         if pooled is not None:
             pooled = pooled_task_errors(estimator, pooled, tasks, y, groups, metric).mean()
         return cls(curve, prior, own, pooled).plot(ax=ax)

@@ -20,12 +20,15 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_maml._adapted import in_pipeline, through
 from sklearn_maml._blocks import read_episodes
 from sklearn_maml._classes import codes_of, most_probable, probabilities
+from sklearn_maml._component import resolve
 from sklearn_maml._fitted import objective_on, query_predictions, response, theta_of, truth_of
 from sklearn_maml._newton import RidgeProblem, ridge_minimum
 from sklearn_maml._objective import MetaObjective
 from sklearn_maml._rows import read_tasks
 from sklearn_maml._tasks import is_task_list, pool
+from sklearn_maml.adaptation import AdaptationRule
 from sklearn_maml.certificate import certify
+from sklearn_maml.proximal import RULES
 
 __all__ = [
     "FewShotCurve",
@@ -366,8 +369,8 @@ def few_shot_curve(
     metric : str, default=None
         "mean_squared_error", the default for a regressor, or "mean_absolute_error"; "log_loss", the
         default for a classifier, or "zero_one_loss", the share of wrong classes.
-    adaptation : AdaptationRule, default=None
-        A rule in place of the model's own, for comparison.
+    adaptation : str or AdaptationRule, default=None
+        A rule in place of the model's own, for comparison; with nothing to be learned.
     random_state : int, RandomState or None, default=0
 
     Returns
@@ -390,6 +393,10 @@ def few_shot_curve(
     >>> bool(curve.mean[-1] < curve.mean[0])
     True
     """
+    if np.ndim(supports) != 1:
+        raise TypeError(f"supports must be a list of numbers of rows; got {supports!r}.")
+    if adaptation is not None:
+        adaptation = resolve(adaptation, RULES, AdaptationRule, "adaptation")
     seed = check_random_state(random_state).randint(2**31 - 1)
     steps, model = _unwrap(model)
     metric = choose_metric(model, metric)
@@ -408,7 +415,7 @@ def few_shot_curve(
     return FewShotCurve(np.array(supports), np.array(errors), metric)
 
 
-class OwnRidge:
+class OwnRidge(AdaptationRule):
     """A ridge-penalised fit to a task's support rows alone, as a rule: it forgets theta.
 
     ``min sum_j l(phi_j' t, y_j) + ||t||^2`` over the task's rows, each of weight 1 on average. With

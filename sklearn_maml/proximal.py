@@ -6,11 +6,11 @@ tasks differ and how much. `MAMLRegressor` with ``adaptation="learned"`` learns 
 
 import warnings
 from dataclasses import dataclass, replace
-from numbers import Real
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_maml._component import check_number
 from sklearn_maml._metrics import (
     LOG_DEVIATION,
     Metric,
@@ -44,8 +44,8 @@ KINDS = ("auto", "identity", "intercept", "diagonal", "full")
 class LearnedMetric:
     """What `Proximal` learned from the training tasks, and how; ``print`` tells it.
 
-    Parameters are those of the features, the intercept last. `covariance` and what follows it are
-    those of the mixed model, before `strength` was chosen, and None for other criteria.
+    Parameters are those of the features, the intercept last. `residual_variance` and what follows
+    it up to `singular` are those of the mixed model, and None for other criteria.
 
     Attributes
     ----------
@@ -60,7 +60,8 @@ class LearnedMetric:
     varies : ndarray of bool, shape (d,)
         Parameters that differ between tasks.
     covariance : ndarray of shape (d, d)
-        Covariance of the random effects (of the first target).
+        Of the task parameters: by "reml" that of the random effects (of the first target), before
+        `strength` was chosen; otherwise Sigma, of which `strength` says how much it weighs.
     residual_variance : ndarray of shape () or (n_targets,)
     fixed_effects : ndarray of shape (d,) or (n_targets, d)
     log_likelihood : float
@@ -92,25 +93,34 @@ class LearnedMetric:
             f"{len(self.varies)}",
             f"  strength                              {self.strength:.4g} row(s)",
         ]
-        if self.criterion == "reml":
-            deviation = np.sqrt(np.diagonal(self.covariance))
+        if self.log_likelihood is not None:
+            noise = _short(np.sqrt(self.residual_variance))
             lines += [
                 f"  log restricted likelihood             {self.log_likelihood:.6g}",
-                f"  residual standard deviation           {np.sqrt(self.residual_variance)}",
-                f"  fixed effects                         {self.fixed_effects}",
-                f"  standard deviations between tasks     {deviation}",
+                f"  residual standard deviation           {noise}",
+                f"  fixed effects                         {_short(self.fixed_effects)}",
             ]
-            lines += ["  the covariance is singular: a direction has no variance"] * self.singular
+        if self.covariance is not None:
+            deviation = np.sqrt(np.diagonal(self.covariance))
+            lines.append(f"  standard deviations between tasks     {_short(deviation)}")
+        if self.singular:
+            lines.append("  the covariance is singular: a direction has no variance")
         return "\n".join(lines)
+
+
+def _short(values):
+    """Numbers with four digits."""
+    return np.array2string(np.asarray(values), precision=4)
 
 
 class Proximal(AdaptationRule):
     """Stay near theta: ridge regression on a task's rows, shrunk towards the meta-parameters.
 
     ``theta_i = argmin_t sum_j w_j l(y_j, phi_j't) + strength (t - theta)' Sigma^-1 (t - theta)``:
-    no step length, and Sigma may be singular. For the squared error it is ``theta + Sigma F' (F
-    Sigma F' + strength W^-1)^-1 (y - F theta)``; other losses take Newton steps to the minimum, in
-    row space where a task has fewer rows than features. With a `strength` equal to the variance of
+    no step length, and Sigma may be singular. A loss with a constant Hessian counts as the squared
+    error here, whatever its factor. For that the solution is ``theta + Sigma F' (F Sigma F' +
+    strength W^-1)^-1 (y - F theta)``; other losses take Newton steps to the minimum, in row space
+    where a task has fewer rows than features. With a `strength` equal to the variance of
     the noise and Sigma the covariance of the task parameters, the squared error's is the best
     linear unbiased prediction (BLUP) of a linear mixed model. The prior counts as `strength` rows,
     so that a task with more rows moves further.
@@ -165,10 +175,13 @@ class Proximal(AdaptationRule):
     def validate(self):
         """Raise for a strength, metric or criterion that is none."""
         if self.strength is not None:
-            if isinstance(self.strength, bool) or not isinstance(self.strength, Real):
-                raise TypeError(f"strength must be a positive number; got {self.strength!r}.")
-            if not 0 < self.strength < np.inf:
-                raise ValueError(f"strength must be positive and finite; got {self.strength}.")
+            check_number("strength", self.strength, above=True)
+        if self.noise is not None and not isinstance(self.noise, Noise):
+            noise = np.asarray(self.noise)
+            if noise.dtype.kind not in "iuf" or noise.ndim > 1:
+                raise TypeError(f"noise must be a number or one a target; got {self.noise!r}.")
+            if not (np.isfinite(noise).all() and (noise > 0).all()):
+                raise ValueError(f"noise must be positive and finite; got {self.noise!r}.")
         if self.criterion not in ("auto", "reml", "query"):
             raise ValueError(
                 f"criterion must be 'auto', 'reml' or 'query'; got {self.criterion!r}."
@@ -306,6 +319,12 @@ class Proximal(AdaptationRule):
             raise ValueError(
                 f"noise={self.noise!r} has no effect with {objective.loss!r}: it is "
                 "the variance of a squared error. Leave it at None."
+            )
+        n_targets, given = objective.n_targets or 1, _as_noise(self.noise).variance[0].size
+        if self.noise is not None and given not in (1, n_targets):
+            raise ValueError(
+                f"noise has {given} variances but there are {n_targets} target(s); give one number, "
+                "or one a target."
             )
         if not isinstance(self.metric, str):
             metric = _as_metric(self.metric, objective.n_parameters)
@@ -479,7 +498,9 @@ def _by_query(found, coordinates, objective, solver):
     scale = best_scale(objective, solver, lambda x: Proximal(1.0 / x, unit))
     sought = metric_coordinates(coordinates, found.metric, scale, lambda m: Proximal(1.0, m))
     x, n_iter, converged = minimize_query_loss(objective, solver, sought)
-    return sought.rule(x).metric, replace(found, n_iter=n_iter, converged=converged)
+    metric = sought.rule(x).metric
+    found = replace(found, covariance=metric.covariance, n_iter=n_iter, converged=converged)
+    return metric, found
 
 
 RULES = {**OTHER_RULES, "learned": Proximal, "proximal": Proximal}

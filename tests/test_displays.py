@@ -99,6 +99,7 @@ def test_the_curve_is_drawn_beside_what_one_would_do_otherwise(model):
     one_for_all = np.mean([np.mean((pooled.predict(X_t) - y_t) ** 2) for X_t, y_t in NEW])
     np.testing.assert_allclose(drawn["pooled fit"][1], one_for_all)
     assert drawn["ridge on the task's rows alone"][0].tolist() == [2, 6]
+    assert FewShotCurveDisplay.from_estimator(model, NEW, supports=[0]).own is None
 
 
 def test_a_curve_takes_rows_with_a_task_column_and_a_pooled_pipeline():
@@ -269,7 +270,11 @@ def test_the_certificate_is_a_table_in_a_notebook(model):
     html = certificate._repr_html_()
     for number in (f"{certificate.meta_loss:.6g}", f"{certificate.bound:.3g}"):
         assert number in html
-    assert html.count("<tr>") == html.count("</tr>") == 8 + len(certificate.assumptions)
+    assert html.count("<tr>") == html.count("</tr>") == 9 + len(certificate.assumptions)
+    other = MAMLRegressor(loss="log_cosh").fit(KNOWN).gap_certificate_
+    for name, bound in other.routes:
+        assert f"by {name}" in other._repr_html_()
+        assert f"{bound:.3g}" in other._repr_html_()
 
 
 def test_estimators_are_drawn_in_a_notebook(model):

@@ -23,6 +23,28 @@ def test_half_the_loss_is_the_same_fit_with_half_the_value_and_twice_the_step():
     assert a.bound >= a.meta_loss - half.gap_certificate_.meta_loss
 
 
+class OneStep(Shift):
+    """A rule whose parameter has the name of one of the package's."""
+
+    def __init__(self, inner_lr=1.0):
+        self.inner_lr = inner_lr
+
+
+def test_a_parameter_of_a_rule_may_have_any_name():
+    tasks = make_tasks(20, 8)
+    model = MAMLRegressor(adaptation=OneStep()).fit(tasks)
+    assert not hasattr(model, "inner_lr_")
+    assert model.adapt_tasks(tasks)[0].coef_.shape == (5,)
+
+
+def test_a_refit_leaves_nothing_of_the_steps_of_the_fit_before():
+    model = MAMLRegressor(GradientSteps().inner_lr).fit(make_tasks(20, 8))
+    assert model.inner_lr_ == GradientSteps().inner_lr
+    model.set_params(inner_lr="auto", adaptation=Shift()).fit(make_tasks(20, 8))
+    assert not hasattr(model, "inner_lr_")
+    assert not hasattr(model, "capped_share_")
+
+
 def test_a_shift_of_the_intercept_leaves_regression_within_tasks():
     tasks = make_tasks(20, 8)
     model = MAMLRegressor(adaptation=Shift()).fit(tasks)

@@ -1,12 +1,13 @@
 """Rules that are learned: Proximal by REML, by the query loss, its strength and its uncertainty."""
 
+import logging
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_parts import Shift
+from foreign_parts import HalfSquaredError, Shift
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
@@ -695,8 +696,11 @@ def test_what_would_fill_memory_is_not_kept(monkeypatch):
 @pytest.mark.parametrize(
     ("rule", "error", "message"),
     [
-        (Proximal(strength=0.0), ValueError, "strength must be positive"),
-        (Proximal(strength="1"), TypeError, "strength must be a positive number"),
+        (Proximal(strength=0.0), ValueError, "strength must be a finite number > 0"),
+        (Proximal(strength="1"), TypeError, "strength must be a finite number > 0"),
+        (Proximal(noise=-2.0), ValueError, "noise must be positive"),
+        (Proximal(noise="a"), TypeError, "noise must be a number or one a target"),
+        (Proximal(noise=np.ones(3)), ValueError, "noise has 3 variances but there are 1 target"),
         (Proximal(criterion="ml"), ValueError, "criterion must be"),
         (Proximal(metric="diag"), ValueError, "metric must be an array or one of"),
         (Proximal(metric="identity", criterion="reml"), ValueError, "has no effect"),
@@ -729,8 +733,7 @@ def test_learning_on_the_query_loss_needs_query_rows(rule):
 def test_one_task_shows_no_difference_between_tasks(adaptation):
     X, y = mixed_tasks(1)[0]
     model = MAMLRegressor(adaptation=adaptation, random_state=0).fit(X, y)
-    if adaptation == "learned":
-        assert "one task" in model.learned_.reason
+    assert "one task" in str(model.learned_)
     with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
     assert_allclose(adapted.predict(X), model.predict(X))
@@ -915,6 +918,27 @@ def test_a_rule_that_overflows_is_turned_back_from(monkeypatch):
     value, gradient = seen["far"]
     assert value == 1e10
     assert not gradient.any()
+
+
+def test_a_quadratic_loss_adapts_like_squares_whatever_its_factor():
+    tasks, rule = mixed_tasks(20), Proximal(2.0, [1.0, 4.0, 0.5])
+    whole = MAMLRegressor(adaptation=rule).fit(tasks)
+    half = MAMLRegressor(adaptation=rule, loss=HalfSquaredError()).fit(tasks)
+    X, y = mixed_tasks(1, seed=3)[0]
+    assert_allclose(theta_of(half.adapt(X[:3], y[:3])), theta_of(whole.adapt(X[:3], y[:3])))
+
+
+def test_learning_is_reported(caplog):
+    with caplog.at_level(logging.INFO, logger="sklearn_maml"):
+        MAMLRegressor(adaptation="learned", random_state=0, verbose=1).fit(mixed_tasks(10))
+    assert "learning the rule: smallest meta-loss" in caplog.text
+
+
+def test_what_is_learned_on_the_query_loss_is_told():
+    rule = Proximal(metric="diagonal")
+    found = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(20))
+    deviation = np.sqrt(np.diagonal(found.adaptation_.metric.covariance))
+    assert np.array2string(deviation, precision=4) in str(found.learned_)
 
 
 def test_a_rule_without_a_slope_says_so():

@@ -242,6 +242,12 @@ def test_the_curve_of_another_rule():
 def test_the_curve_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"metric must be one of.*got 'r2'"):
         few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, metric="r2")
+    with pytest.raises(TypeError, match="supports must be a list of numbers of rows; got 5"):
+        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, supports=5)
+    with pytest.raises(ValueError, match="adaptation='steps' is not known"):
+        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, adaptation="steps")
+    with pytest.raises(ValueError, match="not learned yet"):
+        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, adaptation="learned")
 
 
 # -- MAMLRegressorCV ------------------------------------------------------------------------------
