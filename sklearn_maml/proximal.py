@@ -323,8 +323,8 @@ class Proximal(AdaptationRule):
         n_targets, given = objective.n_targets or 1, _as_noise(self.noise).variance[0].size
         if self.noise is not None and given not in (1, n_targets):
             raise ValueError(
-                f"noise has {given} variances but there are {n_targets} target(s); give one number, "
-                "or one a target."
+                f"noise has {given} variances but there are {n_targets} target(s); give one "
+                "number, or one a target."
             )
         if not isinstance(self.metric, str):
             metric = _as_metric(self.metric, objective.n_parameters)
