@@ -4,12 +4,43 @@ import numpy as np
 
 from sklearn_maml._gauss_newton import SecantModel, damped_step, gauss_newton_hessian
 
-__all__ = ["Descent"]
+__all__ = ["Descent", "negligible_gap"]
 
 # The damping of a model that is trusted: it only makes up for the rounding of a singular Hessian.
 LEAST_DAMPING = 1e-9
 # The first damping of one that misled, and the last.
 FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e12
+
+
+def negligible_gap(objective, tol):
+    """From a meta-loss to the gap that is negligible beside it.
+
+    `tol` times the meta-loss; but a loss that falls to zero is not followed below 1e-10 of where it
+    can start: at theta = 0, or at predictions of 0 where adapting from there overshoots.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    tol : float
+
+    Returns
+    -------
+    callable
+    """
+    origin = objective.origin()
+    (unadapted,) = objective.reduce(_value_at_zero, origin)
+    top = np.fmin(abs(objective.value(origin)), abs(unadapted))
+
+    def enough(value):
+        return max(tol * min(max(abs(value), 1e-10 * top), top), 1e-15 * abs(value))
+
+    return enough
+
+
+def _value_at_zero(linearization):
+    """A block's part of the meta-loss of predictions that are all zero."""
+    query = linearization.query
+    return ((linearization.row_weight * query.loss.value(query.targets, 0.0)).sum(),)
 
 
 class Descent:
@@ -34,12 +65,13 @@ class Descent:
         self.value, self.gradient = objective.value_and_gradient(theta)
         self.values = [self.value]
 
-    def run(self, wanted, max_iter):
-        """Step until the estimated gap is at most `wanted`, or nothing helps; the estimate.
+    def run(self, enough, max_iter):
+        """Step until the estimated gap is negligible, or nothing helps; the estimate.
 
         Parameters
         ----------
-        wanted : float
+        enough : callable
+            From the loss to the gap that is negligible beside it.
         max_iter : int
             Steps that lower the objective, at most.
 
@@ -52,20 +84,20 @@ class Descent:
         while True:
             step = self.model.newton_step(self.gradient)
             promised = 0.5 * (self.gradient * step).sum()
-            enough = max(wanted, 1e-15 * abs(self.value))
-            if promised <= enough and not self.fresh:
+            wanted = enough(self.value)
+            if promised <= wanted and not self.fresh:
                 self._renew(gauss_newton_hessian(self.objective, self.theta))
                 continue
             spent = len(self.values) > max_iter or self.damping > LAST_DAMPING
-            if spent or promised <= enough:
+            if spent or promised <= wanted:
                 step, gap = self._newton(self.gradient)
-                if gap <= enough:  # a damped step may promise little however far it is
+                if gap <= wanted:  # a damped step may promise little however far it is
                     return self._polish(step, gap)
                 if spent:
                     return gap
             promises.append(promised)
             doubted = self.damping > LEAST_DAMPING
-            renew = doubted or hessian_pays(len(self.theta.T), promises, enough)
+            renew = doubted or hessian_pays(len(self.theta.T), promises, wanted)
             if not self._try(step, promised, renew) or renew:
                 promises = []
 

@@ -40,6 +40,14 @@ class Folds:
         self.train, self.test = (np.array(side) for side in zip(*splits, strict=True))
         self.penalised = np.ones(blocks.features.width)
         self.penalised[-1] = not blocks.features.intercept
+        weight = blocks.tasks.weight
+        for side, what in ((self.train, "training"), (self.test, "test")):
+            empty = np.flatnonzero(side.any(axis=1) & ~(side @ weight > 0))
+            if len(empty):
+                raise ValueError(
+                    f"All {what} tasks of split {empty[0]} weigh nothing; leave tasks of weight 0 "
+                    "out, or pass another cv."
+                )
         all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
         self.one_by_one = (all_but_one & self.test.any(axis=1)).all()
 

@@ -1,5 +1,7 @@
 """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks."""
 
+from numbers import Integral
+
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -221,7 +223,9 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         scores = np.empty((len(splits), len(grid)))
         for inner_lr, n_steps in dict.fromkeys((c["inner_lr"], c["n_steps"]) for c in grid):
             at = [(c["inner_lr"], c["n_steps"]) == (inner_lr, n_steps) for c in grid]
-            scores[:, at] = folds.scores(gradient_rule(inner_lr, n_steps, blocks))
+            found = folds.scores(gradient_rule(inner_lr, n_steps, blocks))
+            # A candidate that is given twice has two columns, side by side.
+            scores[:, at] = np.repeat(found, sum(at) // found.shape[1], axis=1)
             best = scores[:, at].mean(axis=0).max()
             report(f"inner_lr={inner_lr}, n_steps={n_steps}: R2 {best:.6g}", self.verbose)
         return scores
@@ -259,7 +263,7 @@ def task_splits(cv, rows):
             )
         codes = np.arange(n_tasks)
         cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
-    elif rows.named and isinstance(cv, int):
+    elif rows.named and isinstance(cv, Integral):
         cv = GroupKFold(cv)
     splits = []
     given = {"groups": rows.ids[codes]} if rows.named else {}

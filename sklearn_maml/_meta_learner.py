@@ -236,9 +236,10 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self.task_coef_ = self.task_intercept_ = self._information = None
         self._known = {}
         if rows.named:
+            every = objective.blocks
             if self._episodes.support != "all":
-                every = Blocks(rows.tasks, objective.blocks.features, Episodes())
-                objective = objective_of(self, every)
+                every = Blocks(rows.tasks, every.features, Episodes())
+            objective = objective_of(self, every)  # with the rule that knows the noise
             theta, self._information = objective.adapted(theta_of(self))
             self.task_coef_, self.task_intercept_ = split_theta(theta, self.fit_intercept)
             self._known = {label: i for i, label in enumerate(rows.ids)}

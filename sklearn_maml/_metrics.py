@@ -329,9 +329,10 @@ def noise_variance(objective, theta):
     episodes, tasks = objective.blocks.episodes, objective.blocks.tasks
     shots = np.array(episodes.support if isinstance(episodes.support, tuple) else [1])
     squares, size = objective.reduce(partial(_residual_moments, objective.rule, len(shots)), theta)
-    order = np.argsort(shots)
-    n_tasks = (tasks.sizes[tasks.weight > 0] > shots[order, None]).sum(axis=1)
-    often = order[n_tasks >= TASKS_FOR_SHOTS]
+    same = shots == np.unique(shots)[:, None]
+    shots, squares, size = np.unique(shots), squares @ same.T, same @ size
+    n_tasks = (tasks.sizes[tasks.weight > 0] > shots[:, None]).sum(axis=1)
+    often = np.flatnonzero(n_tasks >= TASKS_FOR_SHOTS)
     if len(often) < 2:
         return Noise(shots[:1], squares.sum(axis=-1)[None] / size.sum())
     return Noise(shots[often], (squares[..., often] / size[often]).T)

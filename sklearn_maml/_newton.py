@@ -7,18 +7,25 @@ import numpy as np
 __all__ = ["RidgeProblem", "line_search", "ridge_minimum"]
 
 MAX_ITER = 200
-# Shares of the value. A promised decrease below the first needs no check; below the second one
-# more step, which squares it, leaves nothing but rounding.
-CLOSE, SOLVED = 1e-8, 1e-13
+# A problem is solved where the step is so small a share of the solution, in the problem's own norm:
+# one more step squares it.
+SOLVED = 1e-8
+# A decrease of less than this share of the value is lost in the value's rounding: slopes tell.
+UNSEEN = 1e-9
+EPS = np.finfo(float).eps
 
 
 def line_search(problem, a, value, step, decrease, halvings=60):
     """Newton steps, halved task by task until they lower the value; none where nothing does.
 
+    Where the decrease is too small to be seen in the value, until the slope along the step, which
+    falls from `decrease`, is not far below zero: then it does not lead far beyond the minimum.
+
     Parameters
     ----------
     problem : object
-        Of n tasks, with ``value(a)``, which is infinite where it overflows, and ``take(chosen)``.
+        Of n tasks, with ``value(a)``, which is infinite where it overflows, ``gradient(a)``, and
+        ``take(chosen)``.
     a, step : ndarray of shape (n, r)
     value, decrease : ndarray of shape (n,)
         The value at a, and by how much its slope along the step says that it will fall.
@@ -38,6 +45,10 @@ def line_search(problem, a, value, step, decrease, halvings=60):
         trial = a[left] - length * step[left]
         new = problem.value(trial)
         good = new <= value[left] - 1e-4 * length * decrease[left]
+        unseen = decrease[left] <= UNSEEN * np.abs(value[left])
+        if unseen.any():
+            along = (problem.gradient(trial) * step[left]).sum(axis=-1)
+            good = np.where(unseen, along >= -0.5 * decrease[left], good)
         a[left[good]], value[left[good]] = trial[good], new[good]
         if good.any():
             left, problem = left[~good], problem.take(~good)
@@ -93,22 +104,35 @@ class RidgeProblem(NamedTuple):
         value = value + self.strength * np.square(b).sum(axis=-1)
         return np.where(np.isfinite(value), value, np.inf)
 
+    def gradient(self, b):
+        """The objective's gradient, of the shape of b."""
+        slope = self.loss.gradient(self.targets, self.predict(b))
+        slope = np.where(self.weights > 0, self.weights * slope, 0.0)
+        return vecmat(slope, self.rows) + 2.0 * self.strength[..., None] * b
+
     def newton(self, b):
-        """Newton steps and the decrease that their slope promises."""
+        """Newton steps, the decrease that their slope promises, and one that is negligible.
+
+        Negligible beside b in the norm of the Hessian, or what the rounding of the gradient makes.
+        """
         z, turned = self.predict(b), np.swapaxes(self.rows, -1, -2)
         real = self.weights > 0
         slope = np.where(real, self.weights * self.loss.gradient(self.targets, z), 0.0)
         bend = np.where(real, self.weights * self.loss.hessian(self.targets, z), 0.0)
-        gradient = np.matmul(turned, slope[..., None])[..., 0]
-        gradient = gradient + 2.0 * self.strength[..., None] * b
+        gradient = vecmat(slope, self.rows) + 2.0 * self.strength[..., None] * b
+        rounding = 4.0 * EPS * vecmat(np.abs(slope), np.abs(self.rows))
         hessian = np.matmul(turned, bend[..., None] * self.rows)
         # Where the curvature dwarfs the strength by more than float64 holds, a bit more of it.
         ridge = 2.0 * self.strength + 1e-15 * np.trace(hessian, axis1=-2, axis2=-1)
         hessian = hessian + ridge[..., None, None] * np.eye(b.shape[-1])
         finite = np.isfinite(hessian).all(axis=(-2, -1)) & np.isfinite(gradient).all(axis=-1)
         hessian = np.where(finite[..., None, None], hessian, np.eye(b.shape[-1]))
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        return step, np.where(finite, (gradient * step).sum(axis=-1), np.nan)
+        both = np.stack([gradient, rounding], axis=-1)
+        steps = np.linalg.solve(hessian, both)
+        decrease, noise = np.moveaxis((both * steps).sum(axis=-2), -1, 0)
+        size = (vecmat(b, hessian) * b).sum(axis=-1)
+        negligible = np.maximum(SOLVED**2 * size, noise)
+        return steps[..., 0], np.where(finite, decrease, np.nan), negligible
 
     def _mean(self, values):
         return np.where(self.weights > 0, self.weights * values, 0.0).sum(axis=-1)
@@ -139,20 +163,20 @@ def ridge_minimum(problem):
     with np.errstate(over="ignore", invalid="ignore"):
         b, value = _best_start(problem)
         for _ in range(MAX_ITER):
-            step, decrease = problem.newton(b)
-            close = decrease <= CLOSE * np.abs(value)
-            checked = np.where(close, 0.0, decrease)
-            ahead, value = line_search(problem, b, value, step, checked)
-            # Where no step lowers the value, it rounds off what is left: one more step, unchecked.
-            stuck = np.isfinite(decrease) & (ahead == b).all(axis=-1)
-            done = (decrease <= SOLVED * np.abs(value)) | (stuck & ~close)
-            b = np.where(stuck[..., None], b - step, ahead)
-            found[left[done]] = b[done]
+            step, decrease, negligible = problem.newton(b)
+            done = decrease <= negligible
+            b, value = line_search(problem, b, value, step, np.where(done, 0.0, decrease))
+            found[left[done]] = (b - step)[done]
             if done.all():
                 break
             if done.any():  # the others go on by themselves
                 problem, b, value, left = problem.take(~done), b[~done], value[~done], left[~done]
     return found.reshape(*lead, r)
+
+
+def vecmat(vectors, matrices):
+    """``vectors' @ matrices``."""
+    return np.matmul(vectors[..., None, :], matrices)[..., 0, :]
 
 
 def _best_start(problem):

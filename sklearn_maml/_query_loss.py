@@ -7,13 +7,20 @@ gradient is the partial derivative at that theta, `AdaptationRule.slope` summed 
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 
-__all__ = ["LOG_SCALE", "Coordinates", "best_scale", "minimize_query_loss", "need_query_rows"]
+__all__ = [
+    "LOG_SCALE",
+    "Coordinates",
+    "Learnable",
+    "best_scale",
+    "minimize_query_loss",
+    "need_query_rows",
+]
 
 # A scale is sought between exp(-8) and exp(8), or near 1.
 LOG_SCALE, LOG_NEAR = 8.0, 1.5
@@ -22,6 +29,26 @@ TASKS_FOR_SCALE = 2000
 # A rule is learned from so many rows that rows * d^2 is about this. Losses that are not quadratic
 # take many more passes over them, and passes in which not only d counts.
 WORK, WORK_UNLESS_QUADRATIC, ROWS_UNLESS_QUADRATIC = 2e8, 4e6, 1e4
+
+
+class Learnable(NamedTuple):
+    """A parameter of a rule that is learned from training tasks.
+
+    Attributes
+    ----------
+    name : str
+        The constructor parameter.
+    coordinates : str
+        In which it is sought: "log", or "cholesky" for a symmetric matrix.
+    start : object
+    bounds : tuple of (float, float) or None
+        Of each coordinate.
+    """
+
+    name: str
+    coordinates: str
+    start: Any
+    bounds: tuple | None
 
 
 @dataclass(frozen=True)

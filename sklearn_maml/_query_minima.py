@@ -74,6 +74,10 @@ class QueryMinima(NamedTuple):
         value = self._mean(self.loss.value(self.targets, self.predict(a)))
         return np.where(np.isfinite(value), value, np.inf)
 
+    def gradient(self, a):
+        """The risks' gradients, of the shape of a."""
+        return self._to_basis(self.root * self.loss.gradient(self.targets, self.predict(a)))
+
     def newton(self, a):
         """Newton steps, their promised decrease, and a slope vector that the duals take."""
         z = self.predict(a)

@@ -160,7 +160,7 @@ def curvature_norm(rows, weights, doublings=3):
     shares : ndarray of shape (..., m)
         ``d log(lambda) = sum_j shares_j d log(w_j)``; non-negative, of sum 1.
     """
-    top = weights.max(axis=-1, keepdims=True)
+    top = weights.max(axis=-1, keepdims=True, initial=0.0)
     weights = weights / np.where(top > 0, top, 1.0)
     few = rows.shape[-2] <= rows.shape[-1]
     root = np.sqrt(weights)

@@ -8,14 +8,13 @@ three. To add one, write a subclass of `AdaptationRule`.
 from abc import abstractmethod
 from functools import partial
 from numbers import Integral
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from sklearn_maml._blocks import moments
 from sklearn_maml._component import Component
 from sklearn_maml._coordinates import Standardization
-from sklearn_maml._query_loss import best_scale, need_query_rows
+from sklearn_maml._query_loss import Learnable, best_scale, need_query_rows
 from sklearn_maml._row_steps import follow
 from sklearn_maml._stacked import (
     curvature_norm,
@@ -41,26 +40,6 @@ __all__ = [
     "LearnedSteps",
     "Standardization",
 ]
-
-
-class Learnable(NamedTuple):
-    """A parameter of a rule that is learned from training tasks.
-
-    Attributes
-    ----------
-    name : str
-        The constructor parameter.
-    coordinates : str
-        In which it is sought: "log", or "cholesky" for a symmetric matrix.
-    start : object
-    bounds : tuple of (float, float) or None
-        Of each coordinate.
-    """
-
-    name: str
-    coordinates: str
-    start: Any
-    bounds: tuple | None
 
 
 class AdaptationRule(Component):
@@ -420,11 +399,6 @@ class GradientSteps(AdaptationRule):
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""
-        if np.ndim(self.inner_lr) and len(self.inner_lr) != theta.shape[-1]:
-            raise ValueError(
-                f"inner_lr has {len(self.inner_lr)} step lengths but there are {theta.shape[-1]} "
-                "parameters (one a feature, then the intercept if it is fitted)."
-            )
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
@@ -514,9 +488,7 @@ class GradientSteps(AdaptationRule):
             root = np.sqrt(curvature)
             newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
             away = vecmat(root * vecmat(root * newton, q), rows)
-        if self.coordinates is not None or np.ndim(self.inner_lr):
-            away = self._lift(away)
-        return away
+        return self._lift(away)
 
     def _pull_back_at_once(self, risk, step, geometry, V):
         """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
@@ -549,6 +521,12 @@ class GradientSteps(AdaptationRule):
         return V - np.matmul(products, risk.features)
 
     def _geometry(self, risk):
+        d = risk.features.shape[-1]
+        if np.ndim(self.inner_lr) and len(self.inner_lr) != d:
+            raise ValueError(
+                f"inner_lr has {len(self.inner_lr)} step lengths but there are {d} parameters (one "
+                "a feature, then the intercept if it is fitted)."
+            )
         ratios = None if np.ndim(self.inner_lr) == 0 else self._ratios()
         return Geometry(risk, self.coordinates, ratios)
 

@@ -348,7 +348,13 @@ class Proximal(AdaptationRule):
 
     def calibrate(self, objective, theta):
         """The rule with estimates of the noise's variance, where none was given."""
-        if self.noise is not None or not objective.is_quadratic:
+        if not objective.is_quadratic:
+            return self
+        if self.noise is not None:
+            noise = _as_noise(self.noise)
+            if objective.n_targets and noise.variance.ndim == 1:  # one for all targets
+                each = np.repeat(noise.variance[:, None], objective.n_targets, axis=1)
+                return self._with(self.metric, self.strength, replace(noise, variance=each))
             return self
         few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
         return self._with(self.metric, self.strength, noise=noise_variance(few, theta))
@@ -447,6 +453,8 @@ def _residual(risk, theta):
 def _as_metric(metric, d):
     """A `Metric` for d parameters from what a user may give; errors say what was expected."""
     if not isinstance(metric, Metric):
+        if np.asarray(metric).dtype.kind not in "iuf":
+            raise TypeError(f"metric must be an array of numbers or a name; got {metric!r}.")
         covariance = np.asarray(metric, dtype=float)
         if covariance.shape not in ((d,), (d, d)) or not np.isfinite(covariance).all():
             raise ValueError(

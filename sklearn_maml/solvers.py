@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sklearn_maml._component import Component, check_int, check_number
-from sklearn_maml._descent import Descent
+from sklearn_maml._descent import Descent, negligible_gap
 from sklearn_maml._gauss_newton import (
     damped_cholesky,
     gauss_newton_hessian,
@@ -136,12 +136,12 @@ class GaussNewton(Solver):
     than a new H would for the same work. A step that does not lower the meta-loss is learned from,
     and if that does not help, damped by ``lam * diag(H)`` (Levenberg-Marquardt). It stops when the
     model's own estimate of the gap, ``g' H^-1 g / 2`` with H from where it stops, is at most `tol`
-    times the meta-loss of ``theta = 0``.
+    times the meta-loss.
 
     Parameters
     ----------
     tol : float, default=1e-12
-        Wanted gap, relative to the meta-loss of ``theta = 0``.
+        Wanted gap, relative to the meta-loss.
     max_iter : int, default=200
 
     References
@@ -170,13 +170,12 @@ class GaussNewton(Solver):
     def minimize(self, objective, theta):
         """Take steps; see `Solver.minimize`."""
         _refuse_first_order(self, objective)
-        descent = Descent(objective, theta)
-        wanted = self.tol * abs(objective.value(np.zeros_like(theta)))
-        gap = descent.run(wanted, self.max_iter)
+        descent, enough = Descent(objective, theta), negligible_gap(objective, self.tol)
+        gap = descent.run(enough, self.max_iter)
         values = tuple(descent.values)
-        converged = gap <= max(wanted, 1e-12 * abs(values[-1]))
+        converged = gap <= max(enough(values[-1]), 1e-12 * abs(values[-1]))
         if not converged:
-            _warn(self, len(values) - 1, "estimated gap", gap, wanted)
+            _warn(self, len(values) - 1, "estimated gap", gap, enough(values[-1]))
         return SolverResult(descent.theta, len(values) - 1, bool(converged), values)
 
 
@@ -185,13 +184,13 @@ class LBFGS(Solver):
 
     The coordinates are renewed every 30 iterations. An iteration costs one gradient. Up to
     `MAX_DENSE` parameters the whole Hessian is used, beyond that its diagonal. It stops when the
-    estimated gap, ``||gradient||^2 / 2`` in these coordinates, is at most `tol` times the meta-loss
-    of ``theta = 0``.
+    estimated gap, ``||gradient||^2 / 2`` in these coordinates, is `tol` times the meta-loss, or
+    less.
 
     Parameters
     ----------
     tol : float, default=1e-12
-        Wanted gap, relative to the meta-loss of ``theta = 0``.
+        Wanted gap, relative to the meta-loss.
     max_iter : int, default=1000
 
     References
@@ -222,20 +221,20 @@ class LBFGS(Solver):
     def minimize(self, objective, theta):
         """Run L-BFGS in rounds; see `Solver.minimize`."""
         _refuse_first_order(self, objective)
-        wanted = self.tol * abs(objective.value_and_gradient(np.zeros_like(theta))[0])
+        enough = negligible_gap(objective, self.tol)
         values, stalled = [objective.value_and_gradient(theta)[0]], 0
         gap = np.inf
         while len(values) <= self.max_iter:
             to_theta, to_slope = self._coordinates(objective, theta)
             value, gradient = objective.value_and_gradient(theta)
             gap = 0.5 * np.square(to_slope(gradient)).sum()
-            if gap <= max(wanted, 1e-15 * abs(value)) or stalled == 2:
+            if gap <= enough(value) or stalled == 2:
                 break
-            theta = self._run(objective, theta, to_theta, to_slope, wanted, values)
+            theta = self._run(objective, theta, to_theta, to_slope, enough(0.0), values)
             stalled = 0 if objective.value_and_gradient(theta)[0] < value else stalled + 1
-        converged = gap <= max(wanted, 1e-12 * abs(values[-1]))
+        converged = gap <= max(enough(values[-1]), 1e-12 * abs(values[-1]))
         if not converged:
-            _warn(self, len(values) - 1, "estimated gap", gap, wanted)
+            _warn(self, len(values) - 1, "estimated gap", gap, enough(values[-1]))
         return SolverResult(theta, len(values) - 1, bool(converged), tuple(values))
 
     def _coordinates(self, objective, theta):

@@ -7,7 +7,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sklearn_maml import AdaptedRegressor, GradientSteps, MAMLRegressor, SquaredError
+from sklearn_maml import (
+    AdaptedRegressor,
+    GradientSteps,
+    MAMLRegressor,
+    Proximal,
+    SquaredError,
+)
 
 RNG = np.random.default_rng(0)
 TASKS = [(RNG.normal(size=(5, 2)), RNG.normal(size=5)) for _ in range(4)]
@@ -184,3 +190,28 @@ def test_a_model_that_failed_to_fit_is_not_fitted():
     model.set_params(support=2).fit(TASKS)
     refuses("Targets must be zero or between", lambda: model.fit(X, Y * 1e80))
     refuses("not fitted yet", lambda: model.predict(X), NotFittedError)
+
+
+@pytest.mark.parametrize("lengths", [[1.0], [1.0, 2.0]])
+@pytest.mark.parametrize("support", ["all", 1])
+def test_a_wrong_number_of_step_lengths_is_refused_by_every_route(lengths, support):
+    model = MAMLRegressor(adaptation=GradientSteps(lengths), support=support, random_state=0)
+    tasks = [(np.ones((2, 3)), np.arange(2.0)) for _ in range(4)]
+    with pytest.raises(ValueError, match="step lengths but there are 4 parameters"):
+        model.fit(tasks)
+
+
+def test_a_metric_that_is_not_made_of_numbers_is_refused():
+    for metric in (1j * np.eye(4), [1, "a", 2, 3]):
+        model = MAMLRegressor(adaptation=Proximal(1.0, metric))
+        with pytest.raises(TypeError, match="metric must be an array of numbers"):
+            model.fit([(np.ones((2, 3)), np.arange(2.0))])
+
+
+@pytest.mark.parametrize("loss", ["poisson", "log_cosh"])
+def test_no_support_rows_leave_theta_for_every_loss(loss):
+    rng = np.random.default_rng(0)
+    tasks = [(rng.normal(size=(6, 2)), rng.uniform(size=6)) for _ in range(5)]
+    model = MAMLRegressor(0.1, loss=loss, support=0, alpha=1.0, fit_intercept=False).fit(tasks)
+    pooled = MAMLRegressor(0.1, n_steps=0, loss=loss, alpha=1.0, fit_intercept=False).fit(tasks)
+    np.testing.assert_allclose(model.coef_, pooled.coef_, rtol=1e-6)

@@ -144,11 +144,12 @@ def test_a_hessian_pays_where_progress_is_slow_and_much_is_left():
 
 
 def counted(monkeypatch):
-    """Whether a pass over the data evaluates a Hessian, for all passes."""
+    """Whether a pass over the data evaluates a Hessian, for all that adapt."""
     passes, plain = [], MetaObjective.reduce
 
     def reduce(self, f, theta, combine=None):
-        passes.append("hessian" in str(f))
+        if "at_zero" not in str(f):  # which evaluates the loss alone
+            passes.append("hessian" in str(f))
         return plain(self, f, theta, combine)
 
     monkeypatch.setattr(MetaObjective, "reduce", reduce)
@@ -187,7 +188,7 @@ def test_a_damped_step_that_promises_little_is_not_taken_for_the_minimum():
     descent = Descent(objective, np.zeros(4))
     descent.damping = 1e4
     descent._renew(descent.model.hessian)
-    gap = descent.run(1e-5 * descent.value, 500)
+    gap = descent.run(lambda value: 1e-5 * descent.values[0], 500)
     assert descent.value - best < 2e-5 * descent.values[0]
     assert gap == pytest.approx(descent.value - best, rel=0.5, abs=1e-12)
 

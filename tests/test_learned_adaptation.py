@@ -928,6 +928,27 @@ def test_a_quadratic_loss_adapts_like_squares_whatever_its_factor():
     assert_allclose(theta_of(half.adapt(X[:3], y[:3])), theta_of(whole.adapt(X[:3], y[:3])))
 
 
+@pytest.mark.parametrize("noise", [None, 0.3])
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_a_given_metric_is_as_sure_of_known_tasks_as_of_adapted_ones(noise, n_targets):
+    X, y = (np.concatenate(part) for part in zip(*mixed_tasks(6), strict=True))
+    groups = np.repeat(np.arange(6), len(y) // 6)
+    y = y if n_targets == 1 else np.column_stack([y, y])
+    rule = Proximal(1.0, [1.0, 1.0, 1.0], noise=noise)
+    model = MAMLRegressor(adaptation=rule).fit(X, y, groups=groups)
+    mean, std = model.predict(X, groups=groups, return_std=True)
+    assert mean.shape == std.shape == y.shape
+    for k in range(6):
+        own = model.adapt(X[groups == k], y[groups == k]).predict(X[groups == k], return_std=True)
+        assert_allclose((mean[groups == k], std[groups == k]), own, rtol=1e-9)
+
+
+def test_equal_numbers_of_shots_have_one_noise():
+    model = MAMLRegressor(adaptation="learned", support=[2, 4, 2], random_state=0)
+    noise = model.fit(mixed_tasks(30)).adaptation_.noise
+    assert noise.shots.tolist() == [2, 4]
+
+
 def test_learning_is_reported(caplog):
     with caplog.at_level(logging.INFO, logger="sklearn_maml"):
         MAMLRegressor(adaptation="learned", random_state=0, verbose=1).fit(mixed_tasks(10))

@@ -287,6 +287,28 @@ def test_choice_and_scores_are_those_of_grid_search(support, cv, intercept):
     assert_same_search(fast, GridSearchCV(MAMLRegressor(**fixed), GRID, cv=cv).fit(TASKS))
 
 
+@pytest.mark.parametrize("cv", [3, "leave-one-task-out"])
+def test_a_fold_whose_tasks_weigh_nothing_is_named(cv):
+    tasks = [(X, y, float(i > 0)) for i, (X, y) in enumerate(TASKS[:3])]
+    with pytest.raises(ValueError, match="All test tasks of split 0 weigh nothing"):
+        MAMLRegressorCV(cv=cv).fit(tasks)
+
+
+def test_candidates_may_be_given_twice():
+    fixed = {"alphas": [0.0, 0.1], "cv": 3, "random_state": 0}
+    once = MAMLRegressorCV([0.02], [1], **fixed).fit(TASKS).cv_results_["mean_test_score"]
+    twice = MAMLRegressorCV([0.02, 0.02], [1, 1], **fixed).fit(TASKS).cv_results_
+    np.testing.assert_array_equal(twice["mean_test_score"], np.repeat(once, 4))
+    assert [c["alpha"] for c in twice["params"]] == [0.0] * 4 + [0.1] * 4
+
+
+def test_an_integer_of_numpy_is_a_number_of_folds():
+    X, y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
+    groups = np.repeat(np.arange(len(TASKS)), len(y) // len(TASKS))
+    one, other = (MAMLRegressorCV(cv=cv, random_state=0) for cv in (3, np.int64(3)))
+    assert one.fit(X, y, groups=groups).best_score_ == other.fit(X, y, groups=groups).best_score_
+
+
 def test_tasks_may_be_tested_several_times_or_never():
     cv = ShuffleSplit(7, test_size=0.3, random_state=0)
     fast = MAMLRegressorCV(**CANDIDATES, cv=cv, support="all").fit(TASKS)

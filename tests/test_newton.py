@@ -6,7 +6,7 @@ from objectives import targets_for
 from scipy.optimize import minimize
 
 from sklearn_maml._newton import RidgeProblem, line_search, ridge_minimum
-from sklearn_maml.losses import LOSSES, Loss, PseudoHuber
+from sklearn_maml.losses import LOSSES, LogCosh, Loss, PseudoHuber, SmoothedQuantile
 
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
 
@@ -102,6 +102,20 @@ class Square(Loss):
 
     def hessian(self, y, z):
         return np.full(np.shape(z), 2.0)
+
+
+@pytest.mark.parametrize("outlier", [1e5, 1e8])
+@pytest.mark.parametrize(
+    "loss", [SmoothedQuantile(smoothing=0.01), PseudoHuber(), LogCosh()], ids=repr
+)
+def test_an_outlier_hides_no_other_row(loss, outlier):
+    """Its share of the value is so large that what the others gain is lost in rounding."""
+    problem = make_problem(loss, m=6, r=2)
+    targets = problem.targets.copy()
+    targets[:, 0] = outlier
+    problem = problem._replace(targets=targets)
+    gradient = problem.gradient(ridge_minimum(problem))
+    np.testing.assert_allclose(gradient, 0, atol=1e-9)
 
 
 class Broken(Square):

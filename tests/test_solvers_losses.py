@@ -1,5 +1,7 @@
 """Iterative solvers, over the registries, against scipy with differences and one another."""
 
+import warnings
+
 import numpy as np
 import pytest
 from families import make_tasks
@@ -10,6 +12,7 @@ from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._blocks import Episodes
+from sklearn_maml._fitted import objective_on
 from sklearn_maml._gauss_newton import damped_cholesky
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
@@ -65,6 +68,32 @@ def test_targets_in_large_units_are_reached_by_losses_that_are_straight_there(so
             objective = objective_of(tasks, model.loss_, model.adaptation_)
             at = np.append(theta * model.coef_, model.intercept_)
             assert objective.value_and_gradient(at)[0] >= best
+
+
+@pytest.mark.parametrize("solver", ["gauss_newton", "lbfgs"])
+@pytest.mark.parametrize(("loss", "seed"), [("poisson", 445), ("gamma", 391), ("gamma", 1471)])
+def test_a_start_where_the_loss_explodes_does_not_loosen_the_tolerance(loss, seed, solver):
+    """With a log link, the loss of theta = 0 after a first step can be 1e16 times the smallest."""
+    rng = np.random.default_rng(seed)
+    scale, tasks = 10 ** rng.uniform(-6, 6, size=3), []
+    for _ in range(4):
+        X = rng.normal(size=(7, 3))
+        z = X @ rng.normal(size=3)
+        tasks.append((X * scale, np.exp(z) * rng.gamma(2, size=7)))
+    rule = GradientSteps(0.5, 2, relative=True)
+    model = MAMLRegressor(loss=loss, adaptation=rule, support=[1, 2], random_state=0, solver=solver)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model.fit(tasks)
+    objective = objective_on(model, tasks, None, None, None, model._episodes)
+    theta = np.append(model.coef_ * scale, model.intercept_)
+
+    def value_and_gradient(theta):
+        value, gradient = objective.value_and_gradient(theta / np.append(scale, 1.0))
+        return value, gradient / np.append(scale, 1.0)
+
+    found = minimize(value_and_gradient, theta, jac=True, method="L-BFGS-B")
+    assert told or found.fun >= model.meta_loss_ * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
