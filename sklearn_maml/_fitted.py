@@ -180,6 +180,11 @@ def uncertainty_of(model, information, at=None):
 
 def prior_of(model):
     """How sure predictions are for a task of which nothing is known."""
+    if not model.loss_.constant_hessian:  # before a rule is recommended that could not help
+        raise ValueError(
+            f"return_std=True is for the squared error; the loss is {model.loss_!r}. Predict "
+            "without it."
+        )
     return model.adaptation_.uncertainty(theta_of(model).shape[-1])
 
 

@@ -301,8 +301,8 @@ class Proximal(AdaptationRule):
         """
         if self.noise is None:
             raise ValueError(
-                "return_std=True needs a variance of the noise, which only the squared error "
-                "estimates; for other losses adapt() and predict() without it."
+                f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
+                "squared error."
             )
         factor = self._factor(n_parameters) / np.sqrt(self.strength)
         q = factor.shape[1]
