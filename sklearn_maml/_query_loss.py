@@ -93,11 +93,13 @@ class Profile:
         if not at.is_quadratic and not np.isfinite(at.value_and_gradient(self.theta)[0]):
             return at, self.theta, np.inf
         with warnings.catch_warnings():
-            # A candidate that is not quite solved is one among many; the fit itself warns.
+            # A candidate that is not quite solved is one among many, and is reported below; the
+            # fit itself warns.
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = self.solver.minimize(at, at.origin() if at.is_quadratic else self.theta)
         self.theta = found.theta  # near that of the next candidate
-        self.report(f"learning the rule: smallest meta-loss {found.values[-1]:.8g}")
+        doubt = "" if found.converged else ", not converged"
+        self.report(f"learning the rule: smallest meta-loss {found.values[-1]:.8g}{doubt}")
         return at, found.theta, found.values[-1]
 
 

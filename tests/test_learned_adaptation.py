@@ -955,6 +955,20 @@ def test_learning_is_reported(caplog):
     with caplog.at_level(logging.INFO, logger="sklearn_maml"):
         MAMLRegressor(adaptation="learned", random_state=0, verbose=1).fit(mixed_tasks(10))
     assert "learning the rule: smallest meta-loss" in caplog.text
+    assert "not converged" not in caplog.text
+
+
+def test_candidates_that_are_not_solved_are_reported(caplog):
+    rule = Proximal(metric="diagonal")
+    model = MAMLRegressor(loss="log_cosh", adaptation=rule, support=[3], random_state=0, verbose=1)
+    model.set_params(solver=GaussNewton(max_iter=1, tol=0.0))
+    with (
+        caplog.at_level(logging.INFO, logger="sklearn_maml"),
+        pytest.warns(ConvergenceWarning, match="GaussNewton stopped"),
+        pytest.warns(ConvergenceWarning, match="metric 'diagonal' did not converge"),
+    ):
+        model.fit(mixed_tasks(10))
+    assert "not converged" in caplog.text
 
 
 def test_what_is_learned_on_the_query_loss_is_told():
