@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from sklearn_maml._blocks import Blocks
-from sklearn_maml._objective import MetaObjective
+from sklearn_maml._objective import MetaObjective, add_parts
 from sklearn_maml._ridge_path import diagonalise, left_out, minimiser, ridge_path
 from sklearn_maml._stacked import matvec, one_blas_thread
 from sklearn_maml.losses import SquaredError
@@ -101,8 +101,8 @@ class Folds:
         y, sums = self.blocks.tasks.y, None
         for split_of in _rounds(self.test[splits]):
             part = partial(_block_sums, errors, split_of, len(splits), y.mean(axis=0))
-            further = objective.fold(part, _add)
-            sums = further if sums is None else _add(sums, further)
+            further = objective.fold(part, add_parts)
+            sums = further if sums is None else add_parts(sums, further)
         return _r2(*sums)
 
     def _solve(self, objective, splits, alphas):
@@ -285,7 +285,3 @@ def _cells(train):
     """
     patterns, cell = np.unique(train.T, axis=0, return_inverse=True)
     return patterns, cell.ravel()
-
-
-def _add(total, part):
-    return tuple(a + b for a, b in zip(total, part, strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn_maml._blocks import moments
 from sklearn_maml._coordinates import Standardization
 from sklearn_maml._mixed import Moments, fit_reml, symmetric_basis
+from sklearn_maml._objective import add_parts
 from sklearn_maml._query_loss import Coordinates
 from sklearn_maml._stacked import one_blas_thread, vecmat
 
@@ -217,7 +218,7 @@ def _ties(kind, q, coordinates):
 def _collect(objective, coordinates, random_basis, fixed_basis):
     """The `Moments` of all rows, task by task."""
     collect = partial(_task_moments, objective, coordinates, random_basis, fixed_basis)
-    gram, cross, share, total, n_rows = objective.fold(collect, _join)
+    gram, cross, share, total, n_rows = objective.fold(collect, add_parts)
     tasks = objective.blocks.tasks
     return Moments(
         gram=np.concatenate(gram),
@@ -227,10 +228,6 @@ def _collect(objective, coordinates, random_basis, fixed_basis):
         n_rows=float(sum(n_rows) * tasks.count),
         n_targets=objective.n_targets or 1,
     )
-
-
-def _join(total, part):
-    return tuple(a + b for a, b in zip(total, part, strict=True))
 
 
 def _task_moments(objective, coordinates, random_basis, fixed_basis, i):

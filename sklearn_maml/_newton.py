@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_maml._stacked import matvec, vecmat
+
 __all__ = ["RidgeProblem", "line_search", "ridge_minimum"]
 
 MAX_ITER = 200
@@ -96,7 +98,7 @@ class RidgeProblem(NamedTuple):
 
     def predict(self, b):
         """Predictions of b (..., n, r): (..., n, m)."""
-        return self.start + np.matmul(self.rows, b[..., None])[..., 0]
+        return self.start + matvec(self.rows, b)
 
     def value(self, b):
         """The objective, infinite where it overflows, shape (..., n)."""
@@ -155,7 +157,7 @@ def ridge_minimum(problem):
     if m < r:
         basis, triangle = np.linalg.qr(np.swapaxes(problem.rows, -1, -2))
         inside = ridge_minimum(problem._replace(rows=np.swapaxes(triangle, -1, -2)))
-        return np.matmul(basis, inside[..., None])[..., 0]
+        return matvec(basis, inside)
     lead = problem.start.shape[:-1]
     problem = problem.flat()
     found = np.full((problem.start.shape[0], r), np.nan)
@@ -172,11 +174,6 @@ def ridge_minimum(problem):
             if done.any():  # the others go on by themselves
                 problem, b, value, left = problem.take(~done), b[~done], value[~done], left[~done]
     return found.reshape(*lead, r)
-
-
-def vecmat(vectors, matrices):
-    """``vectors' @ matrices``."""
-    return np.matmul(vectors[..., None, :], matrices)[..., 0, :]
 
 
 def _best_start(problem):

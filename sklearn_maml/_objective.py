@@ -18,7 +18,7 @@ from joblib.parallel import get_active_backend
 from sklearn_maml._progress import report
 from sklearn_maml._stacked import flat_vecmat, matvec, one_blas_thread, row_products, vecmat
 
-__all__ = ["Linearization", "MetaObjective", "QueryPredictions", "Risk"]
+__all__ = ["Linearization", "MetaObjective", "QueryPredictions", "Risk", "add_parts"]
 
 # Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
@@ -363,7 +363,7 @@ class MetaObjective:
         combine : callable, default=None
             How two results become one; None adds them entry by entry.
         """
-        return self.fold(partial(self._apply, f, theta), combine or _add)
+        return self.fold(partial(self._apply, f, theta), combine or add_parts)
 
     def adapted(self, theta):
         """The adapted parameters of every task, from its support rows.
@@ -520,5 +520,6 @@ def _concatenate(total, part):
     return tuple(np.concatenate(pair, axis=-1) for pair in zip(total, part, strict=True))
 
 
-def _add(total, part):
+def add_parts(total, part):
+    """Two blocks' results, tuples, entry by entry."""
     return tuple(a + b for a, b in zip(total, part, strict=True))

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 
-from sklearn_maml._stacked import flat_vecmat, one_blas_thread
+from sklearn_maml._stacked import flat_vecmat, one_blas_thread, triangle
 
 __all__ = ["Quadratic", "quadratic", "safe_cholesky"]
 
@@ -218,15 +218,11 @@ def _rows(scale, linearization):
     residual = root * linearization.loss_gradient / hessian
     d = design.shape[-1]
     flat = [design.reshape(-1, d) / scale, residual.reshape(-1, design[..., 0].size).T]
-    return (_triangle(np.concatenate(flat, axis=1)),)
+    return (triangle(np.concatenate(flat, axis=1)),)
 
 
 def _stack_and_reduce(upper, lower):
-    return (_triangle(np.concatenate([upper[0], lower[0]])),)
-
-
-def _triangle(rows):
-    return rows if rows.shape[0] <= rows.shape[1] else np.linalg.qr(rows, mode="r")
+    return (triangle(np.concatenate([upper[0], lower[0]])),)
 
 
 def minimum_norm(triangle, target, scale, rank):

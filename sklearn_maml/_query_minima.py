@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_maml._newton import line_search
-from sklearn_maml._stacked import matvec, vecmat
+from sklearn_maml._stacked import matvec, triangle, vecmat
 
 __all__ = ["QueryMinima", "compare_all", "query_minima", "representation"]
 
@@ -189,11 +189,6 @@ def combine(total, part):
     """Two blocks' results of `compare` as one."""
     rows = triangle(np.concatenate([total[0], part[0]], axis=-2))
     return rows, *(a + b for a, b in zip(total[1:], part[1:], strict=True))
-
-
-def triangle(rows):
-    """R of a QR decomposition, or the rows themselves where they are no more than columns."""
-    return rows if rows.shape[-2] <= rows.shape[-1] else np.linalg.qr(rows, mode="r")
 
 
 def representation(rows):

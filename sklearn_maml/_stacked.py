@@ -15,6 +15,7 @@ __all__ = [
     "matvec",
     "one_blas_thread",
     "row_products",
+    "triangle",
     "vecmat",
 ]
 
@@ -64,6 +65,11 @@ def flat_vecmat(vectors, matrices):
     """`vecmat` summed over tasks: (..., n, m) and (..., n, m, d) to (..., d)."""
     flat = matrices.reshape(*matrices.shape[:-3], -1, matrices.shape[-1])
     return vecmat(vectors.reshape(*vectors.shape[:-2], -1), flat)
+
+
+def triangle(rows):
+    """R of a QR decomposition, or the rows themselves where they are no more than columns."""
+    return rows if rows.shape[-2] <= rows.shape[-1] else np.linalg.qr(rows, mode="r")
 
 
 def row_products(V, left, weights, right):
