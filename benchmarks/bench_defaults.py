@@ -32,7 +32,7 @@ from baselines import MixedModel, Standardizer
 
 import sklearn_maml
 from sklearn_maml import GradientSteps, MAMLRegressor, SquaredError
-from sklearn_maml._objective import Risk
+from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import Standardization
 
 N_STEPS = (1, 2, 5, 10)

@@ -16,10 +16,10 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from sklearn_maml import MAMLRegressor, MAMLRegressorCV
-from sklearn_maml._blocks import BLOCK_ELEMENTS
-from sklearn_maml._fitted import theta_of
-from sklearn_maml._objective import Risk
-from sklearn_maml._rows import read_one_task, read_rows
+from sklearn_maml._estimators.prediction import theta_of
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml._tasks.stacks import BLOCK_ELEMENTS
+from sklearn_maml._tasks.tables import read_one_task, read_rows
 
 SHAPES = ((100, 20, 20), (1_000, 20, 64), (10_000, 40, 128), (500, 10, 1_000))
 SEARCHES = (((1_000, 20, 64), 5), ((300, 10, 1_000), 5), ((1_000, 20, 64), "leave-one-task-out"))

@@ -22,9 +22,10 @@ import warnings
 import numpy as np
 from scipy.special import expit
 
-from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._objective import MetaObjective
-from sklearn_maml._tasks import Tasks
+from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.features import Features
+from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares

@@ -9,12 +9,11 @@
 (15,)
 """
 
-from sklearn_maml._adapted import AdaptedClassifier, AdaptedRegressor, AdaptedTasks
-from sklearn_maml._classifier import MAMLClassifier
-from sklearn_maml._maml import MAMLRegressor
-from sklearn_maml._maml_cv import MAMLRegressorCV
-from sklearn_maml._rows import SingleTaskWarning
-from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml._estimators.adapted import AdaptedClassifier, AdaptedRegressor, AdaptedTasks
+from sklearn_maml._estimators.classifier import MAMLClassifier
+from sklearn_maml._estimators.regressor import MAMLRegressor
+from sklearn_maml._tasks.tables import SingleTaskWarning
+from sklearn_maml.adaptation import GradientSteps, Proximal
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import (
     Gamma,
@@ -26,9 +25,14 @@ from sklearn_maml.losses import (
     SquaredError,
     Tweedie,
 )
-from sklearn_maml.model_selection import adapt, adapt_tasks, few_shot_curve, few_shot_scorer
+from sklearn_maml.model_selection import (
+    MAMLRegressorCV,
+    adapt,
+    adapt_tasks,
+    few_shot_curve,
+    few_shot_scorer,
+)
 from sklearn_maml.ntk import NTKFeatures
-from sklearn_maml.proximal import Proximal
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
 __version__ = "0.1.0.dev0"

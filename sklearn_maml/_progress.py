@@ -1,8 +1,21 @@
-"""Progress: messages through `logging`, and scikit-learn's callbacks where there are any."""
+"""Progress by `logging` and scikit-learn's callbacks; and one error for all that overflow does."""
 
 import logging
 import sys
+from contextlib import contextmanager
 from functools import wraps
+
+import numpy as np
+
+__all__ = [
+    "CallbackSupportMixin",
+    "check_overflow",
+    "ended",
+    "refusing_overflow",
+    "report",
+    "started",
+    "with_callbacks",
+]
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -20,8 +33,6 @@ except ImportError:  # pragma: no cover (before scikit-learn 1.9)
 
         return called
 
-
-__all__ = ["CallbackSupportMixin", "ended", "report", "started", "with_callbacks"]
 
 LOGGER = logging.getLogger("sklearn_maml")
 
@@ -53,3 +64,22 @@ def ended(estimator, context, X, y):
     """Tell callbacks that a fit has ended; `context` is what `started` returned."""
     if context is not None:
         context.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes={})
+
+
+@contextmanager
+def refusing_overflow():
+    """Turn what overflow leads to into one error; numpy's warnings come before that, and less."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except (np.linalg.LinAlgError, FloatingPointError) as error:
+        raise ValueError(
+            f"Overflow: numbers beyond the range of float64 ({error}). Rescale X and y. Steps "
+            "that are not capped grow without bound: use cap=True or a smaller inner_lr there."
+        ) from error
+
+
+def check_overflow(values):
+    """Raise FloatingPointError unless all values are finite."""
+    if not np.isfinite(values).all():
+        raise FloatingPointError("infinity or NaN in the result")

@@ -6,13 +6,10 @@ In scikit-learn's form: a class method computes and draws, ``plot(ax=)`` draws a
 
 import numpy as np
 
-from sklearn_maml.model_selection import (
-    OwnRidge,
-    certified_path,
-    few_shot_curve,
-    find_model,
-    pooled_task_errors,
-)
+from sklearn_maml.model_selection import few_shot_curve
+from sklearn_maml.model_selection.baselines import OwnRidge, pooled_task_errors
+from sklearn_maml.model_selection.convergence import certified_path
+from sklearn_maml.model_selection.pipelines import find_model
 
 __all__ = ["ConvergenceDisplay", "FewShotCurveDisplay", "GapCertificateDisplay"]
 

@@ -4,9 +4,11 @@ import numpy as np
 from scipy.special import expit
 
 from sklearn_maml import GradientSteps
-from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._objective import MetaObjective
-from sklearn_maml._tasks import Tasks, pool
+from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.features import Features
+from sklearn_maml._tasks.lists import pool
+from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.losses import SquaredError
 
 

@@ -6,8 +6,9 @@ from objectives import targets_for
 from reference import gradient_steps
 from sklearn.base import clone
 
-from sklearn_maml._objective import Risk
-from sklearn_maml.adaptation import Geometry, GradientSteps, Standardization
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml.adaptation import GradientSteps, Standardization
+from sklearn_maml.adaptation.step_geometry import Geometry
 from sklearn_maml.losses import LOSSES, SquaredError
 
 STEPS = [0, 1, 2, 5, 50]

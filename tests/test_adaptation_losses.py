@@ -7,9 +7,9 @@ from objectives import objective_of, targets_for
 from sklearn.base import clone
 
 from sklearn_maml import Proximal
-from sklearn_maml._blocks import Episodes
-from sklearn_maml._objective import Risk
-from sklearn_maml._stacked import curvature_norm
+from sklearn_maml._linalg import curvature_norm
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps, Standardization
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError, Tweedie
 

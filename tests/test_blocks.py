@@ -11,17 +11,10 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_maml import _blocks
-from sklearn_maml._blocks import (
-    Blocks,
-    Episodes,
-    Features,
-    check_phi,
-    moments,
-    random_keys,
-    take_rows,
-)
-from sklearn_maml._tasks import Tasks
+from sklearn_maml._tasks import stacks
+from sklearn_maml._tasks.episodes import Episodes, random_keys
+from sklearn_maml._tasks.features import Features, check_phi, take_rows
+from sklearn_maml._tasks.stacks import Blocks, Tasks, moments
 
 X = np.arange(12.0).reshape(6, 2)
 TABLES = {
@@ -247,7 +240,7 @@ def test_support_and_query_are_disjoint_and_make_up_the_task(sizes, support, spl
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.sampled_from([1, 8, 2**18]))
 def test_with_all_rows_as_support_each_row_of_each_task_appears_once(sizes, elements):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_blocks, "BLOCK_ELEMENTS", elements)
+        patch.setattr(stacks, "BLOCK_ELEMENTS", elements)
         codes, blocks = make_blocks(sizes, Episodes())
         seen = []
         for block in blocks:
@@ -282,7 +275,7 @@ def test_row_weights_sum_to_one_and_keep_their_ratios(sizes, support):
 
 @pytest.mark.parametrize("support", ["all", 2, (1, 2)])
 def test_draws_are_the_same_in_each_pass_and_after_pickling(support, monkeypatch):
-    monkeypatch.setattr(_blocks, "CACHED_ELEMENTS", 0)
+    monkeypatch.setattr(stacks, "CACHED_ELEMENTS", 0)
     _, blocks = make_blocks([3, 5, 4, 3], Episodes(support, seed=7))
     for first, again, copied in zip(
         blocks, blocks, pickle.loads(pickle.dumps(blocks)), strict=True
@@ -353,7 +346,7 @@ def test_blocks_hold_tasks_of_similar_size():
 
 @pytest.mark.parametrize("elements", [1, 2**18])
 def test_moments_are_those_of_all_rows_with_equal_weight_for_equal_tasks(elements, monkeypatch):
-    monkeypatch.setattr(_blocks, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", elements)
     rng = np.random.default_rng(0)
     codes, tasks = make_tasks([4, 7, 2, 9])
     X = rng.normal([0, 1e6], [1, 1e-2], (len(codes), 2))

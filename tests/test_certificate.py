@@ -12,7 +12,7 @@ from objectives import make_objective, smallest_loss
 from reference import adapted_design, meta_loss, with_ones
 
 from sklearn_maml import GapCertificate, MAMLRegressor, certify
-from sklearn_maml._blocks import Episodes
+from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import AdaptationRule
 
 FAMILIES = {**WELL_POSED, **ILL_POSED, **UNEQUAL_UNITS}

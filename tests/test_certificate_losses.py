@@ -12,11 +12,11 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
-from sklearn_maml._blocks import Episodes
-from sklearn_maml._objective import Risk
-from sklearn_maml._query_minima import query_minima, representation
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps, Standardization
-from sklearn_maml.certificate import strong_convexity
+from sklearn_maml.certificate.certify import strong_convexity
+from sklearn_maml.certificate.query_minima import query_minima, representation
 from sklearn_maml.losses import LOSSES, LogLoss, Loss, Poisson, PseudoHuber
 from sklearn_maml.solvers import GaussNewton
 

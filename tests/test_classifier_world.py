@@ -39,11 +39,11 @@ from sklearn_maml import (
     few_shot_curve,
     few_shot_scorer,
 )
-from sklearn_maml._objective import Risk
+from sklearn_maml._objective.risk import Risk
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
 from sklearn_maml.losses import LOSSES
-from sklearn_maml.model_selection import OwnRidge
+from sklearn_maml.model_selection.baselines import OwnRidge
 
 matplotlib.use("Agg")
 N_TASKS, N_ROWS = 12, 14

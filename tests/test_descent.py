@@ -8,14 +8,13 @@ from families import make_tasks
 from numpy.testing import assert_allclose
 from objectives import objective_of
 
-from sklearn_maml._blocks import Episodes
-from sklearn_maml._coordinates import Standardization
-from sklearn_maml._descent import Descent, hessian_pays
-from sklearn_maml._gauss_newton import SecantModel, gauss_newton_hessian
-from sklearn_maml._objective import MetaObjective
-from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml._objective.gauss_newton_hessian import gauss_newton_hessian
+from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml.adaptation import GradientSteps, Standardization
 from sklearn_maml.losses import LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import GaussNewton
+from sklearn_maml.solvers.descent import Descent, SecantModel, hessian_pays
 
 RULE = GradientSteps(0.5, 2, relative=True)
 MEAN, DEVIATION = np.append(np.linspace(-1, 1, 8), 1.0), np.append(np.linspace(1, 2, 8), 0.0)

@@ -27,12 +27,12 @@ from sklearn_maml import (
     Proximal,
     few_shot_curve,
 )
-from sklearn_maml._objective import Risk
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml.adaptation import RULES
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
 from sklearn_maml.losses import SquaredError
-from sklearn_maml.model_selection import OwnRidge
-from sklearn_maml.proximal import RULES
+from sklearn_maml.model_selection.baselines import OwnRidge
 from sklearn_maml.solvers import SGD, SOLVERS, GradientDescent, Solver, SolverResult
 
 matplotlib.use("Agg")

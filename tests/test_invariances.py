@@ -25,7 +25,9 @@ from small_tasks import (
     theta,
 )
 
-from sklearn_maml import MAMLRegressor, _blocks, _objective
+from sklearn_maml import MAMLRegressor
+from sklearn_maml._objective import meta_objective
+from sklearn_maml._tasks import stacks
 
 # The same data in another form, order or partition
 
@@ -85,15 +87,15 @@ def test_labels_of_groups_change_nothing_but_the_task_ids(model, labels):
 @models
 def test_the_size_of_blocks_changes_nothing(model, elements, monkeypatch):
     expected = fit(model, TASKS)
-    monkeypatch.setattr(_blocks, "BLOCK_ELEMENTS", elements)
-    monkeypatch.setattr(_blocks, "CACHED_ELEMENTS", 0)
+    monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(stacks, "CACHED_ELEMENTS", 0)
     assert_same_fit(fit(model, TASKS), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("support", ["all", [1, 3]])
 def test_the_number_of_jobs_changes_no_bit(support, monkeypatch):
-    monkeypatch.setattr(_objective, "MIN_WORK_IN_PARALLEL", 0)
-    monkeypatch.setattr(_blocks, "BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr(meta_objective, "MIN_WORK_IN_PARALLEL", 0)
+    monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", 40)
     model = MAMLRegressor(support=support, random_state=0)
     results = set()
     for backend, n_jobs in [
@@ -118,10 +120,10 @@ def test_jobs_are_handed_to_joblib_only_where_there_is_work_for_them(monkeypatch
         started.append(n_jobs)
         return joblib.Parallel(n_jobs, **how)
 
-    monkeypatch.setattr(_objective, "Parallel", parallel)
+    monkeypatch.setattr(meta_objective, "Parallel", parallel)
     MAMLRegressor(n_jobs=2).fit(TASKS)
     assert not started
-    monkeypatch.setattr(_objective, "MIN_WORK_IN_PARALLEL", 0)
+    monkeypatch.setattr(meta_objective, "MIN_WORK_IN_PARALLEL", 0)
     MAMLRegressor(n_jobs=2).fit(TASKS)
     assert set(started) == {2}
 

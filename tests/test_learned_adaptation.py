@@ -25,15 +25,18 @@ from sklearn_maml import (
     SingleTaskWarning,
     adapt_tasks,
 )
-from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._fitted import objective_on
-from sklearn_maml._metrics import Metric, Noise, metric_coordinates, task_coordinates
-from sklearn_maml._mixed import Moments, fit_reml, likelihood, symmetric_basis
-from sklearn_maml._objective import MetaObjective, Risk
-from sklearn_maml._query_loss import Coordinates, minimize_query_loss
-from sklearn_maml._tasks import Tasks
+from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._learning.random_effects import metric_coordinates, task_coordinates
+from sklearn_maml._learning.reml import Moments, fit_reml, likelihood, symmetric_basis
+from sklearn_maml._learning.variable_projection import Coordinates, minimize_query_loss
+from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.features import Features
+from sklearn_maml._tasks.stacks import Blocks, Tasks
+from sklearn_maml.adaptation import RULES
+from sklearn_maml.adaptation.prior import Metric, Noise
 from sklearn_maml.losses import LOSSES, SquaredError
-from sklearn_maml.proximal import RULES
 from sklearn_maml.solvers import GaussNewton, LeastSquares
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -398,7 +401,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind, monkeypatch):
         seen.update(f=f, x=x + 0.3 * np.sin(1.0 + np.arange(len(x))))
         return type("Found", (), {"x": x, "nit": 0, "success": True})
 
-    monkeypatch.setattr("sklearn_maml._query_loss.minimize", capture)
+    monkeypatch.setattr("sklearn_maml._learning.variable_projection.minimize", capture)
     coordinates = task_coordinates(objective.blocks)
     sought = metric_coordinates(coordinates, kind, 0.5, lambda metric: Proximal(1.0, metric))
     minimize_query_loss(objective, LeastSquares(), sought)
@@ -558,9 +561,11 @@ def test_few_tasks_share_one_noise():
 def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     tasks = mixed_tasks(200)
     whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
-    monkeypatch.setattr("sklearn_maml._query_loss.TASKS_FOR_SCALE", 100)
-    monkeypatch.setattr("sklearn_maml.proximal.TASKS_FOR_NOISE", 100)
-    monkeypatch.setattr("sklearn_maml._query_loss.WORK", 9 * 100)  # of 200 tasks * 5 draws * rows
+    monkeypatch.setattr("sklearn_maml._learning.variable_projection.TASKS_FOR_SCALE", 100)
+    monkeypatch.setattr("sklearn_maml.adaptation.proximal.TASKS_FOR_NOISE", 100)
+    monkeypatch.setattr(
+        "sklearn_maml._learning.variable_projection.WORK", 9 * 100
+    )  # of 200 tasks * 5 draws * rows
     part = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     assert part.adaptation_.strength != whole.adaptation_.strength
     assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
@@ -601,7 +606,7 @@ def test_a_likelihood_lost_to_rounding_rejects_the_step(monkeypatch):
 
     moments = moments_of(*example())
     expected = fit_reml(moments, np.eye(2), symmetric_basis(2))
-    monkeypatch.setattr("sklearn_maml._mixed.likelihood", brittle)
+    monkeypatch.setattr("sklearn_maml._learning.reml.likelihood", brittle)
     found = fit_reml(moments, np.eye(2), symmetric_basis(2))
     assert_allclose(found.relative, expected.relative, rtol=1e-4)
 
@@ -674,7 +679,7 @@ def test_a_task_column_names_the_task_for_standard_deviations():
 
 def test_what_would_fill_memory_is_not_kept(monkeypatch):
     X, y, groups = flat(mixed_tasks(10))
-    monkeypatch.setattr("sklearn_maml._objective.KEPT_INFORMATION", 10 * 3**2 - 1)
+    monkeypatch.setattr("sklearn_maml._objective.meta_objective.KEPT_INFORMATION", 10 * 3**2 - 1)
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
     adapted = model.adapt_tasks(X, y, groups=groups)
     assert_allclose(adapted.predict(X, groups=groups), model.predict(X, groups=groups))
@@ -783,7 +788,7 @@ def test_a_likelihood_that_is_not_maximised_is_reported(monkeypatch):
     def stop(*arguments, **options):
         return fit_reml(*arguments, max_iter=1)
 
-    monkeypatch.setattr("sklearn_maml._metrics.fit_reml", stop)
+    monkeypatch.setattr("sklearn_maml._learning.random_effects.fit_reml", stop)
     with pytest.warns(UserWarning, match="did not converge in 1 iterations"):
         MAMLRegressor(adaptation=REML, random_state=0).fit(mixed_tasks())
 
@@ -899,7 +904,9 @@ def test_a_first_order_rule_learns_its_lengths_too():
 
 def test_a_search_for_lengths_that_ends_early_is_reported(monkeypatch):
     found = type("Found", (), {"x": np.zeros(3), "nit": 0, "success": False})
-    monkeypatch.setattr("sklearn_maml._query_loss.minimize", lambda *args, **kwargs: found)
+    monkeypatch.setattr(
+        "sklearn_maml._learning.variable_projection.minimize", lambda *args, **kwargs: found
+    )
     with pytest.warns(ConvergenceWarning, match="lengths of steps did not converge"):
         MAMLRegressor(adaptation=GradientSteps("learn"), random_state=0).fit(mixed_tasks(5))
 
@@ -911,7 +918,7 @@ def test_a_rule_that_overflows_is_turned_back_from(monkeypatch):
         seen["far"] = f(x + 700.0)
         return type("Found", (), {"x": x, "nit": 0, "success": True})
 
-    monkeypatch.setattr("sklearn_maml._query_loss.minimize", capture)
+    monkeypatch.setattr("sklearn_maml._learning.variable_projection.minimize", capture)
     objective = objective_of(few_shot_tasks("poisson", 5), None, (3,)).vary()
     objective.loss = LOSSES["poisson"]()
     steps = lambda lengths: GradientSteps(lengths, 2, cap=False)  # noqa: E731

@@ -33,14 +33,14 @@ from sklearn_maml import (
     GradientSteps,
     MAMLRegressor,
     MAMLRegressorCV,
-    _folds,
     adapt,
     few_shot_curve,
     few_shot_scorer,
 )
-from sklearn_maml._fitted import query_predictions
-from sklearn_maml._objective import MetaObjective
+from sklearn_maml._estimators.prediction import query_predictions
+from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml.datasets import make_linear_tasks
+from sklearn_maml.model_selection import leave_tasks_out
 
 TASKS = make_linear_tasks(n_tasks=21, n_samples=(8, 14), n_features=3, random_state=1)
 X = np.concatenate([X_t for X_t, _ in TASKS])
@@ -381,7 +381,7 @@ def test_hard_folds_are_scored_as_by_grid_search(kind, intercept, cv):
 
 def test_folds_whose_normal_equations_cannot_all_be_kept_take_more_passes(monkeypatch):
     model = MAMLRegressorCV(**CANDIDATES, cv=6, support="all").fit(TASKS)
-    monkeypatch.setattr(_folds, "KEPT_ELEMENTS", 3 * (TASKS[0][0].shape[1] + 1) ** 2)
+    monkeypatch.setattr(leave_tasks_out, "KEPT_ELEMENTS", 3 * (TASKS[0][0].shape[1] + 1) ** 2)
     in_parts = MAMLRegressorCV(**CANDIDATES, cv=6, support="all").fit(TASKS)
     for name in ("mean_test_score", "std_test_score"):
         np.testing.assert_allclose(in_parts.cv_results_[name], model.cv_results_[name], rtol=1e-12)

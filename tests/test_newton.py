@@ -5,7 +5,7 @@ import pytest
 from objectives import targets_for
 from scipy.optimize import minimize
 
-from sklearn_maml._newton import RidgeProblem, line_search, ridge_minimum
+from sklearn_maml._task_newton import RidgeProblem, line_search, ridge_minimum
 from sklearn_maml.losses import LOSSES, LogCosh, Loss, PseudoHuber, SmoothedQuantile
 
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
@@ -127,7 +127,7 @@ class Broken(Square):
 
 def test_what_cannot_be_solved_is_not_a_number(monkeypatch):
     assert np.isnan(ridge_minimum(make_problem(Broken()))).all()
-    monkeypatch.setattr("sklearn_maml._newton.MAX_ITER", 1)
+    monkeypatch.setattr("sklearn_maml._task_newton.MAX_ITER", 1)
     assert np.isnan(ridge_minimum(make_problem(LOSSES["log_loss"]()))).all()
 
 

@@ -7,8 +7,8 @@ from objectives import make_objective
 from reference import meta_loss, with_ones
 
 from sklearn_maml import MAMLRegressor
-from sklearn_maml._blocks import Episodes
-from sklearn_maml._objective import Risk
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.losses import LOSSES
 
 

@@ -5,14 +5,14 @@ import pytest
 from families import ILL_POSED, WELL_POSED, make_tasks
 from objectives import make_objective, smallest_loss
 
-from sklearn_maml import _quadratic
-from sklearn_maml._quadratic import quadratic
+from sklearn_maml._objective import quadratic as quadratic_module
+from sklearn_maml._objective.quadratic import quadratic
 
 
 @pytest.fixture(params=["cholesky where safe", "triangle always"])
 def route(request, monkeypatch):
     if request.param == "triangle always":
-        monkeypatch.setattr(_quadratic, "SAFELY_POSITIVE", np.inf)
+        monkeypatch.setattr(quadratic_module, "SAFELY_POSITIVE", np.inf)
     return request.param
 
 
@@ -36,8 +36,8 @@ def test_both_routes_agree_and_take_several_targets(monkeypatch):
     objective_of = lambda: make_objective([(x, y) for x, y in zip(X, Y, strict=True)])  # noqa: E731
     Y = rng.normal(size=(20, 6, 3))
     theta, steps = rng.normal(size=(3, 6)), []
-    for threshold in (_quadratic.SAFELY_POSITIVE, np.inf):
-        monkeypatch.setattr(_quadratic, "SAFELY_POSITIVE", threshold)
+    for threshold in (quadratic_module.SAFELY_POSITIVE, np.inf):
+        monkeypatch.setattr(quadratic_module, "SAFELY_POSITIVE", threshold)
         objective = objective_of()
         _, gradient = objective.value_and_gradient(theta)
         steps.append(quadratic(objective).newton_step(objective, theta, gradient))
@@ -68,7 +68,7 @@ def test_the_rank_is_numerical():
 def test_the_hessian_is_factorised_once(monkeypatch):
     objective = make_objective(make_tasks(5, 6))
     first = quadratic(objective)
-    monkeypatch.setattr(_quadratic, "_factorise", None)
+    monkeypatch.setattr(quadratic_module, "_factorise", None)
     assert quadratic(objective) is first
 
 

@@ -180,7 +180,7 @@ def test_rows_of_unknown_tasks_get_the_meta_parameters_or_an_error():
 def test_many_rows_are_predicted_in_batches(monkeypatch):
     model = MAMLRegressor().fit(X, Y, groups=LABELS)
     whole = model.predict(X, groups=LABELS)
-    monkeypatch.setattr("sklearn_maml._fitted.BATCH_ELEMENTS", 30)
+    monkeypatch.setattr("sklearn_maml._estimators.prediction.BATCH_ELEMENTS", 30)
     np.testing.assert_allclose(model.predict(X, groups=LABELS), whole)
 
 
@@ -194,7 +194,7 @@ def test_groups_mean_nothing_to_a_model_that_knows_no_names():
 
 
 def test_naming_tasks_costs_no_pass_over_the_data_where_there_are_no_names(monkeypatch):
-    from sklearn_maml._objective import MetaObjective
+    from sklearn_maml._objective.meta_objective import MetaObjective
 
     def never(*args):
         raise AssertionError

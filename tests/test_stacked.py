@@ -8,14 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from sklearn_maml._stacked import (
-    geometric_sum,
-    largest_eigenvalue,
-    matvec,
-    one_blas_thread,
-    row_products,
-    vecmat,
-)
+from sklearn_maml._linalg import geometric_sum, largest_eigenvalue, matvec, row_products, vecmat
+from sklearn_maml._objective.parallel import one_blas_thread
 
 
 def spd(r, seed, n=3):

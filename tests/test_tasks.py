@@ -10,15 +10,10 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_maml._tasks import (
-    Tasks,
-    check_finite,
-    group_rows,
-    is_task_list,
-    looks_ragged,
-    pool,
-    refuse_masked,
-)
+from sklearn_maml._tasks.labels import group_rows
+from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
+from sklearn_maml._tasks.stacks import Tasks
+from sklearn_maml._tasks.tables import check_finite
 
 TWO = [(np.arange(6.0).reshape(3, 2), np.arange(3.0)), (-np.ones((1, 2)), np.array([7.0]))]
 STACKED = np.array([[0, 1], [2, 3], [4, 5], [-1, -1]])

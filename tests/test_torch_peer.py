@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sklearn_maml._blocks import Blocks, Episodes, Features
-from sklearn_maml._objective import MetaObjective
-from sklearn_maml._tasks import Tasks
+from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.features import Features
+from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES
 

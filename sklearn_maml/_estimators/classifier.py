@@ -1,0 +1,191 @@
+"""Few-shot classification: one logistic regression a class, meta-learned together."""
+
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+
+from sklearn_maml._estimators.meta_learner import MetaLearner
+from sklearn_maml._estimators.prediction import response
+from sklearn_maml._tasks.classes import probabilities
+from sklearn_maml.losses.logistic import LogLoss
+
+__all__ = ["MAMLClassifier"]
+
+
+class MAMLClassifier(ClassifierMixin, MetaLearner):
+    """Few-shot classification: meta-parameters from which a new task is learned with a few rows.
+
+    As `MAMLRegressor`, with the logistic loss. Two classes are one logistic regression; more
+    are one a class against the rest, on the same features and steps. The classes are those of all
+    tasks; a task may hold only some of them. `gap_certificate_` bounds how far the sum of the
+    meta-losses of all classes is from its minimum.
+
+    Parameters
+    ----------
+    inner_lr : "auto" or float, default="auto"
+    n_steps : int, default=1
+    featurizer : transformer, default=None
+    adaptation : str or AdaptationRule, default=None
+    solver : str or Solver, default="auto"
+        All as in `MAMLRegressor`; the exact solver for squares does not apply. A featurizer that
+        looks at y is told the class labels.
+    alpha : float, default=1e-3
+        Ridge penalty on the meta-parameters, the intercept excepted. Not 0 as in `MAMLRegressor`:
+        where the classes are separable, the logistic loss without penalty has no minimiser.
+    fit_intercept : bool, default=True
+    support : "auto", "all", int, float or list of int, default="auto"
+    split : {"random", "first"}, default="random"
+    n_episodes : int, default=1
+    task_column : str or int, default=None
+    on_unknown_task : {"meta", "raise"}, default="meta"
+    n_jobs : int, default=None
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+        All as in `MAMLRegressor`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted.
+    coef_ : ndarray of shape (n_phi,) or (n_classes, n_phi)
+        Meta-parameters in feature space; one row with two classes, for ``classes_[1]``.
+    intercept_ : float or ndarray of shape (n_classes,)
+    gap_certificate_ : GapCertificate
+    meta_loss_ : float
+        Mean logistic loss of the query rows after adapting, summed over classes, with the penalty.
+    task_coef_ : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_classes, n_phi), or None
+        The parameters of each named task, adapted to all of its rows.
+    task_intercept_ : ndarray of shape (n_tasks,) or (n_tasks, n_classes), or None
+    loss_, featurizer_, adaptation_, learned_, inner_lr_, capped_share_, n_tasks_, task_ids_
+        As in `MAMLRegressor`.
+    n_iter_, meta_losses_, n_features_in_, feature_names_in_
+        As in `MAMLRegressor`.
+
+    See Also
+    --------
+    MAMLRegressor : For numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_maml import MAMLClassifier
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = [(X, np.where(y > 0, "high", "low")) for X, y in make_linear_tasks(random_state=0)]
+    >>> model = MAMLClassifier().fit(tasks[:-1])
+    >>> X_new, y_new = tasks[-1]
+    >>> model.adapt(X_new[:8], y_new[:8]).predict_proba(X_new[8:]).shape
+    (12, 2)
+    """
+
+    __metadata_request__decision_function = {"groups": True}
+    __metadata_request__predict_proba = {"groups": True}
+
+    def __init__(
+        self,
+        inner_lr="auto",
+        n_steps=1,
+        *,
+        featurizer=None,
+        adaptation=None,
+        solver="auto",
+        alpha=1e-3,
+        fit_intercept=True,
+        support="auto",
+        split="random",
+        n_episodes=1,
+        task_column=None,
+        on_unknown_task="meta",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.inner_lr = inner_lr
+        self.n_steps = n_steps
+        self.featurizer = featurizer
+        self.adaptation = adaptation
+        self.solver = solver
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.support = support
+        self.split = split
+        self.n_episodes = n_episodes
+        self.task_column = task_column
+        self.on_unknown_task = on_unknown_task
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def decision_function(self, X, *, groups=None):
+        """Scores: log odds of each class against the rest.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        groups : array-like of shape (n_rows,), default=None
+            The task of each row, as in `MAMLRegressor.predict`: a task seen in `fit` is predicted
+            with its own parameters.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_classes)
+            With two classes one column, for ``classes_[1]``.
+
+        Raises
+        ------
+        ValueError
+            If `groups` are given but `fit` was given no labels of tasks.
+        KeyError
+            For an unknown task, if `on_unknown_task` is "raise".
+        """
+        return self._linear(X, groups)
+
+    def predict_proba(self, X, *, groups=None):
+        """Probabilities of the classes, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X, groups
+            As in `decision_function`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+            With more than two classes, the one-against-rest probabilities divided by their sum.
+        """
+        return probabilities(self._linear(X, groups))
+
+    def predict(self, X, *, groups=None):
+        """The most probable classes.
+
+        Parameters
+        ----------
+        X, groups
+            As in `decision_function`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        return response(self, self._linear(X, groups))
+
+    def score(self, X, y=None, *, groups=None, sample_weight=None):
+        """Accuracy on query rows after adapting to support rows; or plain accuracy, without tasks.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            As in `fit`; see `MAMLRegressor.score`.
+
+        Returns
+        -------
+        float
+        """
+        return self._score(accuracy_score, X, y, groups, sample_weight)
+
+    def _make_loss(self):
+        return LogLoss()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # As for regression: a split without tasks to compare.
+        tags.classifier_tags.poor_score = not isinstance(self.support, str)
+        return tags

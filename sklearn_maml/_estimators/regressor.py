@@ -1,0 +1,241 @@
+"""Few-shot regression."""
+
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+
+from sklearn_maml._component import resolve
+from sklearn_maml._estimators.meta_learner import MetaLearner
+from sklearn_maml._estimators.prediction import deviation, deviation_by_task, prior_of, response
+from sklearn_maml._tasks.tables import check_y
+from sklearn_maml.losses import LOSSES
+from sklearn_maml.losses.loss import Loss
+
+__all__ = ["MAMLRegressor"]
+
+
+class MAMLRegressor(RegressorMixin, MetaLearner):
+    """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
+
+    Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
+    the meta-parameters ``theta`` by a few gradient steps on the task's support rows. `fit`
+    finds the theta whose adapted parameters predict the tasks' query rows best,
+
+    ``L(theta) = sum_i p_i sum_j b_ij l(phi(x_ij)' theta_i, y_ij) + alpha ||coef||^2``,
+
+    and with the squared loss it finds the global minimum, in closed form. `gap_certificate_`
+    bounds how far L(theta) is from it.
+
+    Parameters
+    ----------
+    inner_lr : "auto" or float, default="auto"
+        Length eta of the inner gradient steps. A number is the step of the papers, on every
+        parameter, capped task by task at 1 / the largest eigenvalue of the support risk's Hessian
+        (see `GradientSteps`). "auto" steps in standardised features, 16 times as far for the
+        intercept, and as far in each task as leaves 10 percent of theta along the steepest
+        direction after all steps; it does not depend on units.
+    n_steps : int, default=1
+        Number of inner steps; 0 is pooled regression.
+    featurizer : transformer, default=None
+        phi: any scikit-learn transformer or pipeline of them. It is cloned and fitted on all rows;
+        wrap a fitted one in ``sklearn.frozen.FrozenEstimator``. None uses the columns of X.
+    loss : str or Loss, default="squared_error"
+        A key of ``sklearn_maml.losses.LOSSES`` or an instance.
+    adaptation : str or AdaptationRule, default=None
+        Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
+        "learned" (or "proximal") learns from the tasks how they differ: ``Proximal()``, the
+        recommended choice for data in groups. "gradient_steps" is ``GradientSteps()``.
+    solver : str or Solver, default="auto"
+        "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
+        gradient descent for a first-order rule.
+    alpha : float, default=0.0
+        Ridge penalty on the meta-parameters in feature space, the intercept excepted.
+    fit_intercept : bool, default=True
+        Whether to add a constant feature; it is adapted like the others, and not penalised.
+    support : "auto", "all", int, float or list of int, default="auto"
+        What a task adapts to while fitting: "all" rows, which are then also the query rows; that
+        many rows; a fraction of them; or each number of rows in turn. The remaining rows are
+        the query. Choose what deployment will look like. "auto" is "all", but 1, 2, 3, 5 and 10
+        rows in turn for a rule that is learned, as far as a task has them, with up to 20 random
+        splits of each task where tasks are few.
+    split : {"random", "first"}, default="random"
+        Which rows are the support: drawn at random, or a task's first rows, for ordered data.
+    n_episodes : int, default=1
+        Random splits per task (and per number of rows); the least number for support="auto".
+    task_column : str or int, default=None
+        The column of X that holds the task labels, by name or by position. It is taken out of X
+        before features are made, and replaces `groups` in every method; so it works wherever
+        scikit-learn passes X alone.
+    on_unknown_task : {"meta", "raise"}, default="meta"
+        What `predict` does with rows of a task that was not seen in `fit`: predict them with the
+        meta-parameters, or raise a KeyError.
+    n_jobs : int, default=None
+        Workers for blocks of tasks, as in joblib. It does not change the result in any bit.
+    random_state : int, RandomState or None, default=None
+        For random splits.
+    verbose : int, default=0
+        Whether to report the meta-loss at each evaluation: to the logger "sklearn_maml" at level
+        INFO, or printed where logging is not configured.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_phi,) or (n_targets, n_phi)
+        Meta-parameters in feature space.
+    intercept_ : float or ndarray of shape (n_targets,)
+    loss_ : Loss
+        The loss in use.
+    featurizer_ : transformer or None
+        The fitted featurizer.
+    adaptation_ : AdaptationRule
+        The rule in use, with what was learned of it.
+    learned_ : LearnedMetric, LearnedSteps or None
+        What was learned of the rule, and how; print it.
+    inner_lr_ : float or ndarray of shape (d,)
+        The step length in use, before the cap, or one a parameter; for "auto" in units of 1 / the
+        largest eigenvalue of each task's Hessian in standardised features. Present for rules that
+        take steps.
+    capped_share_ : float
+        The share of tasks (by weight) whose step was capped. Present for rules that take steps.
+    n_tasks_ : int
+    task_ids_ : ndarray of shape (n_tasks,)
+        The labels of the tasks, in order of appearance; positions, for a list of tasks.
+    task_coef_ : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi), or None
+        The parameters of each task, adapted to all of its rows. None where tasks are not named:
+        after fitting a list of tasks, or rows without labels.
+    task_intercept_ : ndarray of shape (n_tasks,) or (n_tasks, n_targets), or None
+    n_iter_ : int
+        Iterations of the solver.
+    meta_loss_ : float
+        L at the fitted meta-parameters.
+    meta_losses_ : ndarray of shape (n_values,)
+        L at the start and after each iteration of the solver.
+    gap_certificate_ : GapCertificate
+        ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
+    n_features_in_ : int
+        Columns of the X that was passed, the task column included.
+    feature_names_in_ : ndarray of str
+        Only where X has column names.
+
+    See Also
+    --------
+    AdaptedRegressor : What `adapt` returns.
+    sklearn_maml.model_selection.adapt : The same through a pipeline or a search.
+    sklearn_maml.certificate.GapCertificate : The certificate.
+
+    References
+    ----------
+    Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    ICML 2017. Wang, Cai, Yang & Wang, "On the Global Optimality of Model-Agnostic Meta-Learning",
+    ICML 2020.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> *tasks, (X_new, y_new) = make_linear_tasks(n_tasks=101, random_state=0)
+    >>> model = MAMLRegressor().fit(tasks)
+    >>> model.adapt(X_new[:5], y_new[:5]).predict(X_new[5:]).shape
+    (15,)
+    >>> model.gap_certificate_.bound < 1e-9 * model.meta_loss_
+    True
+    """
+
+    def __init__(
+        self,
+        inner_lr="auto",
+        n_steps=1,
+        *,
+        featurizer=None,
+        loss="squared_error",
+        adaptation=None,
+        solver="auto",
+        alpha=0.0,
+        fit_intercept=True,
+        support="auto",
+        split="random",
+        n_episodes=1,
+        task_column=None,
+        on_unknown_task="meta",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.inner_lr = inner_lr
+        self.n_steps = n_steps
+        self.featurizer = featurizer
+        self.loss = loss
+        self.adaptation = adaptation
+        self.solver = solver
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.support = support
+        self.split = split
+        self.n_episodes = n_episodes
+        self.task_column = task_column
+        self.on_unknown_task = on_unknown_task
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def predict(self, X, *, groups=None, return_std=False):
+        """Predict rows: of a known task with its own parameters, else with the meta-parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        groups : array-like of shape (n_rows,), default=None
+            The task of each row. Rows of a task seen in `fit` are predicted with its parameters,
+            adapted to all of its rows (`task_coef_`); other rows as `on_unknown_task` says.
+            Without `groups` or a task column all rows are predicted with the meta-parameters.
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too: the noise and what
+            is not known of the task; for tasks not seen in `fit`, all that tasks differ by. For
+            rules that know of them, such as `Proximal`.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
+
+        Raises
+        ------
+        ValueError
+            If `groups` are given but `fit` was given no labels, or if there are no standard
+            deviations: the rule knows none, or what it knows of all tasks fills above 128 MiB.
+        KeyError
+            For an unknown task, if `on_unknown_task` is "raise".
+        """
+        mean = response(self, self._linear(X, groups))
+        if not return_std:
+            return mean
+        if self.task_column is None and groups is None:
+            return mean, deviation(self, X, prior_of(self))
+        return mean, deviation_by_task(self, X, groups, self._known, self._information)
+
+    def score(self, X, y=None, *, groups=None, sample_weight=None):
+        """R2 of query rows after adapting to support rows; or plain R2, without tasks.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            As in `fit`. With a list of tasks, `groups` or a task column, each task is split as in
+            `fit`, and the query rows of all tasks are pooled; with ``support="all"`` they are the
+            support rows themselves. Otherwise the meta-parameters' predictions are scored.
+
+        Returns
+        -------
+        float
+        """
+        y = None if y is None else check_y(y, self)
+        return self._score(r2_score, X, y, groups, sample_weight)
+
+    def _make_loss(self):
+        return resolve(self.loss, LOSSES, Loss, "loss")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output = True
+        tags.target_tags.multi_output = True
+        # Without tasks to compare, a split leaves the meta-parameters themselves hardly determined.
+        tags.regressor_tags.poor_score = not isinstance(self.support, str)
+        return tags

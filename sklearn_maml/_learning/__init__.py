@@ -1,0 +1,1 @@
+"""How an adaptation rule is learned from the training tasks."""

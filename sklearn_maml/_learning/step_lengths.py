@@ -1,0 +1,84 @@
+"""How the lengths of gradient steps are learned."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_maml._learning.variable_projection import (
+    LOG_SCALE,
+    Coordinates,
+    best_scale,
+    minimize_query_loss,
+)
+
+__all__ = ["LOG_LENGTH", "LearnedSteps", "learn_lengths"]
+
+# The logarithm of a learned length, in standardised features.
+LOG_LENGTH = (-2 * LOG_SCALE, LOG_SCALE)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedSteps:
+    """What `GradientSteps` learned from the training tasks; ``print`` tells it.
+
+    Attributes
+    ----------
+    inner_lr : ndarray of shape (d,)
+        The length of the step of each parameter, in standardised features, the intercept last; 0
+        where there was only one task to learn from, which shows no difference between tasks.
+    n_iter : int
+    converged : bool
+    """
+
+    inner_lr: np.ndarray
+    n_iter: int
+    converged: bool
+
+    def scaled(self, scale):
+        """The same lengths times a number."""
+        return replace(self, inner_lr=scale * self.inner_lr)
+
+    def __str__(self):
+        if not self.inner_lr.any():
+            return "Gradient steps: one task does not show how tasks differ, so no steps are taken."
+        return (
+            "Gradient steps, one length a parameter, learned on the query loss in "
+            f"{self.n_iter} iterations.\n"
+            f"  lengths, in standardised features     "
+            f"{np.array2string(self.inner_lr, precision=4)}"
+        )
+
+
+def learn_lengths(objective, solver, steps):
+    """The lengths of steps, one a parameter, that leave the smallest meta-loss.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    solver : Solver
+    steps : callable
+        From lengths (d,) to the rule, smooth in them.
+
+    Returns
+    -------
+    LearnedSteps
+    """
+    d = objective.n_parameters
+    start = best_scale(objective, solver, lambda scale: steps(np.full(d, scale)))
+    sought = Coordinates(
+        np.full(d, np.log(start)),
+        lambda x: steps(np.exp(x)),
+        lambda x, slope: slope * np.exp(x),
+        [LOG_LENGTH] * d,
+    )
+    x, n_iter, converged = minimize_query_loss(objective, solver, sought)
+    if not converged:
+        warnings.warn(
+            f"The lengths of steps did not converge in {n_iter} iterations; they are used as they "
+            "are.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    return LearnedSteps(np.exp(x), n_iter, converged)

@@ -1,0 +1,204 @@
+"""Learning a rule's parameters on the query loss: the meta-loss as a function of the rule.
+
+Theta is exact for each candidate (variable projection), so that by the envelope theorem the
+gradient is the partial derivative at that theta, `AdaptationRule.slope` summed over tasks.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.exceptions import ConvergenceWarning
+
+__all__ = [
+    "LOG_SCALE",
+    "Coordinates",
+    "Learnable",
+    "Profile",
+    "best_scale",
+    "minimize_query_loss",
+    "need_query_rows",
+]
+
+# A scale is sought between exp(-8) and exp(8), or near 1.
+LOG_SCALE, LOG_NEAR = 8.0, 1.5
+
+# A scale is one number: this many tasks determine it.
+TASKS_FOR_SCALE = 2000
+
+# A rule is learned from so many rows that rows * d^2 is about this. Losses that are not quadratic
+# take many more passes over them, and passes in which not only d counts.
+WORK, WORK_UNLESS_QUADRATIC, ROWS_UNLESS_QUADRATIC = 2e8, 4e6, 1e4
+
+
+class Learnable(NamedTuple):
+    """A parameter of a rule that is learned from training tasks.
+
+    Attributes
+    ----------
+    name : str
+        The constructor parameter.
+    coordinates : str
+        In which it is sought: "log", or "cholesky" for a symmetric matrix.
+    start : object
+    bounds : tuple of (float, float) or None
+        Of each coordinate.
+    """
+
+    name: str
+    coordinates: str
+    start: Any
+    bounds: tuple | None
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """In which a rule is sought.
+
+    Attributes
+    ----------
+    start : ndarray of shape (k,)
+    rule : callable
+        From coordinates to the rule.
+    chain : callable
+        From coordinates, and the derivative in what is learned, to that in the coordinates.
+    bounds : list of (float, float) or None
+    """
+
+    start: np.ndarray
+    rule: Any
+    chain: Any
+    bounds: list | None
+
+
+class Profile:
+    """The smallest meta-loss of each rule, over theta.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    blocks : Blocks
+        Enough of its tasks.
+    solver : Solver
+    """
+
+    def __init__(self, objective, blocks, solver):
+        self.objective, self.solver = objective.vary(blocks=blocks), solver
+        self.report = objective.report
+        self.theta = objective.origin()
+
+    def __call__(self, rule):
+        """The objective with that rule, theta, and the loss; infinite where it overflows."""
+        at = self.objective.vary(rule=rule)
+        if not at.is_quadratic and not np.isfinite(at.value_and_gradient(self.theta)[0]):
+            return at, self.theta, np.inf
+        with warnings.catch_warnings():
+            # A candidate that is not quite solved is one among many, and is reported below; the
+            # fit itself warns.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = self.solver.minimize(at, at.origin() if at.is_quadratic else self.theta)
+        self.theta = found.theta  # near that of the next candidate
+        doubt = "" if found.converged else ", not converged"
+        self.report(f"learning the rule: smallest meta-loss {found.values[-1]:.8g}{doubt}")
+        return at, found.theta, found.values[-1]
+
+
+def need_query_rows(objective, what):
+    """Raise unless episodes have query rows of their own to learn `what` on."""
+    if objective.blocks.episodes.support == "all":
+        raise ValueError(
+            f"support='all' leaves no query rows of their own to learn {what} on; give support= "
+            "a number of rows, a list of them or a fraction, or use support='auto'."
+        )
+
+
+def best_scale(objective, solver, make_rule, near=False):
+    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each.
+
+    A rule that moves so far that it fits every support set leaves theta hardly determined, and free
+    to fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
+    that next to 1 (`near`), or the first one on the way up from small scales.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    solver : Solver
+    make_rule : callable
+        From a scale to the rule with that scale.
+    near : bool
+        Whether a scale of 1 is about right.
+
+    Returns
+    -------
+    float
+    """
+    few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(_work(objective))
+    profile = Profile(objective, few, solver)
+
+    def loss(log_scale):
+        return profile(make_rule(np.exp(log_scale)))[-1]
+
+    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    return float(np.exp(found.x))
+
+
+def _first_valley(loss, low, high):
+    """An interval with the first minimum of a function, walking up from `low` in steps of 1."""
+    at, value = low, loss(low)
+    for x in np.arange(low + 1, high + 1):
+        ahead = loss(x)
+        if ahead > 1.01 * value:
+            break
+        at, value = (x, ahead) if ahead < value else (at, value)
+    return max(at - 1, low), min(at + 1, high)
+
+
+def minimize_query_loss(objective, solver, coordinates):
+    """Learn a rule by variable projection.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    solver : Solver
+    coordinates : Coordinates
+
+    Returns
+    -------
+    x : ndarray of shape (k,)
+    n_iter : int
+    converged : bool
+    """
+    profile = Profile(objective, objective.blocks.lighter(_work(objective)), solver)
+    unit = abs(profile(coordinates.rule(coordinates.start))[-1]) or 1.0
+
+    def value_and_gradient(x):
+        rule = coordinates.rule(x)
+        at, theta, value = profile(rule)
+        if not np.isfinite(value):  # the line search turns back
+            return 1e10, np.zeros_like(x)
+        (slope,) = at.reduce(partial(_slope, rule, theta), theta)
+        return value / unit, coordinates.chain(x, slope) / unit
+
+    found = minimize(
+        value_and_gradient,
+        coordinates.start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=coordinates.bounds,
+        options={"maxiter": 100, "ftol": 1e-6, "gtol": 1e-6},
+    )
+    return found.x, int(found.nit), bool(found.success)
+
+
+def _slope(rule, theta, linearization):
+    return (rule.slope(theta, linearization),)
+
+
+def _work(objective):
+    if objective.is_quadratic:
+        return WORK
+    return min(WORK_UNLESS_QUADRATIC, ROWS_UNLESS_QUADRATIC * objective.n_parameters**2)

@@ -1,0 +1,156 @@
+"""Linear algebra over stacks: leading axes are tasks, the last two (or one) a matrix (a vector)."""
+
+import numpy as np
+
+__all__ = [
+    "curvature_norm",
+    "flat_vecmat",
+    "geometric_sum",
+    "largest_eigenvalue",
+    "matvec",
+    "row_products",
+    "triangle",
+    "vecmat",
+]
+
+
+def matvec(matrices, vectors):
+    """``matrices @ vectors``: (..., m, d) and (..., d) to (..., m)."""
+    if vectors.ndim <= 2 < matrices.ndim and vectors.size == vectors.shape[-1] > 0:
+        return (matrices.reshape(-1, vectors.size) @ vectors.ravel()).reshape(matrices.shape[:-1])
+    return np.matmul(matrices, vectors[..., None])[..., 0]
+
+
+def vecmat(vectors, matrices):
+    """``vectors' @ matrices``: (..., m) and (..., m, d) to (..., d)."""
+    return np.matmul(vectors[..., None, :], matrices)[..., 0, :]
+
+
+def flat_vecmat(vectors, matrices):
+    """`vecmat` summed over tasks: (..., n, m) and (..., n, m, d) to (..., d)."""
+    flat = matrices.reshape(*matrices.shape[:-3], -1, matrices.shape[-1])
+    return vecmat(vectors.reshape(*vectors.shape[:-2], -1), flat)
+
+
+def triangle(rows):
+    """R of a QR decomposition, or the rows themselves where they are no more than columns."""
+    return rows if rows.shape[-2] <= rows.shape[-1] else np.linalg.qr(rows, mode="r")
+
+
+def row_products(V, left, weights, right):
+    """``V left' diag(weights) right`` for rows V (..., k, d), in the cheaper order.
+
+    `left` and `right` have shape (..., m, d); with fewer rows than features nothing d x d is
+    ever built.
+    """
+    k, (m, d) = V.shape[-2], right.shape[-2:]
+    if 2 * k * m <= d * (k + m):
+        return np.matmul(np.matmul(V, np.swapaxes(left, -1, -2)) * weights[..., None, :], right)
+    return np.matmul(V, np.matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
+
+
+def geometric_sum(gram, step, n_steps):
+    """``q(S) = eta sum_{k<K} (I - eta S)^k`` by doubling: about 2 log2(K) products.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (..., r, r)
+        Symmetric S.
+    step : ndarray of shape (...)
+        eta.
+    n_steps : int
+        K.
+    """
+    eye = np.eye(gram.shape[-1])
+    total = np.broadcast_to(eye, gram.shape)  # sum of the first `bits` powers
+    factor = power = eye - step[..., None, None] * gram
+    bits = bin(n_steps)[3:]
+    for i, bit in enumerate(bits):
+        total = total + (np.matmul(power, total) if i else power)
+        if bit == "1" or i + 1 < len(bits):
+            power = np.matmul(power, power)
+        if bit == "1":
+            total = total + power
+            power = np.matmul(power, factor)
+    return step[..., None, None] * total
+
+
+def largest_eigenvalue(gram, tolerance=0.05, max_doublings=6):
+    """An upper bound on the largest eigenvalue of positive semi-definite matrices.
+
+    The Schatten norm ``||S^p||_F^(1/p)`` for p = 1, 2, 4, ... until it is within the tolerance of
+    the lower bound ``(||S^p||_F^2 / tr S^p)^(1/p)``. A few squarings cost a tenth of a stacked
+    eigendecomposition.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n, r, r)
+        Not zero.
+    tolerance : float, default=0.05
+        How far, relatively, the bound may be above the eigenvalue.
+    max_doublings : int, default=6
+        At 6 the bound is within 5 percent for r up to 500, however close the eigenvalues are.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    # The largest entry is on the diagonal; divided by it, squares neither over- nor underflow.
+    largest = np.einsum("nii->ni", gram).max(axis=1)
+    power, spare = gram / largest[:, None, None], np.empty_like(gram)
+    log_size, log_bound = np.zeros(len(gram)), np.zeros(len(gram))
+    loose = np.ones(len(gram), dtype=bool)
+    for k in range(max_doublings + 1):
+        size = np.sqrt(np.einsum("nij,nij->n", power, power))
+        power /= size[:, None, None]
+        log_size += np.log(size) / 2**k
+        # A bound stays what it was once it is tight, whatever the other matrices need.
+        log_bound = np.where(loose, log_size, log_bound)
+        loose &= np.log(np.einsum("nii->n", power)) / 2**k > np.log1p(tolerance)
+        if k == max_doublings or not loose.any():
+            return largest * np.exp(log_bound)
+        power, spare = np.matmul(power, power, out=spare), power
+
+
+def curvature_norm(rows, weights, doublings=3):
+    """A smooth upper bound on the largest eigenvalue of ``F' W F``, and its derivative in W.
+
+    The Schatten norm ``lambda = tr((F' W F)^p)^(1/p)`` with p = 2^(doublings + 1): at most
+    ``rank^(1/p)`` times the largest eigenvalue, 20 percent above it for rank 20.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (..., m, d)
+        F.
+    weights : ndarray of shape (..., m)
+        Non-negative.
+
+    Returns
+    -------
+    norm : ndarray of shape (...)
+    shares : ndarray of shape (..., m)
+        ``d log(lambda) = sum_j shares_j d log(w_j)``; non-negative, of sum 1.
+    """
+    top = weights.max(axis=-1, keepdims=True, initial=0.0)
+    weights = weights / np.where(top > 0, top, 1.0)
+    few = rows.shape[-2] <= rows.shape[-1]
+    root = np.sqrt(weights)
+    scaled = root[..., None] * rows
+    turned = np.swapaxes(scaled, -1, -2)
+    power = np.matmul(scaled, turned) if few else np.matmul(turned, scaled)
+    log_norm, below = 0.0, np.eye(power.shape[-1])  # gram^(2^k), and gram^(2^k - 1) up to scale
+    for k in range(doublings + 1):
+        if k:
+            below = below if few else np.matmul(power, below)
+            power = np.matmul(power, power)
+        size = np.sqrt(np.einsum("...ij,...ij->...", power, power))
+        size = np.where(size > 0, size, 1.0)
+        power = power / size[..., None, None]
+        log_norm = log_norm + np.log(size) / 2**k
+    if few:
+        shares = np.square(power).sum(axis=-1)
+    else:
+        shares = (np.matmul(np.matmul(scaled, below), power) * scaled).sum(axis=-1)
+    total = shares.sum(axis=-1, keepdims=True)
+    norm = np.where(total[..., 0] > 0, np.exp(log_norm) * top[..., 0], 0.0)
+    return norm, shares / np.where(total > 0, total, 1.0)

@@ -1,0 +1,242 @@
+"""Where the meta-objective is a quadratic: its Newton step, exact however ill-conditioned.
+
+    L(theta - v) = L(theta) - g' v + v' A v,     A = sum_i p_i Psi_i' B_i Psi_i (l'' / 2) + alpha I
+
+Psi_i is the adapted design. Two routes lead to the minimiser. A Cholesky factor of A costs one pass
+over the data and then nothing; forming A squares the condition number, though, so where A is
+not safely positive definite the rows themselves are reduced to a triangle, block by block (a tall
+and skinny QR decomposition), and a singular value decomposition gives the minimum-norm solution.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
+
+from sklearn_maml._linalg import flat_vecmat, triangle
+from sklearn_maml._objective.parallel import one_blas_thread
+
+__all__ = ["Quadratic", "minimum_norm", "quadratic", "reduce_rows", "safe_cholesky"]
+
+# Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
+# Above it each Newton step still gains five digits, and a second one recovers them all.
+SAFELY_POSITIVE = 1e-11
+
+# More rows than these do not raise the threshold of the numerical rank.
+ROWS_THAT_ROUND = 2000
+
+# Squares of smaller features begin to underflow.
+SMALLEST_FEATURE = 1e-100
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """The second-order part of a meta-objective with a constant Hessian.
+
+    Attributes
+    ----------
+    scale : ndarray of shape (d,)
+        Root mean squares of the query features: the unit in which columns are compared.
+    triangle : ndarray of shape (k, d)
+        R with ``R' R = A / (scale scale')``.
+    definite : bool
+        Whether the Cholesky factorisation is safe.
+    rank : int
+        Numerical rank of R. Directions below it count as zero, as in ``numpy.linalg.lstsq``, but
+        with a threshold that stops growing with the number of rows.
+    """
+
+    scale: np.ndarray
+    triangle: np.ndarray
+    definite: bool
+    rank: int
+
+    def newton_step(self, objective, theta, gradient):
+        """v such that ``theta - v`` minimises the objective; of minimum norm if theta is 0.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+        theta, gradient : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        ndarray of shape (d,) or (n_targets, d)
+        """
+        if self.definite:
+            half = 0.5 * (gradient / self.scale).T
+            return cho_solve((self.triangle, False), half).T / self.scale
+        triangle, target = reduce_rows(objective, theta, self.scale)
+        step = minimum_norm(triangle, target, self.scale, self.rank)
+        return step.T.reshape(theta.shape)
+
+    def gap(self, gradient):
+        """``g' A^+ g / 4``: how far the objective is above its minimum, given its gradient."""
+        half = 0.5 * (gradient / self.scale).reshape(-1, len(self.scale)).T
+        if self.definite:
+            return float(np.square(solve_triangular(self.triangle, half, trans="T")).sum())
+        _, s, vt = np.linalg.svd(self.triangle, full_matrices=False)
+        return float(np.square((vt[: self.rank] @ half) / s[: self.rank, None]).sum())
+
+    def unresolved(self, objective, theta):
+        """The loss that directions below the rank could still remove, were they not zero.
+
+        That is the energy of the residuals along their left singular vectors; of directions that
+        are truly zero, too, it holds their share of what cannot be explained.
+        """
+        if self.rank == len(self.scale):
+            return 0.0
+        triangle, target = reduce_rows(objective, theta, self.scale)
+        u, _, _ = np.linalg.svd(triangle, full_matrices=False)
+        return float(np.square(u[:, self.rank :].T @ target).sum())
+
+    def length(self, v):
+        """``sqrt(v' A v)``: the root mean square of Psi v over the query rows."""
+        return float(np.linalg.norm(self.triangle @ (self.scale * v).reshape(-1, len(v.T)).T))
+
+    def spectrum(self, v):
+        """Eigenvalues of A, and v's squared coordinates along the eigenvectors.
+
+        Returns
+        -------
+        eigenvalues, squares : ndarray of shape (r,)
+        """
+        _, s, vt = np.linalg.svd(self.triangle * self.scale, full_matrices=False)
+        along = vt @ v.reshape(-1, len(v.T)).T
+        return s**2, np.square(along).sum(axis=1)
+
+
+def quadratic(objective):
+    """The `Quadratic` of a meta-objective whose Hessian is constant, made once per objective.
+
+    Returns
+    -------
+    Quadratic
+    """
+    if "quadratic" not in objective.facts:
+        with one_blas_thread():
+            objective.facts["quadratic"] = _factorise(objective)
+    return objective.facts["quadratic"]
+
+
+def _factorise(objective):
+    d, n_targets = objective.n_parameters, objective.n_targets
+    zero = np.zeros((n_targets, d) if n_targets else d)
+    n_query = objective.blocks.n_query()
+    if n_query < d and not objective.penalty.any():
+        (squares,) = objective.reduce(_column_squares, zero)
+        scale = _scale(squares, objective)
+    else:
+        squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
+        scale = _scale(squares, objective)
+        normal = (normal + np.diag(objective.penalty)) / np.outer(scale, scale)
+        factor = safe_cholesky(normal)
+        if factor is not None:
+            return Quadratic(scale, factor, definite=True, rank=d)
+    triangle, _ = reduce_rows(objective, zero, scale)
+    s = np.linalg.svd(triangle, compute_uv=False)
+    # As numpy.linalg.lstsq decides it; but a tall QR decomposition rounds hardly more for more
+    # rows. Columns have unit length before adaptation: what it leaves below a few eps is rounding.
+    size = max(d, min(n_query, ROWS_THAT_ROUND)) * s.max(initial=0.0)
+    rank = int((s > np.finfo(float).eps * max(10.0, size)).sum())
+    return Quadratic(scale, triangle, definite=False, rank=rank)
+
+
+def _scale(squares, objective):
+    """Root mean squares of the columns; 1 for a column of zeros."""
+    small = np.flatnonzero(squares < SMALLEST_FEATURE**2)
+    if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or).any():
+        raise ValueError(
+            f"Features whose root mean square is below {SMALLEST_FEATURE:g} are lost to rounding "
+            f"(columns {small.tolist()} of phi); rescale them, for example with a StandardScaler."
+        )
+    scale = np.sqrt(squares + objective.penalty)
+    return np.where(scale > 0, scale, 1.0)
+
+
+def _any_entry(objective, columns, i):
+    return objective.risks(i)[1].features[..., columns].any(axis=(0, 1))
+
+
+def safe_cholesky(matrix):
+    """The upper Cholesky factor, or None where the smallest eigenvalue is not safely positive."""
+    try:
+        factor = cholesky(matrix, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    norm = np.abs(matrix).sum(axis=0).max()
+    reciprocal, _ = lapack.dpocon(factor, norm)
+    return factor if reciprocal * norm > SAFELY_POSITIVE * max(1.0, norm) else None
+
+
+def _column_squares(linearization):
+    """Mean squares of the query features: a block's part."""
+    squares = np.square(linearization.query.features)
+    return (flat_vecmat(linearization.row_weight, squares),)
+
+
+def _normal_equations(linearization):
+    """A block's part of the column squares and of A."""
+    design = _weighted_design(linearization)
+    flat = design.reshape(-1, design.shape[-1])
+    return *_column_squares(linearization), flat.T @ flat
+
+
+def _weighted_design(linearization):
+    """Psi, rows scaled so that their sum of squares is v' A v."""
+    half_hessian = 0.5 * linearization.query.loss.hessian_bound
+    return linearization.scaled_design(np.sqrt(linearization.row_weight * half_hessian))
+
+
+def reduce_rows(objective, theta, scale):
+    """Q'-rotated rows ``R v ~ z`` of the least-squares problem for the Newton step at theta.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    theta : ndarray of shape (d,) or (n_targets, d)
+    scale : ndarray of shape (d,)
+
+    Returns
+    -------
+    triangle : ndarray of shape (k, d)
+        k at most d + n_targets, or the number of rows.
+    target : ndarray of shape (k, n_targets)
+    """
+    (rows,) = objective.reduce(partial(_rows, scale), theta, combine=_stack_and_reduce)
+    if objective.penalty.any():
+        root = np.sqrt(objective.penalty)
+        ridge = np.column_stack([np.diag(root / scale), (root * theta).reshape(-1, len(root)).T])
+        (rows,) = _stack_and_reduce((rows,), (ridge,))
+    d = len(scale)
+    return rows[:, :d], rows[:, d:]
+
+
+def _rows(scale, linearization):
+    """A block's scaled design and Newton residuals, side by side, reduced to a triangle."""
+    design = _weighted_design(linearization)
+    hessian = linearization.query.loss.hessian_bound
+    root = np.sqrt(0.5 * hessian * linearization.row_weight)
+    residual = root * linearization.loss_gradient / hessian
+    d = design.shape[-1]
+    flat = [design.reshape(-1, d) / scale, residual.reshape(-1, design[..., 0].size).T]
+    return (triangle(np.concatenate(flat, axis=1)),)
+
+
+def _stack_and_reduce(upper, lower):
+    return (triangle(np.concatenate([upper[0], lower[0]])),)
+
+
+def minimum_norm(triangle, target, scale, rank):
+    """The solution v of ``triangle (scale * v) ~ target`` that has the smallest Euclidean norm.
+
+    The rank is decided in scaled columns, the norm is that of v itself: among all v with
+    ``V_r' (scale * v) = S_r^-1 U_r' target`` the shortest lies in the range of ``scale * V_r``.
+    """
+    u, s, vt = np.linalg.svd(triangle, full_matrices=False)
+    along = (u[:, :rank].T @ target) / s[:rank, None]
+    if rank == len(scale):
+        return (vt.T @ along) / scale[:, None]
+    basis, r = np.linalg.qr(scale[:, None] * vt[:rank].T)
+    return basis @ solve_triangular(r, along, trans="T")

@@ -1,0 +1,88 @@
+"""A risk: a loss averaged over the rows of a task, of many tasks at once."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sklearn_maml._linalg import matvec, row_products, vecmat
+
+__all__ = ["Risk"]
+
+
+@dataclass(frozen=True, eq=False)
+class Risk:
+    """A loss averaged over rows: ``R(theta) = sum_j a_j l(phi_j' theta, y_j)``.
+
+    Attributes
+    ----------
+    loss : Loss
+    features : ndarray of shape (..., m, d)
+    targets : ndarray of shape (..., m)
+    weights : ndarray of shape (..., m)
+        Sum to 1 over the rows of a task; padding has weight 0.
+    size : ndarray of shape (...), default=None
+        How many rows a task counts for; None counts those that weigh something.
+    memo : dict
+        Facts of the size of a task that depend on neither theta nor the targets, such as the
+        curvature of the squared loss. It outlives the features.
+    kept : dict, default=None
+        Such facts of the size of the features, where these are kept between passes; else None.
+    """
+
+    loss: Any
+    features: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    size: np.ndarray | None = None
+    memo: dict = field(default_factory=dict)
+    kept: dict | None = None
+
+    def take(self, members):
+        """The risk of some of the stacked tasks."""
+        targets = self.targets[..., members, :]
+        size = None if self.size is None else self.size[members]
+        return Risk(self.loss, self.features[members], targets, self.weights[members], size)
+
+    @property
+    def n_rows(self):
+        """How many rows each task counts for, shape (...)."""
+        return np.asarray((self.weights > 0).sum(axis=-1) if self.size is None else self.size)
+
+    def predict(self, theta):
+        """``phi_j' theta``: theta (..., d) to (..., m)."""
+        return matvec(self.features, theta)
+
+    def magnitude(self, theta):
+        """``|phi_j|' |theta|``: the size of the terms that `predict` adds up, shape (..., m)."""
+        return matvec(np.abs(self.features), np.abs(theta))
+
+    def value(self, theta):
+        """The risk, shape (...)."""
+        return (self.weights * self.loss.value(self.targets, self.predict(theta))).sum(axis=-1)
+
+    def residual(self, theta):
+        """``a_j l'(phi_j' theta, y_j)``, shape (..., m)."""
+        return self.residual_at(self.predict(theta))
+
+    def residual_at(self, z):
+        """`residual` where the rows are predicted to be z."""
+        return self.weights * self.loss.gradient(self.targets, z)
+
+    def gradient(self, theta):
+        """``sum_j a_j l'_j phi_j``, shape (..., d)."""
+        return vecmat(self.residual(theta), self.features)
+
+    def curvature(self, theta):
+        """``a_j l''(phi_j' theta, y_j)``, shape (..., m)."""
+        return self.curvature_at(None if self.loss.constant_hessian else self.predict(theta))
+
+    def curvature_at(self, z):
+        """`curvature` where the rows are predicted to be z; anything if it is constant."""
+        if self.loss.constant_hessian:
+            return self.weights * self.loss.hessian_bound
+        return self.weights * self.loss.hessian(self.targets, z)
+
+    def hessian_dot(self, theta, V):
+        """``V H`` for rows `V` (..., k, d), with ``H = sum_j a_j l''_j phi_j phi_j'``."""
+        return row_products(V, self.features, self.curvature(theta), self.features)

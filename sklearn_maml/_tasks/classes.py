@@ -1,0 +1,79 @@
+"""Class labels and what stands for them: 0 / 1 targets, scores, probabilities.
+
+Two classes are one score, the log odds of the second; more are one score a class, its log odds
+against the rest.
+"""
+
+import numpy as np
+from scipy.special import expit
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+__all__ = ["codes_of", "distinct", "most_probable", "probabilities", "read_classes", "targets_of"]
+
+
+def read_classes(y):
+    """Class labels as an array (m,), without missing ones.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing, or `y` looks like numbers that are to be predicted.
+    """
+    y = column_or_1d(y, warn=True)
+    if y.dtype == object and any(label is None or label != label for label in y):
+        raise ValueError("y contains None or NaN; every row needs a class.")
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    return y
+
+
+def distinct(y, owner):
+    """The sorted classes of labels (m,); `owner` is who needs at least two of them."""
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{owner} needs at least 2 classes; got {len(classes)} class: {classes}. Fit it on "
+            "tasks that hold more; a single task may hold only one."
+        )
+    return classes
+
+
+def targets_of(y, classes):
+    """0 / 1 targets (m,) for the second of two classes, or (m, K), one column a class.
+
+    Raises
+    ------
+    ValueError
+        For a label that is none of the classes.
+    """
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(f"y holds labels {unknown} that fit has not seen; known are {classes}.")
+    code = np.searchsorted(classes, y)
+    if len(classes) == 2:
+        return code.astype(float)
+    return (code[:, None] == np.arange(len(classes))).astype(float)
+
+
+def codes_of(targets):
+    """Positions of the classes, shape (m,), from targets: the inverse of `targets_of`."""
+    return most_probable(targets - 0.5)
+
+
+def most_probable(scores):
+    """Positions of the most probable classes, shape (m,), from scores (m,) or (m, K)."""
+    return (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+
+
+def probabilities(scores):
+    """Probabilities of two classes (m, 2) from scores (m,), or of K from scores (m, K).
+
+    More than two are the probabilities of each class against the rest, divided by their sum.
+    """
+    if scores.ndim == 1:
+        return np.column_stack([expit(-scores), expit(scores)])
+    # Divided by the largest first, so that scores far below 0 do not all become 0.
+    log_odds = -np.logaddexp(0.0, -scores)
+    shares = np.exp(log_odds - log_odds.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)

@@ -1,0 +1,192 @@
+"""Labels that say which task a row belongs to: given apart, or in a column of X."""
+
+from collections.abc import Mapping, Set
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import _safe_indexing
+
+from sklearn_maml._tasks.lists import refuse_masked
+
+__all__ = [
+    "feature_names",
+    "group_rows",
+    "one_source",
+    "positions_of",
+    "read_labels",
+    "split_task_column",
+]
+
+
+def group_rows(groups, n_rows):
+    """Number the tasks that row labels name, in the order in which they first appear.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_rows,)
+        One hashable label a row, in any order.
+    n_rows : int
+
+    Returns
+    -------
+    ids : ndarray of shape (n_tasks,)
+        The labels; of dtype object unless they came as a plain array.
+    codes : ndarray of shape (n_rows,)
+        For each row the position of its label in `ids`.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label a row, or a label is missing (None, NaN, NaT).
+    TypeError
+        If a label is not hashable.
+    """
+    refuse_masked(groups, "groups")
+    if hasattr(groups, "to_numpy"):
+        groups = groups.to_numpy()
+    unordered = isinstance(groups, str | bytes | Mapping | Set) or not hasattr(groups, "__len__")
+    if unordered or getattr(groups, "ndim", 1) != 1:
+        got = f"shape {groups.shape}" if hasattr(groups, "shape") else type(groups).__name__
+        raise ValueError(
+            f"groups must be a one-dimensional array or list, one label a row; got {got}."
+        )
+    if len(groups) != n_rows:
+        raise ValueError(f"groups has {len(groups)} labels but X has {n_rows} rows.")
+    if isinstance(groups, np.ndarray) and groups.dtype.kind in "biufSUmM":
+        missing = np.isnat(groups) if groups.dtype.kind in "mM" else groups != groups
+        if missing.any():
+            raise _missing_label(int(np.argmax(missing)))
+        labels, first, codes = np.unique(groups, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        return labels[order], np.argsort(order)[codes]
+    return _number_labels(groups)
+
+
+def _number_labels(groups):
+    """`group_rows` for labels of any hashable type."""
+    known, codes = {}, np.empty(len(groups), dtype=np.intp)
+    for row, label in enumerate(groups):
+        try:
+            code = known.get(label)
+        except TypeError:
+            raise TypeError(
+                f"groups must hold hashable labels; row {row} has {label!r} "
+                f"of type {type(label).__name__}."
+            ) from None
+        if code is None:
+            if _is_missing(label):
+                raise _missing_label(row)
+            code = known[label] = len(known)
+        codes[row] = code
+    ids = np.empty(len(known), dtype=object)
+    ids[:] = list(known)
+    return ids, codes
+
+
+def _is_missing(label):
+    """Whether a label is None, NaN, NaT or pd.NA, or a tuple that holds one."""
+    if isinstance(label, tuple):
+        return any(map(_is_missing, label))
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label
+
+
+def _missing_label(row):
+    return ValueError(
+        f"groups must not contain None or NaN; row {row} has no label. "
+        "Drop such rows or give them a label of their own."
+    )
+
+
+def read_labels(estimator, labels, groups, n_rows):
+    """Labels of rows from the task column or from `groups`, numbered; None without either.
+
+    Returns
+    -------
+    (ids, codes) or None
+        As from `group_rows`.
+    """
+    labels = one_source(estimator, labels, groups)
+    return None if labels is None else group_rows(labels, n_rows)
+
+
+def positions_of(ids, known, on_unknown):
+    """Where each label of `ids` is among the tasks that `known` maps to positions; -1 if nowhere.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (n_labels,)
+    known : dict of label to int
+    on_unknown : {"meta", "raise"}
+
+    Raises
+    ------
+    KeyError
+        For an unknown label, if `on_unknown` is "raise".
+    """
+    positions = np.array([known.get(label, -1) for label in ids], dtype=np.intp)
+    if on_unknown == "raise" and (positions < 0).any():
+        unknown = [label for label, at in zip(ids.tolist(), positions, strict=True) if at < 0]
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise KeyError(
+            f"{len(unknown)} task(s) not seen before: {shown}. Adapt to some of their rows by "
+            "adapt or adapt_tasks, or set on_unknown_task='meta' to predict with the "
+            "meta-parameters."
+        )
+    return positions
+
+
+def feature_names(estimator):
+    """The column names of the fit of an estimator, the task column excepted."""
+    names = estimator.feature_names_in_
+    if estimator.task_column is None:
+        return names
+    return np.delete(names, _task_position(estimator, names, len(names)))
+
+
+def one_source(estimator, labels, groups):
+    """The labels, from the task column or from `groups` but not from both."""
+    if labels is not None and groups is not None:
+        raise ValueError(
+            f"groups must be None with task_column={estimator.task_column!r}, which holds the "
+            f"labels already; got {type(groups).__name__}."
+        )
+    return groups if labels is None else labels
+
+
+def split_task_column(estimator, X):
+    """X without its task column, and that column."""
+    if estimator.task_column is None:
+        return X, None
+    at = _task_position(estimator, getattr(X, "columns", None), X.shape[1])
+    if X.shape[1] == 1:
+        raise ValueError(
+            f"X has no column but the task column {estimator.task_column!r}; add a feature."
+        )
+    if sp.issparse(X):
+        X = X.tocsc()
+        labels = X[:, [at]].toarray().ravel()
+    elif hasattr(X, "columns"):
+        labels = _safe_indexing(X, at, axis=1)
+    else:
+        labels = X[:, at]
+    others = [column for column in range(X.shape[1]) if column != at]
+    return _safe_indexing(X, others, axis=1), labels
+
+
+def _task_position(estimator, names, n_columns):
+    """The position of the task column among those of X, whose names (or None) are given."""
+    column = estimator.task_column
+    if isinstance(column, str):
+        names = list(getattr(estimator, "feature_names_in_", ()) if names is None else names)
+        if column in names:
+            return names.index(column)
+        raise ValueError(
+            f"task_column={column!r} is not a column of X, "
+            + (f"which has {names}." if names else "which has no column names; give a position.")
+        )
+    if isinstance(column, bool) or not isinstance(column, Integral):
+        raise TypeError(f"task_column must be a column's name or position; got {column!r}.")
+    if not -n_columns <= column < n_columns:
+        raise ValueError(f"task_column={column} is out of range: X has {n_columns} columns.")
+    return int(column) % n_columns

@@ -1,0 +1,360 @@
+"""Rows, targets and weights as an estimator is given them: checked and read.
+
+Every function takes the estimator whose method was called: it says which X it expects
+(`n_features_in_`, `feature_names_in_`), which column of X holds the task labels (`task_column`),
+whether a featurizer reads X (`featurizer`), and whether y holds class labels, and which
+(`classes_`).
+"""
+
+import sys
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import is_classifier
+from sklearn.utils import check_array
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
+from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
+from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
+from sklearn_maml._tasks.stacks import Tasks
+
+__all__ = [
+    "SingleTaskWarning",
+    "TaskRows",
+    "check_finite",
+    "check_y",
+    "in_cross_validation",
+    "read_one_task",
+    "read_rows",
+    "read_tasks",
+    "row_weights",
+    "warn_of_single_task",
+]
+
+
+def check_finite(values, codes, names, what):
+    """Raise where numbers hold NaN or infinity, naming the first row and its task.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,) or (n_rows, k), or CSR matrix, of floats
+    codes : ndarray of shape (n_rows,)
+        For each row the position of its task's name in `names`.
+    names : sequence
+    what : str
+        What the numbers are.
+
+    Raises
+    ------
+    ValueError
+    """
+    numbers = values.data if sp.issparse(values) else values
+    # One sum is cheaper than a mask of all values, and as sure: what is not finite stays so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(numbers.sum()) or np.isfinite(numbers).all():
+            return
+    place = int(np.argmin(np.isfinite(numbers)))  # in C order, rows first
+    if sp.issparse(values):
+        row = int(np.searchsorted(values.indptr, place, side="right")) - 1
+    else:
+        row = place // (numbers.size // len(numbers))
+    among = int((codes[:row] == codes[row]).sum())
+    kind = "NaN" if np.isnan(numbers.flat[place]) else "infinity"
+    raise ValueError(
+        f"Task {names[codes[row]]}: {what} contains {kind} (row {among} of that task); "
+        "remove or impute such values first."
+    )
+
+
+# Targets beyond this are refused, like such features: squares of products would overflow float64.
+LARGEST_TARGET = 1e70
+
+
+class SingleTaskWarning(UserWarning):
+    """All rows count as one task where several were probably meant.
+
+    Raised by ``fit`` inside scikit-learn's cross-validation, which keeps `groups` to itself unless
+    metadata routing is switched on, and by ``adapt`` of a model that was fitted without task
+    labels; of `MAMLRegressor` and `MAMLClassifier`. Give the labels by ``task_column=``, pass a
+    list of tasks, or switch metadata routing on. To fit one task on purpose, say so by
+    ``groups=np.zeros(n_rows)``, or silence the warning:
+
+    >>> import warnings
+    >>> from sklearn_maml import SingleTaskWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", category=SingleTaskWarning)
+    """
+
+
+def warn_of_single_task(what, stacklevel):
+    """Issue a `SingleTaskWarning` that names the three remedies."""
+    warnings.warn(
+        f"{what} Tell tasks apart in one of three ways: (1) keep the labels in a column of X and "
+        "set task_column=; (2) pass a list of (X, y) tuples, one a task; (3) pass groups= to fit, "
+        "and around scikit-learn's cross-validation, searches and pipelines switch metadata "
+        "routing on (sklearn.config_context(enable_metadata_routing=True)). "
+        "If one task is meant, pass groups=np.zeros(n_rows).",
+        SingleTaskWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
+def in_cross_validation():
+    """Whether scikit-learn's cross-validation or search is among the callers.
+
+    It is what drops `groups` silently; nothing that it passes tells so. The walk up the stack
+    takes some microseconds, and is done only for a fit without any task labels.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(("sklearn.model_selection.", "sklearn.feature_selection.")):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class TaskRows(NamedTuple):
+    """What `read_tasks` returns.
+
+    Attributes
+    ----------
+    X : array, CSR matrix or frame of shape (n_rows, n_columns)
+        As the featurizer, or phi itself, takes it: without the task column.
+    tasks : Tasks
+    ids : ndarray of shape (n_tasks,)
+        The tasks' labels; positions, for a list of tasks.
+    codes : ndarray of shape (n_rows,)
+        For each row the position of its task in `ids`.
+    named : bool
+        Whether labels were given.
+    """
+
+    X: Any
+    tasks: Tasks
+    ids: np.ndarray
+    codes: np.ndarray
+    named: bool
+
+
+def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
+    """Read a list of tasks, or rows with labels, as `MAMLRegressor.fit` takes them.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X, y, groups, sample_weight
+        As in `MAMLRegressor.fit`.
+    reset : bool, default=False
+        Whether X defines what the estimator expects, or is checked against it.
+
+    Returns
+    -------
+    TaskRows
+
+    Raises
+    ------
+    ValueError, TypeError
+        Saying what was got, what was expected and what to do.
+    """
+    if is_task_list(X, y):
+        _refuse_with_list(estimator, y, groups)
+        X, y, codes, ids, weights = _read_task_list(estimator, X, sample_weight)
+        X, y, _ = read_rows(estimator, X, y, reset, finite=False)
+        named = False
+    else:
+        X, y, labels = _read_flat(estimator, X, y, reset, finite=False)
+        labels = one_source(estimator, labels, groups)
+        named = labels is not None
+        ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
+        if named:
+            ids, codes = group_rows(labels, len(y))
+        weights = (row_weights(sample_weight, X), None)
+    check_finite(y, codes, ids, "y")
+    if estimator.featurizer is None:  # else its output is checked
+        check_finite(X, codes, ids, "X")
+    return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, codes, named)
+
+
+def read_one_task(estimator, X, y, sample_weight):
+    """Read the rows of one task; labels, in a task column, must be the same everywhere.
+
+    Returns
+    -------
+    X : array, CSR matrix or frame
+    tasks : Tasks
+        One.
+    """
+    X, y, labels = _read_flat(estimator, X, y, reset=False)
+    if labels is not None:
+        ids, _ = group_rows(labels, len(y))
+        if len(ids) > 1:
+            raise ValueError(
+                f"adapt takes the rows of one task; got {len(ids)} labels in the task column "
+                f"{estimator.task_column!r} ({ids[0]!r}, {ids[1]!r}, ...). Use adapt_tasks."
+            )
+    codes = np.zeros(len(y), dtype=np.intp)
+    return X, Tasks.from_codes(y, codes, row_weights(sample_weight, X))
+
+
+def read_rows(estimator, X, y=None, reset=False, finite=True):
+    """Read rows: X as phi takes it, y as float64, and the labels in the task column.
+
+    Classes become targets of 0 and 1, as `targets_of` says; with `reset` they are kept first, as
+    the estimator's `classes_`.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like of shape (n_rows, n_columns)
+    y : array-like of shape (n_rows,) or (n_rows, n_targets), default=None
+    reset : bool, default=False
+        Whether X defines what the estimator expects, or is checked against it.
+    finite : bool, default=True
+        Whether to check for NaN and infinity; False leaves that to a check by task.
+
+    Returns
+    -------
+    X : array, CSR matrix or frame of shape (n_rows, n_columns)
+    y : ndarray of shape (n_rows,) or (n_rows, n_targets), or None
+    labels : array of shape (n_rows,) or None
+    """
+    _check_table(X)
+    check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator, input_name="X")
+    if not hasattr(X, "columns"):
+        X = check(X, dtype=None, ensure_all_finite=False)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    X, labels = split_task_column(estimator, X)
+    if estimator.featurizer is None:
+        _refuse_dates(X)
+        X = check(X, dtype=np.float64, ensure_all_finite=finite)
+    X = X.tocsr() if sp.issparse(X) else X
+    if y is not None:
+        y = _read_y(estimator, y, reset, finite)
+        if len(y) != X.shape[0]:
+            raise ValueError(f"X has {X.shape[0]} rows but y has {len(y)}; give one target a row.")
+    return X, y, labels
+
+
+def row_weights(sample_weight, X):
+    """Weights of rows as float64, or None."""
+    if sample_weight is None:
+        return None
+    refuse_masked(sample_weight, "sample_weight")
+    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+
+def _refuse_with_list(estimator, y, groups):
+    """Raise for whatever a list of tasks makes meaningless."""
+    for name, value in (("y", y), ("groups", groups)):
+        if value is not None:
+            raise ValueError(
+                f"{name} must be None when X is a list of (X, y) tuples, which say it all; "
+                f"got {type(value).__name__}."
+            )
+    if estimator.task_column is not None:
+        raise ValueError(
+            f"task_column={estimator.task_column!r} expects all rows in one table X, with y; got a "
+            "list of (X, y) tuples. Pass the table, or set task_column=None."
+        )
+
+
+def _read_task_list(estimator, tasks, sample_weight):
+    """Pooled rows and targets, task numbers, labels, and weights of rows and of tasks."""
+    pooled = pool(tasks, numeric=not is_classifier(estimator))
+    ids = np.arange(len(tasks))
+    task_weight = pooled.task_weight
+    if sample_weight is not None:
+        given = _task_weights(sample_weight, ids)
+        task_weight = given if task_weight is None else task_weight * given
+    codes = np.repeat(ids, pooled.sizes)
+    return pooled.X, pooled.y, codes, ids, (pooled.row_weight, task_weight)
+
+
+def _task_weights(sample_weight, ids):
+    """Weights of tasks as float64."""
+    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+        raise ValueError(
+            f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
+            f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
+        )
+    return row_weights(sample_weight, ids)
+
+
+def _read_flat(estimator, X, y, reset, finite=True):
+    """`read_rows` with targets; errors point to the list of tasks."""
+    hint = "pass a list of (X, y) tuples, one a task, or all rows with y= and groups=."
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None; {hint}"
+        )
+    if looks_ragged(X):
+        raise ValueError(f"X is a list of tables, one a task, and y is given apart; {hint}")
+    return read_rows(estimator, X, y, reset, finite)
+
+
+def _check_table(X):
+    """Raise for what does not hold one row a row: a list of tasks, masked entries, nothing."""
+    if looks_ragged(X) or is_task_list(X, y=()):
+        raise ValueError(
+            "X must be one table of rows; got a list of tables or of tasks. A list of (X, y) "
+            "tuples goes to fit, score or certify as it is, with y=None."
+        )
+    refuse_masked(X, "X")
+    if hasattr(X, "columns") and 0 in X.shape:
+        raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _refuse_dates(X):
+    """Raise for dates and durations, which would count as nanoseconds or so."""
+    dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
+    for i, dtype in enumerate(dtypes):
+        temporal = getattr(dtype, "is_temporal", bool)  # of polars
+        if getattr(dtype, "kind", "") in ("m", "M") or temporal():
+            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
+            raise ValueError(
+                f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
+                "that you choose, for example in a featurizer."
+            )
+
+
+def _read_y(estimator, y, reset, finite):
+    """Targets as float64: numbers, or 0 and 1 for classes."""
+    if not is_classifier(estimator):
+        return check_y(y, estimator, finite)
+    refuse_masked(y, "y")
+    y = read_classes(y)
+    if reset:
+        estimator.classes_ = distinct(y, type(estimator).__name__)
+    return targets_of(y, estimator.classes_)
+
+
+def check_y(y, estimator, finite=True):
+    """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
+    refuse_masked(y, "y")
+    if not hasattr(getattr(y, "dtype", None), "kind"):
+        y = np.asarray(y)
+    if y.dtype.kind not in "biufc":
+        raise ValueError(
+            f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
+            "example with np.asarray(y, dtype=float)."
+        )
+    y = check_array(
+        y,
+        ensure_2d=False,
+        dtype=np.float64,
+        ensure_all_finite=finite,
+        input_name="y",
+        estimator=estimator,
+    )
+    largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
+    if largest > LARGEST_TARGET or 0 < largest < 1 / LARGEST_TARGET:
+        raise ValueError(
+            f"Targets must be zero or between {1 / LARGEST_TARGET:g} and {LARGEST_TARGET:g} in "
+            f"size; the largest is {largest:g}. Rescale y."
+        )
+    return y

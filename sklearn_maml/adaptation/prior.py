@@ -1,0 +1,61 @@
+"""How tasks differ: the covariance of their parameters, and the noise of their rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Metric", "Noise"]
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A covariance ``Sigma = L L'`` of task parameters, which may be singular.
+
+    Attributes
+    ----------
+    factor : ndarray of shape (d, q)
+        L.
+    """
+
+    factor: np.ndarray
+
+    @classmethod
+    def from_covariance(cls, covariance):
+        """From variances (d,) or a symmetric positive semi-definite matrix (d, d)."""
+        if covariance.ndim == 1:
+            return cls(np.diag(np.sqrt(covariance)))
+        size = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+        size = np.where(size > 0, size, 1.0)
+        values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
+        kept = values > 1e-15 * values.max(initial=0.0)
+        return cls(size[:, None] * vectors[:, kept] * np.sqrt(values[kept]))
+
+    @property
+    def covariance(self):
+        """Sigma, shape (d, d)."""
+        return self.factor @ self.factor.T
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Variance of the noise by number of support rows: lines between these, level beyond them.
+
+    A model of curves that bend errs more on rows far ahead than on those near by. Where a task's
+    first rows are the support, rows to be predicted are the further ahead the more it has.
+
+    Attributes
+    ----------
+    shots : ndarray of shape (k,)
+        Numbers of support rows, ascending.
+    variance : ndarray of shape (k,) or (k, n_targets)
+    """
+
+    shots: np.ndarray
+    variance: np.ndarray
+
+    def at(self, n_rows):
+        """The variances after so many support rows: (n,) to (n,) or (n, n_targets)."""
+        place = np.interp(n_rows, self.shots, np.arange(len(self.shots)))
+        below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
+        share = (place - below).reshape(-1, *[1] * (self.variance.ndim - 1))
+        return (1.0 - share) * self.variance[below] + share * self.variance[above]

@@ -1,0 +1,436 @@
+"""Proximal adaptation: a task's parameters stay near the meta-parameters."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_maml._component import check_number
+from sklearn_maml._learning.proximal import LearnedMetric
+from sklearn_maml._learning.random_effects import (
+    LOG_DEVIATION,
+    metric_coordinates,
+    noise_variance,
+    restricted_likelihood,
+    task_coordinates,
+)
+from sklearn_maml._learning.variable_projection import (
+    LOG_SCALE,
+    Learnable,
+    best_scale,
+    minimize_query_loss,
+    need_query_rows,
+)
+from sklearn_maml._linalg import curvature_norm, matvec
+from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
+from sklearn_maml.adaptation.prior import Metric, Noise
+from sklearn_maml.adaptation.rule import AdaptationRule
+
+__all__ = ["Proximal"]
+
+# "auto" fits a mixed model with a full covariance up to this number of random effects.
+MANY_EFFECTS = 15
+
+# The variance of the noise is one number: this many tasks determine it.
+TASKS_FOR_NOISE = 20000
+
+KINDS = ("auto", "identity", "intercept", "diagonal", "full")
+
+
+class Proximal(AdaptationRule):
+    """Stay near theta: ridge regression on a task's rows, shrunk towards the meta-parameters.
+
+    ``theta_i = argmin_t sum_j w_j l(y_j, phi_j't) + strength (t - theta)' Sigma^-1 (t - theta)``:
+    no step length, and Sigma may be singular. A loss with a constant Hessian counts as the squared
+    error here, whatever its factor. For that the solution is ``theta + Sigma F' (F Sigma F' +
+    strength W^-1)^-1 (y - F theta)``; other losses take Newton steps to the minimum, in row space
+    where a task has fewer rows than features. With a `strength` equal to the variance of
+    the noise and Sigma the covariance of the task parameters, the squared error's is the best
+    linear unbiased prediction (BLUP) of a linear mixed model. The prior counts as `strength` rows,
+    so that a task with more rows moves further.
+
+    What is not given is learned in ``MAMLRegressor.fit``: `metric`, up to its size, so that a
+    strength of 1 is right, and then the strength, which leaves the smallest meta-loss.
+
+    Parameters
+    ----------
+    strength : float, default=None
+        In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
+        the strength that the learned metric has by itself, so 1 leaves it as it is.
+    metric : {"auto", "identity", "intercept", "diagonal", "full"} or array-like, default="auto"
+        Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
+        in standardised features: nothing, one variance for the intercept and one for the others,
+        one for each, or all covariances. Only features that vary within tasks, and the
+        intercept, differ between tasks. "auto" is "full" by REML for the squared error and up to 15
+        such parameters, "diagonal" on the query loss beyond and for other losses.
+    criterion : {"auto", "reml", "query"}, default="auto"
+        "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
+        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
+        for "full" with the squared error, and "query" otherwise.
+    noise : float or ndarray of shape (n_targets,), default=None
+        Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
+        estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
+
+    References
+    ----------
+    Rajeswaran, Finn, Kakade & Levine, "Meta-Learning with Implicit Gradients", NeurIPS 2019.
+    Robinson, "That BLUP is a good thing", Statistical Science 1991.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_maml import MAMLRegressor, Proximal
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> *tasks, (X_new, y_new) = make_linear_tasks(n_tasks=101, noise=0.1, random_state=0)
+    >>> model = MAMLRegressor(adaptation=Proximal(metric="full"), random_state=0).fit(tasks)
+    >>> mean, std = model.adapt(X_new[:5], y_new[:5]).predict(X_new[5:], return_std=True)
+    >>> bool(np.abs(mean - y_new[5:]).max() < 4 * std.max())
+    True
+    """
+
+    affine = True
+
+    def __init__(self, strength=None, metric="auto", *, criterion="auto", noise=None):
+        self.strength = strength
+        self.metric = metric
+        self.criterion = criterion
+        self.noise = noise
+
+    def validate(self):
+        """Raise for a strength, metric or criterion that is none."""
+        if self.strength is not None:
+            check_number("strength", self.strength, above=True)
+        if self.noise is not None and not isinstance(self.noise, Noise):
+            noise = np.asarray(self.noise)
+            if noise.dtype.kind not in "iuf" or noise.ndim > 1:
+                raise TypeError(f"noise must be a number or one a target; got {self.noise!r}.")
+            if not (np.isfinite(noise).all() and (noise > 0).all()):
+                raise ValueError(f"noise must be positive and finite; got {self.noise!r}.")
+        if self.criterion not in ("auto", "reml", "query"):
+            raise ValueError(
+                f"criterion must be 'auto', 'reml' or 'query'; got {self.criterion!r}."
+            )
+        named = isinstance(self.metric, str)
+        if named and self.metric not in KINDS:
+            raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
+        if self.criterion != "auto" and not (named and self.metric != "identity"):
+            raise ValueError(
+                f"criterion={self.criterion!r} has no effect with a metric that is not learned."
+            )
+        if self.criterion != "auto" and self.metric == "auto":
+            raise ValueError(
+                f"criterion={self.criterion!r} needs a metric to learn: give metric='intercept', "
+                "'diagonal' or 'full'; metric='auto' chooses both."
+            )
+
+    @property
+    def learnable(self):
+        """The metric, where it is named, and the strength, where it is None."""
+        metric = strength = ()
+        if isinstance(self.metric, str) and self.metric != "identity":
+            full = self.metric in ("auto", "full")
+            coordinates = ("cholesky", None) if full else ("log", LOG_DEVIATION)
+            metric = (Learnable("metric", coordinates[0], 1.0, coordinates[1]),)
+        if self.strength is None:
+            strength = (Learnable("strength", "log", 1.0, (-LOG_SCALE, LOG_SCALE)),)
+        return metric + strength
+
+    def adapt(self, theta, risk):
+        """Solve for the task's parameters; see `AdaptationRule.adapt`."""
+        factor = self._factor(risk.features.shape[-1])
+        rows, strength = np.matmul(risk.features, factor), self._strength(risk)
+        if risk.loss.constant_hessian:
+            gain = _gain(risk.weights, rows, strength)
+            moved = matvec(gain, _residual(risk, theta))
+        else:
+            start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
+            problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
+            moved = ridge_minimum(problem)
+            bend = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
+            gain = _gain(0.5 * risk.weights * bend, rows, strength)
+        theta_i = theta + matvec(factor, moved)
+
+        def pullback(V):
+            return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
+
+        return theta_i, pullback
+
+    def slope(self, theta, linearization):
+        """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
+
+        ``theta_i - theta = Sigma e_i`` with ``e_i = -grad R_i(theta_i) / (2 strength_i)``, so that
+        ``d theta_i = J_i dSigma e_i``.
+        """
+        risk = linearization.support
+        scale = risk.loss.hessian_bound if risk.loss.constant_hessian else 2.0
+        force = risk.gradient(linearization.theta_i) / (-scale * self._strength(risk)[..., None])
+        pulled = linearization.task_gradients * linearization.weight[:, None]
+        d = force.shape[-1]
+        return pulled.reshape(-1, d).T @ force.reshape(-1, d)
+
+    def lipschitz(self, risk):
+        """Constants of the proximal step; see `AdaptationRule.lipschitz`.
+
+        With ``Sigma = L L'``, f the rows in L's units and ``H = F' W F + 2 strength_i`` the step's
+        Hessian, ``J = 2 strength_i L H^-1 L^-1`` has at most the norm ``|L| |L^-1|``, and changes
+        by at most ``l3 lambda_max(sum_j a_j |f_j| f_j f_j') |L| |L^-1|^2 / (2 strength_i)``.
+        """
+        factor = self._factor(risk.features.shape[-1])
+        size = np.linalg.svd(factor, compute_uv=False)
+        regular = len(size) == len(factor) and size[-1] > 0
+        if not (regular and np.isfinite(risk.loss.third_bound)):
+            return super().lipschitz(risk)
+        rows = np.matmul(risk.features, factor)
+        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
+        kappa = risk.loss.third_bound * largest / (2.0 * self._strength(risk))
+        shape = risk.weights.shape[:-1]
+        return np.full(shape, size[0] / size[-1]), kappa * size[0] / size[-1] ** 2
+
+    def spread(self, V, risk=None):
+        """Variance of ``V theta_i`` given the support rows, in units of the noise's.
+
+        Parameters
+        ----------
+        V : ndarray of shape (..., k, d)
+        risk : Risk, default=None
+            Support rows; None for a task of which nothing is known.
+
+        Returns
+        -------
+        ndarray of shape (..., k)
+        """
+        factor = self._factor(V.shape[-1])
+        rows = np.matmul(V, factor)
+        left = rows
+        if risk is not None:
+            support = np.matmul(risk.features, factor)
+            gain = _gain(risk.weights, support, self._strength(risk))
+            left = rows - np.matmul(np.matmul(rows, gain), support)
+        return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
+
+    def information(self, risk):
+        """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
+        if self.noise is None:
+            return None
+        root = np.sqrt(risk.weights / self._strength(risk)[..., None])
+        rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
+        gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
+        flat = gram.reshape(*gram.shape[:-2], -1)
+        return np.concatenate([risk.n_rows[..., None], flat], axis=-1)
+
+    def uncertainty(self, n_parameters, information=None):
+        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.uncertainty`.
+
+        The posterior of normal parameters under normal noise: it does not depend on targets.
+        """
+        if self.noise is None:
+            raise ValueError(
+                f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
+                "squared error."
+            )
+        factor = self._factor(n_parameters) / np.sqrt(self.strength)
+        q = factor.shape[1]
+        if information is None:
+            information = np.zeros((1, 1 + q * q))
+        values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
+        root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
+        unknown = np.swapaxes(np.matmul(factor, root), -1, -2)
+        return _as_noise(self.noise).at(information[:, 0]), unknown
+
+    def learn(self, objective, solver):
+        """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
+        if self.noise is not None and not objective.is_quadratic:
+            raise ValueError(
+                f"noise={self.noise!r} has no effect with {objective.loss!r}: it is "
+                "the variance of a squared error. Leave it at None."
+            )
+        n_targets, given = objective.n_targets or 1, _as_noise(self.noise).variance[0].size
+        if self.noise is not None and given not in (1, n_targets):
+            raise ValueError(
+                f"noise has {given} variances but there are {n_targets} target(s); give one "
+                "number, or one a target."
+            )
+        if not isinstance(self.metric, str):
+            metric = _as_metric(self.metric, objective.n_parameters)
+            found = LearnedMetric("given", None, "as given", 1.0, metric.factor.any(axis=1))
+            return self._finish(metric, found, objective, solver)
+        coordinates = task_coordinates(objective.blocks)
+        kind, criterion, reason = self._choose(coordinates, objective.loss)
+        found = LearnedMetric(kind, criterion, reason, 1.0, coordinates.varies)
+        if len(objective.blocks.tasks.weight) < 2 or kind == "identity":
+            return self._finish(Metric(coordinates.lift), found, objective, solver)
+        learn = {"reml": _by_reml, "query": _by_query}[criterion]
+        metric, found = learn(found, coordinates, objective, solver)
+        if not found.converged:
+            warnings.warn(
+                f"The metric {kind!r} did not converge in {found.n_iter} iterations "
+                f"(criterion {criterion!r}); it is used as it is.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return self._finish(metric, found, objective, solver)
+
+    def calibrate(self, objective, theta):
+        """The rule with estimates of the noise's variance, where none was given."""
+        if not objective.is_quadratic:
+            return self
+        if self.noise is not None:
+            noise = _as_noise(self.noise)
+            if objective.n_targets and noise.variance.ndim == 1:  # one for all targets
+                each = np.repeat(noise.variance[:, None], objective.n_targets, axis=1)
+                return self._with(self.metric, self.strength, replace(noise, variance=each))
+            return self
+        few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
+        return self._with(self.metric, self.strength, noise=noise_variance(few, theta))
+
+    def _choose(self, coordinates, loss):
+        """Metric, criterion and the reason for them."""
+        mixed_model = loss.constant_hessian
+        if self.criterion == "reml" and not mixed_model:
+            raise ValueError(
+                f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
+                f"{loss!r} use criterion='query'."
+            )
+        if self.metric != "auto":
+            criterion = "reml" if self.metric == "full" and mixed_model else "query"
+            criterion = criterion if self.criterion == "auto" else self.criterion
+            return self.metric, None if self.metric == "identity" else criterion, "as asked for"
+        n_effects = int(coordinates.varies.sum())
+        reason = f"{n_effects} parameter(s) can differ between tasks"
+        if not mixed_model:
+            return (
+                "diagonal",
+                "query",
+                f"{reason}, and no linear mixed model has this loss",
+            )
+        if n_effects <= MANY_EFFECTS:
+            return "full", "reml", f"{reason}, few enough for a full covariance"
+        return "diagonal", "query", f"{reason}, too many for a full covariance"
+
+    def _finish(self, metric, found, objective, solver):
+        """The rule with that metric and with its strength, and what was found."""
+        strength, reason = self.strength, found.reason
+        if len(objective.blocks.tasks.weight) < 2:
+            metric, reason = (
+                _no_metric(metric),
+                "one task does not show how tasks differ, so adapting changes nothing",
+            )
+        elif strength is None and found.criterion == "query":
+            strength = 1.0
+        elif strength is None and objective.blocks.episodes.support != "all":
+            near = found.criterion == "reml"
+            scale = best_scale(objective, solver, lambda x: self._with(metric, 1.0 / x), near)
+            strength = 1.0 / scale
+        elif strength is None and found.criterion is None:
+            need_query_rows(objective, "the strength")
+        rule = self._with(metric, 1.0 if strength is None else strength, self.noise)
+        return rule, replace(found, strength=rule.strength, reason=reason)
+
+    def _with(self, metric, strength, noise=None):
+        return Proximal(float(strength), metric, noise=noise)
+
+    def _factor(self, d):
+        """L of shape (d, q)."""
+        if self.strength is None or isinstance(self.metric, str):
+            raise ValueError(
+                f"{self!r} has parameters that are not learned yet; MAMLRegressor.fit learns "
+                "them: use the estimator's adaptation_."
+            )
+        return _as_metric(self.metric, d).factor
+
+    def _strength(self, risk):
+        """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""
+        n_rows = risk.n_rows
+        return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
+
+
+def _gain(bend, rows, strength):
+    """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
+
+    Parameters
+    ----------
+    bend : ndarray of shape (..., m)
+        The diagonal of W.
+    rows : ndarray of shape (..., m, q)
+    strength : ndarray of shape (...)
+
+    Returns
+    -------
+    ndarray of shape (..., q, m)
+    """
+    bend, strength = bend[..., None], strength[..., None, None]
+    m, q = rows.shape[-2:]
+    if m <= q:
+        root = np.sqrt(bend)
+        scaled = root * rows
+        gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
+        return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
+    weighted = np.swapaxes(bend * rows, -1, -2)
+    return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
+
+
+def _residual(risk, theta):
+    """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
+    return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
+
+
+def _as_metric(metric, d):
+    """A `Metric` for d parameters from what a user may give; errors say what was expected."""
+    if not isinstance(metric, Metric):
+        if np.asarray(metric).dtype.kind not in "iuf":
+            raise TypeError(f"metric must be an array of numbers or a name; got {metric!r}.")
+        covariance = np.asarray(metric, dtype=float)
+        if covariance.shape not in ((d,), (d, d)) or not np.isfinite(covariance).all():
+            raise ValueError(
+                f"metric must be finite and of shape ({d},) or ({d}, {d}), one entry for each "
+                f"parameter, the intercept last; got shape {covariance.shape}."
+            )
+        matrix = np.diag(covariance) if covariance.ndim == 1 else covariance
+        size = np.abs(matrix).max(initial=0.0)
+        if np.abs(matrix - matrix.T).max() > 1e-10 * size or (
+            np.linalg.eigvalsh(matrix).min() < -1e-10 * size
+        ):
+            raise ValueError("metric must be symmetric and positive semi-definite.")
+        return Metric.from_covariance(covariance)
+    if len(metric.factor) != d:
+        raise ValueError(f"The metric is for {len(metric.factor)} parameters, but there are {d}.")
+    return metric
+
+
+def _as_noise(noise):
+    """A `Noise`; what a user gives does not depend on the number of rows."""
+    return noise if isinstance(noise, Noise) else Noise(np.ones(1), np.asarray(noise, float)[None])
+
+
+def _no_metric(metric):
+    """The metric of tasks that do not differ."""
+    return Metric(metric.factor[:, :0])
+
+
+def _by_reml(found, coordinates, objective, solver):
+    """Metric and report of the restricted likelihood."""
+    metric, model = restricted_likelihood(objective, coordinates, found.metric)
+    several = objective.n_targets
+    return metric, replace(
+        found,
+        covariance=metric.covariance * model.noise[0],
+        residual_variance=model.noise if several else model.noise[0],
+        fixed_effects=model.fixed if several else model.fixed[0],
+        log_likelihood=model.log_likelihood,
+        singular=model.singular,
+        n_iter=model.n_iter,
+        converged=model.converged,
+    )
+
+
+def _by_query(found, coordinates, objective, solver):
+    """Metric and report of the query loss."""
+    need_query_rows(objective, f"the metric {found.metric!r}")
+    unit = Metric(coordinates.lift)
+    scale = best_scale(objective, solver, lambda x: Proximal(1.0 / x, unit))
+    sought = metric_coordinates(coordinates, found.metric, scale, lambda m: Proximal(1.0, m))
+    x, n_iter, converged = minimize_query_loss(objective, solver, sought)
+    metric = sought.rule(x).metric
+    found = replace(found, covariance=metric.covariance, n_iter=n_iter, converged=converged)
+    return metric, found

@@ -1,0 +1,158 @@
+"""What an adaptation rule is: from meta-parameters and support rows to a task's parameters.
+
+A rule returns theta_i and its *pullback* ``V -> V J_i`` with ``J_i = d theta_i / d theta``. The
+gradient, the exact solver and the certificate are made of nothing else, so a new rule gets all
+three.
+"""
+
+from abc import abstractmethod
+
+import numpy as np
+
+from sklearn_maml._component import Component
+
+__all__ = ["AdaptationRule"]
+
+
+class AdaptationRule(Component):
+    """Base class of the adaptation rules ``theta_i = A_i(theta)``.
+
+    Attributes
+    ----------
+    affine : bool
+        Whether theta_i is affine in theta where the loss has a constant Hessian. The
+        meta-objective is then a quadratic, which is minimised and certified exactly.
+    first_order : bool
+        Whether the pullback leaves out derivatives. Only solvers that follow a gradient without
+        comparing it to the meta-loss take such a rule, and certificates use `exact`.
+    lengths : (float or ndarray, bool) or None
+        For a rule of steps, their length and whether it is capped; the estimator reports them.
+    """
+
+    affine = False
+    first_order = False
+    lengths = None
+
+    def exact(self):
+        """The rule that adapts in the same way, with its true derivative."""
+        return self
+
+    @abstractmethod
+    def adapt(self, theta, risk):
+        """Adapt theta to the rows of a support risk.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (..., d)
+            Meta-parameters; leading axes broadcast against those of `risk`.
+        risk : Risk
+            Support rows of a stack of tasks: features (..., m, d), targets and weights (..., m).
+
+        Returns
+        -------
+        theta_i : ndarray of shape (..., d)
+            A new array.
+        pullback : callable
+            Maps rows V (..., k, d) to ``V J_i``, of the same shape.
+        """
+
+    def follow(self, theta, support, query):
+        """`adapt` seen from the rows, see `_row_steps.follow`; None where it is not cheaper."""
+        return None
+
+    @property
+    def learnable(self):
+        """The `Learnable` parameters that `learn` will set: none, unless a rule says otherwise."""
+        return ()
+
+    def learn(self, objective, solver):
+        """Learn the parameters that were left to be learned; by default there are none.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+            The meta-objective with this rule: its tasks, split as in `fit`, and its loss.
+        solver : Solver
+            Finds theta for each candidate.
+
+        Returns
+        -------
+        rule : AdaptationRule
+            With all its parameters set; this rule itself is unchanged.
+        learned : object
+            What was learned and how, for people to read; None where nothing was.
+        """
+        return self, None
+
+    def slope(self, theta, linearization):
+        """Derivative of a block's part of the meta-loss in what is learned, theta held fixed.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (d,) or (n_targets, d)
+        linearization : Linearization
+            Of a block of tasks, at theta.
+
+        Returns
+        -------
+        ndarray
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing that a slope would teach.")
+
+    def calibrate(self, objective, theta):
+        """The rule with what it has to know of the noise once theta is found; by default itself."""
+        return self
+
+    def information(self, risk):
+        """What support rows tell of their tasks: all that `uncertainty` has to know of them.
+
+        Parameters
+        ----------
+        risk : Risk
+            Support rows of a stack of tasks.
+
+        Returns
+        -------
+        ndarray of shape (..., k) or None
+            Numbers that mean something to the rule alone; all 0 if there are no rows. None, by
+            default, for a rule that does not know how tasks vary.
+        """
+        return None
+
+    def uncertainty(self, n_parameters, information=None):
+        """How sure predictions are: a row's target has the variance ``noise (1 + |U phi|^2)``.
+
+        Parameters
+        ----------
+        n_parameters : int
+            d.
+        information : ndarray of shape (n, k), default=None
+            Of n tasks; None for one task of which nothing is known.
+
+        Returns
+        -------
+        noise : ndarray of shape (n,) or (n, n_targets)
+        U : ndarray of shape (n, q, d)
+            ``noise * U'U`` is the covariance of theta_i.
+        """
+        raise ValueError(
+            "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
+            f"{type(self).__name__} does not."
+        )
+
+    def relative_step(self, risk):
+        """Step length times the support Hessian's largest eigenvalue, for each task.
+
+        Above 1 a step overshoots in some direction, above 2 repeated steps diverge. Rules that
+        take no steps return 0.
+        """
+        return np.zeros(risk.weights.shape[:-1])
+
+    def lipschitz(self, risk):
+        """Lipschitz constants of ``theta -> theta_i`` and of ``theta -> J_i``, for each task.
+
+        They hold for all theta; infinite, by default, where none is known. With them and a
+        penalty, certificates can prove a meta-loss strongly convex.
+        """
+        unknown = np.full(risk.weights.shape[:-1], np.inf)
+        return unknown, unknown

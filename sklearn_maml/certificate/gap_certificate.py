@@ -1,0 +1,216 @@
+"""The gap certificate: what it holds, and how it is shown."""
+
+from dataclasses import dataclass, replace
+from html import escape
+from numbers import Real
+
+import numpy as np
+
+__all__ = ["Curve", "GapCertificate"]
+
+TITLE = "Gap certificate (Wang, Cai, Yang & Wang, ICML 2020)"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``min ||psi (v* - v)||`` over ``||v|| <= R`` as a function of R.
+
+    Attributes
+    ----------
+    distance : float
+        ||v*||, from where on the minimum is `rest`.
+    start : float
+        The minimum at R = 0, ``||psi v*||``.
+    eigenvalues, squares : tuple of float
+        Spectrum of psi' psi, and the squared coordinates of v* in it. Empty where they were not
+        needed, or lost to rounding: then v is sought on the segment from 0 to v*, which is valid
+        and no sharper.
+    rest : float
+        What no v represents: the minimum is ``min ||psi (v* - v)||``, squares added to its square.
+    """
+
+    distance: float
+    start: float
+    eigenvalues: tuple = ()
+    squares: tuple = ()
+    rest: float = 0.0
+
+    def with_spectrum(self, eigenvalues, squares):
+        """The curve with a spectrum, if the spectrum still knows v* and psi v*."""
+        whole = np.array([self.distance**2, self.start**2])
+        known = np.array([squares.sum(), (eigenvalues * squares).sum()])
+        if not (np.abs(known - whole) <= 1e-8 * whole).all():
+            return self
+        return replace(
+            self, eigenvalues=tuple(eigenvalues.tolist()), squares=tuple(squares.tolist())
+        )
+
+    def __call__(self, radius):
+        """The representation error at a radius."""
+        if radius >= self.distance:
+            return self.rest
+        inside = np.sqrt(max(self.start**2 - self.rest**2, 0.0))
+        segment = float(np.hypot(self.rest, inside * (1.0 - radius / self.distance)))
+        if not self.eigenvalues or radius == 0:
+            return segment
+        # ||v(lam)|| falls from ||v*|| to 0 as lam grows from 0: bisect on log(lam).
+        s = np.array(self.eigenvalues)
+        low, high = np.log(s.max() * 1e-18), np.log(s.max() * 1e18)
+        for _ in range(80):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if self._at(np.exp(middle))[0] < radius else (middle, high)
+        return min(segment, self._at(np.exp(high))[1])
+
+    def _at(self, lam):
+        """Length of ``v(lam) = (psi'psi + lam)^-1 psi'psi v*``, and ``||psi (v* - v)||``."""
+        s, squares = np.array(self.eigenvalues), np.array(self.squares)
+        length = np.sqrt((squares * (s / (s + lam)) ** 2).sum())
+        error = (squares * s * (lam / (s + lam)) ** 2).sum()
+        # What rounding left out of the spectrum counts as if nothing represented it.
+        lost = abs(self.start**2 - self.rest**2 - (squares * s).sum())
+        return length, np.sqrt(error + lost + self.rest**2)
+
+    def best(self, epsilon, weight_norm):
+        """The radius that minimises ``R epsilon + weight_norm * curve(R)``; also its error."""
+        candidates = [(self.distance, self.rest), (0.0, self.start)]
+        if self.eigenvalues:
+            top = max(self.eigenvalues)
+            grid = np.geomspace(1e-18 * top, 1e6 * top, 400) if top > 0 else []
+            candidates += [self._at(lam) for lam in grid]
+        return min(candidates, key=lambda at: at[0] * epsilon + weight_norm * at[1])
+
+
+@dataclass(frozen=True)
+class GapCertificate:
+    """An upper bound on ``L(omega) - min L`` for the meta-parameters omega that were certified.
+
+    Attributes
+    ----------
+    bound : float
+        The meta-loss at omega exceeds its global minimum by at most this much; in units of the
+        loss. ``float(certificate)`` is the bound.
+    epsilon : float
+        ``||grad L(omega)||``: omega is epsilon-stationary.
+    radius : float
+        R, the radius at which the bound is smallest.
+    weight_norm : float
+        ``||w||``, root mean square of the loss derivative over the query rows; for shared inputs
+        the smaller factor of Corollary 1.
+    representation_error : float
+        ``min ||u - psi v||`` over ``||v|| <= radius``: what the adapted features cannot represent.
+    meta_loss : float
+        L(omega).
+    slack : float
+        Suboptimality of the comparator itself, from its own gradient or, for losses that are not
+        quadratic, from duality; part of the bound.
+    rounding : float
+        How precisely L(omega) can be evaluated in float64; part of the bound.
+    unresolved : float
+        What directions below the numerical rank could lower the loss by, were they not zero. Not
+        part of the bound, which assumes that they are.
+    comparator : str
+        What stands in for the global optimum.
+    assumptions : tuple of (str, str)
+        What the bound rests on, and whether it was checked, holds by construction or is assumed.
+    curve : callable
+        The representation error as a function of R.
+    route : str
+        What `bound` rests on: "Theorem 1"; "Corollary 1" where all tasks share their inputs; for
+        losses that are not quadratic also "query minima" or "strong convexity".
+    corollary : GapCertificate or None
+        The certificate by Corollary 1, where it applies; then `bound` is the smaller of the two.
+    routes : tuple of (str, float)
+        For losses that are not quadratic: each route that applies and its bound; `bound` is the
+        smallest. Empty otherwise.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> model = MAMLRegressor().fit(make_linear_tasks(n_tasks=30, random_state=0))
+    >>> certificate = model.gap_certificate_
+    >>> float(certificate) == certificate.bound
+    True
+    >>> certificate.lower_bound <= model.meta_loss_
+    True
+    """
+
+    bound: float
+    epsilon: float
+    radius: float
+    weight_norm: float
+    representation_error: float
+    meta_loss: float
+    slack: float
+    rounding: float
+    comparator: str
+    assumptions: tuple
+    curve: Curve
+    route: str = "Theorem 1"
+    corollary: "GapCertificate | None" = None
+    routes: tuple = ()
+    unresolved: float = 0.0
+
+    @property
+    def lower_bound(self):
+        """``meta_loss - bound``: no meta-parameters have a smaller meta-loss."""
+        return self.meta_loss - self.bound
+
+    def at(self, radius):
+        """The bound of Theorem 1 (or Corollary 1) at a given R.
+
+        Parameters
+        ----------
+        radius : float
+            R >= 0, in the units of the meta-parameters.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If the radius is negative or not a number.
+        """
+        if not isinstance(radius, Real) or not radius >= 0:
+            raise ValueError(f"radius must be a number >= 0; got {radius!r}.")
+        error = self.curve(radius)
+        return radius * self.epsilon + self.weight_norm * error + self.slack + self.rounding
+
+    def __float__(self):
+        return self.bound
+
+    def _rows(self):
+        """What there is to tell: pairs of a name and a text, a step in where they are terms."""
+        share = self.bound / self.meta_loss if self.meta_loss > 0 else 0.0
+        return [
+            ("meta-loss of the fit", f"{self.meta_loss:.6g}"),
+            ("global minimum, at least", f"{self.lower_bound:.6g}"),
+            ("gap, at most", f"{self.bound:.3g}  ({share:.2g} of the meta-loss)"),
+            *((f"  by {name}", f"{bound:.3g}") for name, bound in self.routes),
+            (f"terms of {'Theorem 1' if self.routes else self.route}", ""),
+            ("  R * epsilon", f"{self.radius:.3g} * {self.epsilon:.3g}"),
+            (
+                "  weight norm * repr. error",
+                f"{self.weight_norm:.3g} * {self.representation_error:.3g}",
+            ),
+            ("  comparator's slack", f"{self.slack:.3g}"),
+            ("  rounding", f"{self.rounding:.3g}"),
+        ]
+
+    def __str__(self):
+        lines = [TITLE, *(f"  {name:<30}{text}".rstrip() for name, text in self._rows())]
+        lines += [f"  comparator: {self.comparator}", "  assumptions:"]
+        return "\n".join(lines + [f"    - {what}: {status}" for what, status in self.assumptions])
+
+    def _repr_html_(self):
+        """The certificate as a table, for notebooks."""
+        rows = [*self._rows(), ("comparator", self.comparator)]
+        rows += [(f"assumption: {what}", status) for what, status in self.assumptions]
+        left = 'style="text-align:left; white-space:pre-wrap"'
+        cells = "".join(
+            f"<tr><td {left}>{escape(name)}</td><td {left}>{escape(text)}</td></tr>"
+            for name, text in rows
+        )
+        return f"<table><caption {left}>{escape(TITLE)}</caption><tbody>{cells}</tbody></table>"

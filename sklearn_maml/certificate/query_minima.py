@@ -1,0 +1,232 @@
+"""A comparator that needs no optimum: each task's own minimiser of its query risk.
+
+For any theta, ``L(theta) >= sum_i p_i min_t R_i(t)``. The minima are found by Newton steps, for all
+tasks of a block at once, and bounded from below by Fenchel duality: for every slope vector nu with
+``sum_j b_j nu_j phi_j = 0``,
+
+    min_t R_i(t) >= sum_j b_j inf_z (l(y_j, z) - nu_j z),
+
+so that a minimiser need only be approximate, and may not even exist (separable classes).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sklearn_maml._linalg import matvec, triangle, vecmat
+from sklearn_maml._task_newton import line_search
+
+__all__ = ["QueryMinima", "combine", "compare", "compare_all", "query_minima", "representation"]
+
+MAX_ITER = 80
+
+# Newton steps end where each task's slack is this share of the scale of its risk.
+TOLERANCE = 1e-11
+
+
+class QueryMinima(NamedTuple):
+    """Newton's method on the query risks of n tasks, each in an orthonormal basis.
+
+    With Q the left factor of ``B^1/2 Phi = Q R``, predictions are ``z = B^-1/2 Q a``. Q has as many
+    columns as the smaller of rows and features, whatever the rank: a larger space can only lower
+    the minimum, so that the bound stays valid.
+
+    Attributes
+    ----------
+    loss : Loss
+    targets : ndarray of shape (n, m)
+    root, inverse : ndarray of shape (n, m)
+        Roots of the weights, and one over them; both 0 on padding.
+    basis : ndarray of shape (n, m, r)
+        Q.
+    """
+
+    loss: object
+    targets: np.ndarray
+    root: np.ndarray
+    inverse: np.ndarray
+    basis: np.ndarray
+
+    @classmethod
+    def of(cls, query):
+        """Of a risk with targets (..., n, m); targets come one after another."""
+        root = np.sqrt(query.weights)
+        inverse = np.divide(1.0, root, where=root > 0, out=np.zeros_like(root))
+        basis = np.linalg.qr(root[..., None] * query.features)[0]
+        m = root.shape[-1]
+        times = query.targets.size // root.size
+        flat = [np.tile(part, (times, *[1] * (part.ndim - 1))) for part in (root, inverse, basis)]
+        return cls(query.loss, query.targets.reshape(-1, m), *flat)
+
+    def take(self, chosen):
+        """Some of the tasks."""
+        return QueryMinima(self.loss, *(part[chosen] for part in self[1:]))
+
+    def project(self, z):
+        """Coordinates a of the predictions nearest to z."""
+        return self._to_basis(self.root * np.where(self.root > 0, z, 0.0))
+
+    def predict(self, a):
+        """Predictions of coordinates a: (n, r) to (n, m)."""
+        return self.inverse * matvec(self.basis, a)
+
+    def value(self, a):
+        """The query risks, infinite where they overflow."""
+        value = self._mean(self.loss.value(self.targets, self.predict(a)))
+        return np.where(np.isfinite(value), value, np.inf)
+
+    def gradient(self, a):
+        """The risks' gradients, of the shape of a."""
+        return self._to_basis(self.root * self.loss.gradient(self.targets, self.predict(a)))
+
+    def newton(self, a):
+        """Newton steps, their promised decrease, and a slope vector that the duals take."""
+        z = self.predict(a)
+        slope = self.loss.gradient(self.targets, z)
+        bend = np.where(self.root > 0, self.loss.hessian(self.targets, z), 0.0)
+        gradient = self._to_basis(self.root * slope)
+        hessian = np.matmul(np.swapaxes(self.basis, -1, -2) * bend[..., None, :], self.basis)
+        r = hessian.shape[-1]
+        size = np.trace(hessian, axis1=-2, axis2=-1) / r
+        ridge = np.maximum(1e-14 * size, 1e-290)
+        step = np.linalg.solve(hessian + ridge[..., None, None] * np.eye(r), gradient[..., None])
+        step = step[..., 0]
+        nu = self.root * (slope - bend * self.predict(step))
+        nu = nu - matvec(self.basis, self._to_basis(nu))
+        return step, (gradient * step).sum(axis=-1), self.inverse * nu
+
+    def dual(self, nu):
+        """The lower bounds that feasible slopes give, -inf where they are outside the domain."""
+        return self._mean(self.loss.dual(self.targets, nu))
+
+    def _to_basis(self, rows):
+        return vecmat(rows, self.basis)
+
+    def _mean(self, values):
+        return np.where(self.root > 0, self.root**2 * values, 0.0).sum(axis=-1)
+
+
+def query_minima(query, z):
+    """Approximate minima of query risks, and rigorous lower bounds on them.
+
+    Parameters
+    ----------
+    query : Risk
+        Of a stack of n tasks.
+    z : ndarray of shape (..., n, m)
+        Predictions from which to start; others are tried too.
+
+    Returns
+    -------
+    predictions : ndarray of shape (..., n, m)
+        Of the approximate minimisers; 0 on padding.
+    value, lower : ndarray of shape (..., n)
+        The risk there, and a number that no parameters can fall below.
+    """
+    whole = problem = QueryMinima.of(query)
+    found = np.empty((len(whole.targets), whole.basis.shape[-1]))
+    values, bounds = np.empty((2, len(found)))
+    left = np.arange(len(found))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        a, value = _best_start(problem, z.reshape(problem.targets.shape))
+        lower = problem.dual(np.zeros(problem.targets.shape))
+        scale = np.maximum(np.abs(value), np.abs(lower))
+        for _ in range(MAX_ITER):
+            step, decrease, nu = problem.newton(a)
+            dual = problem.dual(nu)
+            lower = np.where(dual > lower, dual, lower)  # a dual that is not a number is no bound
+            tight = value - lower <= TOLERANCE * scale
+            ahead, value = line_search(problem, a, value, step, np.where(tight, 0.0, decrease))
+            done = (ahead == a).all(axis=-1)  # tight, or nothing lowers the value any further
+            found[left], values[left], bounds[left] = ahead, value, lower
+            if done.all():
+                break
+            problem, left, a = problem.take(~done), left[~done], ahead[~done]
+            value, lower, scale = value[~done], lower[~done], scale[~done]
+    shape = z.shape[:-1]
+    predictions = whole.predict(found).reshape(z.shape)
+    return predictions, values.reshape(shape), np.minimum(bounds, values).reshape(shape)
+
+
+def _best_start(problem, z):
+    """The best of several starts, task by task: z itself, zero, the targets, their logarithms."""
+    y = problem.targets
+    starts = [problem.project(at) for at in (z, 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)))]
+    values = np.stack([problem.value(a) for a in starts])
+    best = np.argmin(values, axis=0)
+    a = np.take_along_axis(np.stack(starts), best[None, ..., None], axis=0)[0]
+    return a, np.take_along_axis(values, best[None], axis=0)[0]
+
+
+def compare(linearization):
+    """A block's part of Theorem 1 with the query minimisers in place of the optimum.
+
+    Returns
+    -------
+    rows : ndarray of shape (..., k, d + 1)
+        ``[psi, u]`` times the roots of the row weights, reduced to a triangle.
+    lower, slack, magnitude : float
+        Sums over tasks, by weight, of the lower bounds; of the minimisers' risks above them; and
+        of the terms that the bounds add up, the unit of their rounding.
+    """
+    query, weight = linearization.query, linearization.weight
+    z = linearization.predictions
+    best, value, lower = query_minima(query, np.broadcast_to(z, linearization.loss_gradient.shape))
+    root = np.sqrt(linearization.row_weight)
+    u = root * (z - best)
+    psi = np.broadcast_to(
+        root[..., None] * linearization.design, (*u.shape, query.features.shape[-1])
+    )
+    rows = np.concatenate([psi, u[..., None]], axis=-1)
+    rows = rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
+    terms = np.abs(query.loss.value(query.targets, best)) + np.abs(
+        query.loss.gradient(query.targets, best) * best
+    )
+    magnitude = (np.where(root > 0, linearization.row_weight * terms, 0.0)).sum()
+    return triangle(rows), (weight * lower).sum(), (weight * (value - lower)).sum(), magnitude
+
+
+def combine(total, part):
+    """Two blocks' results of `compare` as one."""
+    rows = triangle(np.concatenate([total[0], part[0]], axis=-2))
+    return rows, *(a + b for a, b in zip(total[1:], part[1:], strict=True))
+
+
+def representation(rows):
+    """How well psi represents u, direction by direction.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (..., k, d + 1)
+        ``[psi, u]``.
+
+    Returns
+    -------
+    eigenvalues, squares : ndarray of shape (r,)
+        Eigenvalues of psi' psi, and the squared coordinates of ``psi^+ u``.
+    rest : float
+        The length of what psi cannot represent.
+    """
+    psi, u = rows[..., :-1], rows[..., -1]
+    left, s, _ = np.linalg.svd(psi, full_matrices=False)
+    along = np.matmul(np.swapaxes(left, -1, -2), u[..., None])[..., 0]
+    rest = u - np.matmul(left, along[..., None])[..., 0]
+    kept = s > np.finfo(float).eps * max(psi.shape[-2:]) * s.max(axis=-1, keepdims=True)
+    squares = np.square(along[kept] / s[kept])
+    outside = np.square(rest).sum() + np.square(along[~kept]).sum()
+    return s[kept] ** 2, squares, float(np.sqrt(outside))
+
+
+def compare_all(objective, theta):
+    """`compare` over all blocks and the penalty's own rows.
+
+    The penalty's minimum is 0, at 0: ``alpha |omega|^2 = <w, u>`` with ``w = 2 sqrt(alpha) omega``
+    and ``u = sqrt(alpha) omega / 2``, without the loss of a linearisation.
+    """
+    rows, lower, slack, magnitude = objective.reduce(compare, theta, combine=combine)
+    root = np.sqrt(objective.penalty)
+    if root.any():
+        ridge = np.broadcast_to(np.diag(root), (*theta.shape, len(root)))
+        extra = np.concatenate([ridge, 0.5 * (root * theta)[..., None]], axis=-1)
+        rows = triangle(np.concatenate([rows, extra], axis=-2))
+    return rows, float(lower), float(slack), float(magnitude)

@@ -1,0 +1,102 @@
+"""What a loss is: how wrong a prediction is, pointwise, with derivatives in the prediction."""
+
+from abc import abstractmethod
+
+import numpy as np
+
+from sklearn_maml._component import Component
+
+__all__ = ["Loss"]
+
+
+class Loss(Component):
+    """Base class of the losses ``l(y, z)``.
+
+    All methods are pointwise: `y` (targets) and `z` (predictions before the link) broadcast
+    against one another and the result has their common shape. A subclass writes `value`,
+    `gradient` and `hessian`; everything else has a default.
+
+    Attributes
+    ----------
+    constant_hessian : bool
+        Whether ``l''`` is the same number everywhere. The meta-objective is then a quadratic
+        for every rule that is built from gradients, and can be minimised exactly.
+    gradient_bound, hessian_bound, third_bound : float
+        The suprema of ``|l'|``, ``l''`` and ``|l'''|`` over all predictions and targets; infinite
+        if there is none. Losses whose `hessian_bound` is infinite also need `third` and
+        `saturated_hessian`, by which gradient steps are kept from overshooting.
+    least_at_target : bool
+        Whether the loss is least where the prediction z is about the target y. Solvers then know
+        how far they are from it, also where ``l''`` vanishes.
+    """
+
+    constant_hessian = False
+    least_at_target = False
+    gradient_bound = np.inf
+    hessian_bound = np.inf
+    third_bound = np.inf
+
+    @abstractmethod
+    def value(self, y, z):
+        """``l(y, z)``."""
+
+    @abstractmethod
+    def gradient(self, y, z):
+        """``dl/dz``."""
+
+    @abstractmethod
+    def hessian(self, y, z):
+        """``d2l/dz2``, non-negative."""
+
+    def third(self, y, z):
+        """``d3l/dz3``."""
+        raise NotImplementedError(
+            f"The loss {type(self).__name__} has no third derivative. Steps of losses without a "
+            "finite hessian_bound are damped by their curvature, and need it: implement third() "
+            "and saturated_hessian(), or set hessian_bound, or use GradientSteps(cap=False)."
+        )
+
+    def saturated_hessian(self, y):
+        """``l''`` where the prediction fits the target exactly: how curved the loss is, by y."""
+        return np.zeros(np.shape(y))
+
+    def dual(self, y, slope):
+        """``inf over z of l(y, z) - slope * z``: the concave dual, -inf where unbounded.
+
+        With ``slope = 0`` it is the loss's infimum. The default brackets the z at which ``l'`` is
+        `slope` and bisects; what it returns is a lower bound by convexity, off by rounding.
+        """
+        y, slope = np.broadcast_arrays(np.asarray(y, float), np.asarray(slope, float))
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float64 l' is infinite
+            low, high, found = _bracket(lambda z: self.gradient(y, z) - slope, y.shape)
+            # The chord from one end of the bracket, along the tangent there, is never above l.
+            bound = self.value(y, low) - slope * low
+            bound = bound + np.minimum((self.gradient(y, low) - slope) * (high - low), 0.0)
+        return np.where(found & np.isfinite(bound), bound, -np.inf)
+
+    def check_targets(self, y):
+        """Raise for targets that the loss is not defined for; all are allowed by default.
+
+        Raises
+        ------
+        ValueError
+            Saying what was got and what is expected.
+        """
+
+    def inverse_link(self, z):
+        """The response that a prediction ``z`` stands for; the identity by default."""
+        return z
+
+
+def _bracket(increasing, shape, n_doublings=60, n_halvings=120):
+    """An interval around the root of an increasing function, as narrow as float64 allows."""
+    low, high = np.full(shape, -1.0), np.full(shape, 1.0)
+    for _ in range(n_doublings):
+        low = np.where(increasing(low) > 0, 2.0 * low, low)
+        high = np.where(increasing(high) < 0, 2.0 * high, high)
+    found = (increasing(low) <= 0) & (increasing(high) >= 0)
+    for _ in range(n_halvings):
+        middle = 0.5 * (low + high)
+        above = increasing(middle) > 0
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return low, high, found

@@ -1,0 +1,325 @@
+"""Judging models by what they will be used for: a few rows of a new task."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.metrics import get_scorer
+from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from sklearn_maml._component import resolve
+from sklearn_maml._estimators.prediction import query_predictions, response, truth_of
+from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
+from sklearn_maml._tasks.episodes import read_episodes
+from sklearn_maml.adaptation import RULES
+from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
+
+__all__ = [
+    "CLASS_ERRORS",
+    "FewShotCurve",
+    "FewShotScorer",
+    "choose_metric",
+    "few_shot_curve",
+    "few_shot_episodes",
+    "few_shot_scorer",
+    "mean_errors",
+]
+
+
+def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
+    """A scorer that adapts to a few rows of each task and judges by the others.
+
+    Use it as ``scoring=`` in `GridSearchCV`, `cross_validate` and their like, alone or in a dict
+    of scorers. It takes lists of tasks, tables with a task column, and `groups` under metadata
+    routing; and pipelines that end in a `MAMLRegressor` or a `MAMLClassifier`.
+
+    Parameters
+    ----------
+    metric : str or callable, default=None
+        A name from ``sklearn.metrics.get_scorer_names()``, or a scorer from
+        ``sklearn.metrics.make_scorer``; for classifiers also one of probabilities or scores, such
+        as "neg_log_loss" and "roc_auc". None is "r2", and "accuracy" for a classifier.
+    support : int, float or list of int, default=5
+        What a task is adapted to: as in `MAMLRegressor`. ``"all"`` would judge by the very rows
+        that were adapted to, and is refused.
+    n_draws : int, default=10
+        Random draws of the support rows of each task.
+    random_state : int, RandomState or None, default=0
+        For the draws. An int gives the same draws for every candidate of a search.
+
+    Returns
+    -------
+    FewShotScorer
+        A callable ``scorer(estimator, X, y=None, *, groups=None)`` that returns a float: the
+        metric over the query rows of all draws of all tasks, pooled. The greater the better.
+
+    Raises
+    ------
+    ValueError
+        If the metric is not known, or a parameter out of range.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.model_selection import few_shot_scorer
+    >>> tasks = make_linear_tasks(n_tasks=30, random_state=0)
+    >>> scorer = few_shot_scorer("neg_mean_absolute_error", support=3)
+    >>> cross_val_score(MAMLRegressor(), tasks, scoring=scorer, cv=3).shape
+    (3,)
+    """
+    scorer = FewShotScorer(metric, support, n_draws, random_state)
+    scorer.episodes()
+    if metric is not None and not callable(metric):
+        get_scorer(metric)
+    return scorer
+
+
+class FewShotScorer(BaseEstimator):
+    """What `few_shot_scorer` returns; its parameters are described there."""
+
+    def __init__(self, metric=None, support=5, n_draws=10, random_state=0):
+        self.metric = metric
+        self.support = support
+        self.n_draws = n_draws
+        self.random_state = random_state
+
+    def __call__(self, estimator, X, y=None, *, groups=None, sample_weight=None):
+        """Score a fitted estimator on held-out tasks.
+
+        Parameters
+        ----------
+        estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
+            Fitted.
+        X, y, groups, sample_weight
+            As in `MAMLRegressor.fit`.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to tell tasks apart by, or a task is too small.
+        """
+        steps, model = unwrap(estimator)
+        X, y, given = at_the_model(steps, model, X, y, groups, sample_weight)
+        if y is not None and given["groups"] is None and model.task_column is None:
+            raise ValueError(
+                "few_shot_scorer got rows without task labels. Pass a list of (X, y) tuples, set "
+                f"task_column= on the {type(model).__name__}, or switch metadata routing on "
+                "(sklearn.config_context(enable_metadata_routing=True)) so that groups arrive."
+            )
+        truth, z, weight, _ = query_predictions(model, X, y, **given, episodes=self.episodes())
+        # Some metrics take no weights, so none are passed where they would change nothing.
+        weighted = {} if np.allclose(weight, weight[0]) else {"sample_weight": weight}
+        classes = is_classifier(model)
+        shown = _Classified(model) if classes else _Predicted(model)
+        metric = self.metric or ("accuracy" if classes else "r2")
+        return get_scorer(metric)(shown, z, truth_of(model, truth), **weighted)
+
+    def get_metadata_routing(self):
+        """With metadata routing enabled, groups arrive without any request.
+
+        Returns
+        -------
+        MetadataRequest
+        """
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="groups", alias=True)
+        return request
+
+    def episodes(self):
+        """The splits of a task into support and query.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is out of range.
+        """
+        return few_shot_episodes(self.support, self.n_draws, self.random_state)
+
+
+class _Predicted(RegressorMixin, BaseEstimator):
+    """A regressor whose X are predictions before the link: what a scikit-learn scorer is shown."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict(self, X):
+        return response(self.model, X)
+
+
+class _Classified(ClassifierMixin, _Predicted):
+    """A classifier whose X are scores."""
+
+    @property
+    def classes_(self):
+        return self.model.classes_
+
+    def decision_function(self, X):
+        return X
+
+    def predict_proba(self, X):
+        return probabilities(X)
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotCurve:
+    """Errors on new tasks against the number of rows adapted to.
+
+    Attributes
+    ----------
+    supports : ndarray of shape (n_supports,)
+        Numbers of support rows.
+    task_errors : ndarray of shape (n_supports, n_tasks)
+        The mean error of each task's query rows, over all draws.
+    metric : str
+    """
+
+    supports: np.ndarray
+    task_errors: np.ndarray
+    metric: str
+
+    @property
+    def mean(self):
+        """The mean over tasks, shape (n_supports,); every task counts the same."""
+        return self.task_errors.mean(axis=1)
+
+    @property
+    def standard_error(self):
+        """The standard error of `mean` over tasks, shape (n_supports,); NaN for one task."""
+        n_tasks = self.task_errors.shape[1]
+        if n_tasks == 1:
+            return np.full(len(self.supports), np.nan)
+        return self.task_errors.std(axis=1, ddof=1) / np.sqrt(n_tasks)
+
+
+ERRORS = {"mean_squared_error": np.square, "mean_absolute_error": np.abs}
+
+
+def _log_loss(codes, predicted, shares):
+    """Minus the logarithm of the true class's probability, at least that of an exact zero."""
+    shares = shares[np.arange(len(codes)), codes]
+    return -np.log(np.maximum(shares, np.finfo(float).eps))
+
+
+def _zero_one_loss(codes, predicted, shares):
+    return (predicted != codes).astype(float)
+
+
+# Of a row's class, the predicted class, and the probabilities of all.
+CLASS_ERRORS = {"log_loss": _log_loss, "zero_one_loss": _zero_one_loss}
+
+
+def choose_metric(model, metric):
+    """The error of a few-shot curve, checked; None is the first that suits the model.
+
+    Raises
+    ------
+    ValueError
+        For an error that is not known, or is of another kind of model.
+    """
+    errors = CLASS_ERRORS if is_classifier(model) else ERRORS
+    if metric is None:
+        return next(iter(errors))
+    if metric not in errors:
+        raise ValueError(
+            f"metric must be one of {sorted(errors)} for {type(model).__name__}; got {metric!r}."
+        )
+    return metric
+
+
+def mean_errors(metric, truth, predicted):
+    """Each row's error, the mean over targets."""
+    return ERRORS[metric](truth - predicted).reshape(len(truth), -1).mean(axis=1)
+
+
+def few_shot_curve(
+    model,
+    tasks,
+    y=None,
+    *,
+    groups=None,
+    supports=(0, 1, 3, 5, 10),
+    n_draws=10,
+    metric=None,
+    adaptation=None,
+    random_state=0,
+):
+    """Error on new tasks after adapting to so many rows: mean and standard error over tasks.
+
+    Draws are nested: a task's three support rows are among its five.
+
+    Parameters
+    ----------
+    model : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
+        Fitted, on other tasks.
+    tasks, y, groups
+        Tasks in any form that `MAMLRegressor.fit` takes. Each needs more rows than the largest
+        support.
+    supports : sequence of int, default=(0, 1, 3, 5, 10)
+        Numbers of support rows; 0 is the meta-parameters themselves.
+    n_draws : int, default=10
+        Random draws of the support rows of each task.
+    metric : str, default=None
+        "mean_squared_error", the default for a regressor, or "mean_absolute_error"; "log_loss", the
+        default for a classifier, or "zero_one_loss", the share of wrong classes.
+    adaptation : str or AdaptationRule, default=None
+        A rule in place of the model's own, for comparison; with nothing to be learned.
+    random_state : int, RandomState or None, default=0
+
+    Returns
+    -------
+    FewShotCurve
+        With `mean` and `standard_error`, arrays of shape (n_supports,).
+
+    Raises
+    ------
+    ValueError
+        If a task has too few rows, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.model_selection import few_shot_curve
+    >>> tasks = make_linear_tasks(n_tasks=60, random_state=0)
+    >>> curve = few_shot_curve(MAMLRegressor(support=5).fit(tasks[:40]), tasks[40:])
+    >>> bool(curve.mean[-1] < curve.mean[0])
+    True
+    """
+    if np.ndim(supports) != 1:
+        raise TypeError(f"supports must be a list of numbers of rows; got {supports!r}.")
+    if adaptation is not None:
+        adaptation = resolve(adaptation, RULES, AdaptationRule, "adaptation")
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    steps, model = unwrap(model)
+    metric = choose_metric(model, metric)
+    X, y, given = at_the_model(steps, model, tasks, y, groups, None)
+    errors = []
+    for shots in supports:
+        episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
+        truth, z, weight, task = query_predictions(
+            model, X, y, **given, episodes=episodes, rule=adaptation
+        )
+        if is_classifier(model):
+            rows = CLASS_ERRORS[metric](codes_of(truth), most_probable(z), probabilities(z))
+        else:
+            rows = mean_errors(metric, truth, response(model, z))
+        errors.append(np.bincount(task, weight * rows) / np.bincount(task, weight))
+    return FewShotCurve(np.array(supports), np.array(errors), metric)
+
+
+def few_shot_episodes(support, n_draws, random_state):
+    """Checked `Episodes` for judging a model by rows that it was not adapted to."""
+    if isinstance(support, str):
+        raise ValueError(
+            f"support must be a number of rows, a fraction or a list of numbers; got {support!r}, "
+            "which leaves no rows to judge by."
+        )
+    return read_episodes(support, "random", n_draws, random_state)

@@ -1,0 +1,288 @@
+"""Folds of tasks at the cost of one fit: normal equations are sums over tasks.
+
+With the squared loss, leaving a fold of tasks out is a subtraction. For each inner loop one pass
+over the data gives the normal equations of all folds, and one more judges the solutions of all
+folds and penalties on the tasks that they were not fitted to. Where every fold is one task, its
+rows are left out of one solution for all tasks, and no fold has normal equations of its own.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from sklearn_maml._linalg import matvec
+from sklearn_maml._objective.meta_objective import MetaObjective, add_parts
+from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._tasks.stacks import Blocks
+from sklearn_maml.losses.residual import SquaredError
+from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, minimiser, ridge_path
+from sklearn_maml.solvers.least_squares import LeastSquares
+
+__all__ = ["Folds", "Summable"]
+
+# Normal equations of so many numbers are kept at a time (256 MiB); more folds take more passes.
+KEPT_ELEMENTS = 2**25
+
+
+class Folds:
+    """Scores for all folds and penalties, one inner loop at a time.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    splits : list of (train, test)
+        Boolean arrays of shape (n_tasks,).
+    alphas : list of float
+    n_jobs : int or None
+    """
+
+    def __init__(self, blocks, splits, alphas, n_jobs):
+        self.blocks, self.alphas, self.n_jobs = blocks, np.array(alphas, dtype=float), n_jobs
+        self.train, self.test = (np.array(side) for side in zip(*splits, strict=True))
+        self.penalised = np.ones(blocks.features.width)
+        self.penalised[-1] = not blocks.features.intercept
+        weight = blocks.tasks.weight
+        for side, what in ((self.train, "training"), (self.test, "test")):
+            empty = np.flatnonzero(side.any(axis=1) & ~(side @ weight > 0))
+            if len(empty):
+                raise ValueError(
+                    f"All {what} tasks of split {empty[0]} weigh nothing; leave tasks of weight 0 "
+                    "out, or pass another cv."
+                )
+        all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
+        self.one_by_one = (all_but_one & self.test.any(axis=1)).all()
+
+    def scores(self, rule):
+        """R2 on the tasks left out, shape (n_splits, n_alphas)."""
+        objective = self._objective(self.blocks, rule, 0.0)
+        scores = np.full((len(self.test), len(self.alphas)), np.nan)
+        with one_blas_thread():  # many small factorisations: threads would only wait
+            if self.one_by_one:
+                self._one_by_one(objective, scores)
+            left, alphas = (np.flatnonzero(np.isnan(scores).any(axis=axis)) for axis in (1, 0))
+            for splits in self._chunks(left):
+                scores[np.ix_(splits, alphas)] = self._several(objective, splits, alphas)
+        return scores
+
+    def _objective(self, blocks, rule, alpha):
+        return MetaObjective(blocks, SquaredError(), rule, alpha * self.penalised, self.n_jobs)
+
+    def _chunks(self, splits):
+        """The splits, so many at a time that the normal equations of their cells can be kept."""
+        n_cells = len(_cells(self.train[splits])[0])
+        if len(splits) > 1 and n_cells * len(self.penalised) ** 2 > KEPT_ELEMENTS:
+            middle = len(splits) // 2
+            return self._chunks(splits[:middle]) + self._chunks(splits[middle:])
+        return [splits] if len(splits) else []
+
+    def _several(self, objective, splits, alphas):
+        """Scores of some splits and penalties, by the solution of each."""
+        start, theta = self._solve(objective, splits, self.alphas[alphas])
+        return self._judge(splits, partial(_errors, objective, start, theta), objective)
+
+    def _one_by_one(self, objective, scores):
+        """Set the scores that one task left out of the solution for all changes safely."""
+        cell = np.zeros(self.train.shape[1], dtype=int)
+        (hessian,), (gradient,), start = self._sums(objective, cell)
+        share = self.blocks.tasks.weight.sum() - self.blocks.tasks.weight
+        groups = [np.argsort(self.alphas)]
+        while groups:
+            alphas = groups.pop()
+            penalties = share[:, None] * self.alphas[alphas]
+            diagonal = diagonalise(hessian, self.penalised, penalties.min(), penalties.max())
+            if diagonal is not None:
+                sides = 0.5 * gradient @ diagonal.basis, (self.penalised * start) @ diagonal.basis
+                part = partial(_errors_left_out, objective, start, diagonal, sides, penalties)
+                scores[:, alphas] = self._judge(np.arange(len(scores)), part, objective)
+            elif len(alphas) > 1:  # smaller ranges of penalties are safer
+                groups += np.array_split(alphas, 2)
+
+    def _judge(self, splits, errors, objective):
+        """R2 of the splits, from what each block adds to their sums."""
+        y, sums = self.blocks.tasks.y, None
+        for split_of in _rounds(self.test[splits]):
+            part = partial(_block_sums, errors, split_of, len(splits), y.mean(axis=0))
+            further = objective.fold(part, add_parts)
+            sums = further if sums is None else add_parts(sums, further)
+        return _r2(*sums)
+
+    def _solve(self, objective, splits, alphas):
+        """A start, and minimisers for each split and penalty (n_splits, n_alphas, ..., d)."""
+        patterns, cell = _cells(self.train[splits])
+        hessian, gradient, start = self._sums(objective, cell)
+        mass = Summable(np.bincount(cell, self.blocks.tasks.weight))
+        hessian, gradient = Summable(hessian), Summable(0.5 * gradient)
+        pull, intercept = self.penalised * start, self.blocks.features.intercept
+        theta = np.empty((len(splits), len(alphas), *start.shape))
+        for s, kept in enumerate(patterns.T):
+            share = mass.where(kept)
+            normal, slope = hessian.where(kept) / share, gradient.where(kept) / share
+            path = ridge_path(normal, slope, pull, alphas, intercept)
+            for a, (alpha, step) in enumerate(zip(alphas, path, strict=True)):
+                if step is None:
+                    step = minimiser(normal + np.diag(alpha * self.penalised), slope + alpha * pull)
+                if step is None:
+                    theta[s, a] = self._refit(objective.rule, self.train[splits[s]], alpha)
+                else:
+                    theta[s, a] = start - step
+        return start, theta
+
+    def _sums(self, objective, cell):
+        """For each cell of tasks A (n_cells, d, d) and the gradient, at a start near solutions."""
+        start = objective.origin()
+        hessian, gradient = self._normal_equations(objective, start, cell, with_hessian=True)
+        penalty = np.diag(self.alphas.max() * self.penalised)
+        step = minimiser(hessian.sum(axis=0) + penalty, 0.5 * gradient.sum(axis=0))
+        if step is not None:  # so that large offsets of y do not cancel
+            start = start - step
+            _, gradient = self._normal_equations(objective, start, cell, with_hessian=False)
+        return hessian, gradient, start
+
+    def _normal_equations(self, objective, theta, cell, with_hessian):
+        part = partial(_normal_equations, objective, theta, cell, with_hessian)
+        sums = objective.fold(part, _merge)
+        hessian, gradient = zip(*(sums[c] for c in range(cell.max() + 1)), strict=True)
+        return np.array(hessian), np.array(gradient)
+
+    def _refit(self, rule, kept, alpha):
+        """The exact solver's minimiser on some tasks, however ill-conditioned."""
+        blocks = self.blocks
+        blocks = Blocks(blocks.tasks.only(kept), blocks.features, blocks.episodes)
+        objective = self._objective(blocks, rule, alpha)
+        return LeastSquares().minimize(objective, objective.origin()).theta
+
+
+class Summable:
+    """Parts whose sum over any selection is wanted, by way of the fewer terms."""
+
+    def __init__(self, parts):
+        self.parts, self.total = parts, parts.sum(axis=0)
+
+    def where(self, kept):
+        """The sum of the parts that are kept."""
+        if kept.sum() <= len(kept) / 2:
+            return self.parts[kept].sum(axis=0)
+        return self.total - self.parts[~kept].sum(axis=0)
+
+
+def _rounds(test):
+    """For each round the split in which each task is tested, or -1; a task once a round."""
+    which, task = np.nonzero(test)
+    order = np.argsort(task, kind="stable")
+    which, task = which[order], task[order]
+    first = np.searchsorted(task, task)
+    turn = np.arange(len(task)) - first
+    rounds = np.full((turn.max() + 1, test.shape[1]), -1)
+    rounds[turn, task] = which
+    return rounds
+
+
+def _merge(total, part):
+    """Add a part's sums, by key, to the total's; the total is changed."""
+    for key, values in part.items():
+        known = total.get(key)
+        total[key] = (
+            values if known is None else [a + b for a, b in zip(known, values, strict=True)]
+        )
+    return total
+
+
+def _normal_equations(objective, theta, cell, with_hessian, i):
+    """A block's sums for each cell of tasks: [A, gradient at theta]."""
+    at = objective.linearize(i, theta)
+    cells, of = np.unique(cell[objective.blocks.owner(i)], return_inverse=True)
+    gradients = at.weight[:, None] * at.task_gradients
+    members = (of == np.arange(len(cells))[:, None]).astype(float)
+    sums = np.matmul(members, gradients)
+    if with_hessian:
+        root = np.sqrt(0.5 * at.query.loss.hessian_bound * at.row_weight)
+        hessians = _grams(root[..., None] * at.design, of, len(cells))
+    else:
+        hessians = [0.0] * len(cells)
+    return {c: [hessians[k], sums[..., k, :]] for k, c in enumerate(cells.tolist())}
+
+
+def _grams(rows, of, n_cells):
+    """``F' F`` over the rows (n, m, d) of each cell of tasks."""
+    if n_cells == len(of):  # a task each
+        grams = np.matmul(np.swapaxes(rows, -1, -2), rows)
+        return grams[np.argsort(of)]
+    flat = [rows[of == k].reshape(-1, rows.shape[-1]) for k in range(n_cells)]
+    return [part.T @ part for part in flat]
+
+
+def _block_sums(errors, split_of, n_splits, origin, i):
+    """A block's sums for each split: squared errors, and weight, mean and square of targets."""
+    at, of, squares = errors(split_of, i)
+    query, real = at.query, (at.query.weights > 0).sum(axis=1)
+    weight = at.row_weight * real[:, None]
+    centred = query.targets - np.reshape(origin, (*np.shape(origin), 1, 1))
+    parts = [
+        real * squares.sum(axis=-1),
+        weight.sum(axis=-1),
+        (weight * centred).sum(axis=-1),
+        (weight * centred**2).sum(axis=-1),
+    ]
+    return tuple(_by_split(part, of, n_splits) for part in parts)
+
+
+def _by_split(values, of, n_splits):
+    """Sums of values (..., n) over the entries of each split, shape (n_splits, ...)."""
+    sums = np.zeros((n_splits, *values.shape[:-1]))
+    np.add.at(sums, of[of >= 0], np.moveaxis(values, -1, 0)[of >= 0])
+    return sums
+
+
+def _errors(objective, start, theta, split_of, i):
+    """A block at a start, the split of its entries, and weighted squares (n_alphas, ..., n, m)."""
+    at = objective.linearize(i, start)
+    of = split_of[objective.blocks.owner(i)]
+    # Predictions are affine in theta: from those at one theta, all others by one product.
+    others = (theta[of] - start).reshape(len(of), -1, theta.shape[-1])
+    shift = np.moveaxis(np.matmul(at.design, np.swapaxes(others, -1, -2)), -1, 0)
+    predictions = at.predictions + shift.reshape(*theta.shape[1:-1], *shift.shape[1:])
+    return at, of, at.row_weight * np.square(predictions - at.query.targets)
+
+
+def _errors_left_out(objective, start, diagonal, sides, penalties, split_of, i):
+    """`_errors`, with each task left out of the solution for all; NaN where that is unsafe."""
+    at = objective.linearize(i, start)
+    owner, root = objective.blocks.owner(i), np.sqrt(at.row_weight)
+    tasks = np.unique(owner)
+    n_draws = len(owner) // len(tasks)
+    rows = _by_task(np.matmul(root[..., None] * at.design, diagonal.basis), n_draws, 0)
+    residuals = _by_task(root * (at.predictions - at.query.targets), n_draws, -2)
+    squares = np.empty((penalties.shape[1], *at.predictions.shape))
+    for a, c in enumerate(penalties[tasks].T):
+        inverse = diagonal.inverse(c)
+        step = np.expand_dims(sides[0], -2) + c[:, None] * np.expand_dims(sides[1], -2)
+        remaining = left_out(rows, inverse, residuals - matvec(rows, inverse * step))
+        remaining = remaining.reshape(*remaining.shape[:-1], n_draws, -1).swapaxes(-3, -2)
+        squares[a] = np.square(remaining).reshape(at.predictions.shape)
+    return at, split_of[owner], squares
+
+
+def _by_task(values, n_draws, axis):
+    """Episodes (n_draws * n, m) along two axes as (n, n_draws * m): a task's rows side by side."""
+    axis %= values.ndim
+    before, (n, m, *after) = values.shape[:axis], values.shape[axis:]
+    split = values.reshape(*before, n_draws, n // n_draws, m, *after).swapaxes(axis, axis + 1)
+    return split.reshape(*before, n // n_draws, n_draws * m, *after)
+
+
+def _r2(squared, weight, first, second):
+    """R2 as `sklearn.metrics.r2_score` defines it, averaged over targets: (n_splits, n_alphas)."""
+    spread = second - first**2 / weight.reshape(-1, *[1] * (first.ndim - 1))
+    constant = (spread <= 1e-14 * np.abs(second))[:, None]
+    r2 = 1.0 - squared / np.where(constant, 1.0, spread[:, None])
+    r2 = np.where(constant & np.isfinite(squared), np.where(squared == 0, 1.0, 0.0), r2)
+    return r2 if r2.ndim == 2 else r2.mean(axis=2)
+
+
+def _cells(train):
+    """Patterns (n_cells, n_splits) of tasks that are in training together, and each task's cell.
+
+    Such tasks need one sum only.
+    """
+    patterns, cell = np.unique(train.T, axis=0, return_inverse=True)
+    return patterns, cell.ravel()

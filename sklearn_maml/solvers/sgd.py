@@ -1,0 +1,103 @@
+"""Stochastic gradient descent over batches of tasks: Algorithm 1 of Finn et al."""
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from sklearn_maml._component import check_int, check_number
+from sklearn_maml.solvers.solver import Solver, SolverResult
+
+__all__ = ["SGD"]
+
+
+class SGD(Solver):
+    """Stochastic gradient descent over random batches of tasks: Algorithm 1 of Finn et al.
+
+    In each epoch the blocks of tasks (of about equal size) come in random order, and so do the
+    batches of tasks in a block. A batch's gradient is scaled so that its mean over an epoch is the
+    gradient of the meta-loss. It runs for `n_epochs`, whatever it reaches: the certificate says how
+    good that is.
+
+    Parameters
+    ----------
+    learning_rate : float, default=0.01
+    batch_size : int, default=16
+        Tasks (episodes) a step.
+    n_epochs : int, default=100
+        Passes over all tasks.
+    method : {"momentum", "adam"}, default="momentum"
+    momentum : float, default=0.9
+        In [0, 1): of the velocity, or of Adam's mean; 0 is plain descent.
+    random_state : int, RandomState or None, default=None
+
+    References
+    ----------
+    Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    ICML 2017. Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+
+    Examples
+    --------
+    >>> from sklearn_maml import SGD, MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=30, random_state=0)
+    >>> model = MAMLRegressor(solver=SGD(n_epochs=50, random_state=0)).fit(tasks)
+    >>> model.gap_certificate_.bound < 0.1
+    True
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.01,
+        batch_size=16,
+        n_epochs=100,
+        *,
+        method="momentum",
+        momentum=0.9,
+        random_state=None,
+    ):
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.method = method
+        self.momentum = momentum
+        self.random_state = random_state
+
+    def validate(self):
+        """Raise for a hyperparameter out of range."""
+        check_number("learning_rate", self.learning_rate, above=True)
+        check_number("momentum", self.momentum)
+        if not self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1); got {self.momentum!r}.")
+        check_int("batch_size", self.batch_size)
+        check_int("n_epochs", self.n_epochs)
+        if self.method not in ("momentum", "adam"):
+            raise ValueError(f"method must be 'momentum' or 'adam'; got {self.method!r}.")
+
+    def minimize(self, objective, theta):
+        """Run all epochs; see `Solver.minimize`."""
+        random = check_random_state(self.random_state)
+        values = [objective.value_and_gradient(theta)[0]]
+        velocity, square, step = np.zeros_like(theta), np.zeros_like(theta), 0
+        for _ in range(self.n_epochs):
+            for part in objective.batches(self.batch_size, random):
+                gradient = part(theta)
+                step += 1
+                velocity = self.momentum * velocity + (1 - self._share()) * gradient
+                square = 0.999 * square + 0.001 * gradient**2
+                theta = theta - self.learning_rate * self._direction(velocity, square, step)
+            values.append(objective.value_and_gradient(theta)[0])
+            if not np.isfinite(values[-1]):
+                raise FloatingPointError(
+                    f"{self!r} diverged in epoch {len(values) - 1}: the meta-loss is "
+                    f"{values[-1]}. Use a smaller learning_rate, or standardise the features."
+                )
+        return SolverResult(theta, self.n_epochs, True, tuple(values))
+
+    def _share(self):
+        return self.momentum if self.method == "adam" else 0.0
+
+    def _direction(self, velocity, square, step):
+        """The velocity; for Adam corrected for its start at 0 and divided by the root square."""
+        if self.method == "momentum":
+            return velocity
+        root = np.sqrt(square / (1 - 0.999**step))
+        return velocity / (1 - self.momentum**step) / (root + 1e-8)
