@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -919,8 +920,8 @@ def test_a_rule_that_overflows_is_turned_back_from(monkeypatch):
         return type("Found", (), {"x": x, "nit": 0, "success": True})
 
     monkeypatch.setattr("sklearn_maml._learning.variable_projection.minimize", capture)
-    objective = objective_of(few_shot_tasks("poisson", 5), None, (3,)).vary()
-    objective.loss = LOSSES["poisson"]()
+    objective = objective_of(few_shot_tasks("poisson", 5), None, (3,))
+    objective = replace(objective, loss=LOSSES["poisson"]())
     steps = lambda lengths: GradientSteps(lengths, 2, cap=False)  # noqa: E731
     sought = Coordinates(np.full(4, -5.0), lambda x: steps(np.exp(x)), None, None)
     minimize_query_loss(objective, GaussNewton(), sought)

@@ -13,6 +13,7 @@ from sklearn_maml._component import check_number, resolve
 from sklearn_maml._estimators.adapted import AdaptedTasks, adapter
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
+    AUTO_ROWS,
     choose_solver,
     choose_support,
     gradient_rule,
@@ -109,7 +110,9 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
         self.loss_.check_targets(rows.tasks.y)
         if mixed:
-            self._episodes = self._episodes.adjusted(AUTO_EPISODES, len(rows.ids))
+            self._episodes = self._episodes.adjusted(
+                AUTO_EPISODES, AUTO_ROWS, len(rows.ids), int(rows.tasks.offsets[-1])
+            )
         self._unlabelled = y is not None and not rows.named
         self._warn_of_lost_groups(len(rows.tasks.y))
         self._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
@@ -244,10 +247,8 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self.task_coef_ = self.task_intercept_ = self._information = None
         self._known = {}
         if rows.named:
-            every = objective.blocks
-            if self._episodes.support != "all":
-                every = Blocks(rows.tasks, every.features, Episodes())
-            objective = objective_of(self, every)  # with the rule that knows the noise
+            # With the rule that knows the noise, and the rows that are kept.
+            objective = objective_of(self, objective.blocks.unsplit())
             theta, self._information = objective.adapted(theta_of(self))
             self.task_coef_, self.task_intercept_ = split_theta(theta, self.fit_intercept)
             self._known = {label: i for i, label in enumerate(rows.ids)}

@@ -233,10 +233,11 @@ def adapted_theta(model, X, y, sample_weight):
     phi, size = features_of(model, X)[rows], weight.sum()
     risk = Risk(model.loss_, phi, tasks.y[rows].T, weight / size, size)
     rule = model.adaptation_
+    loop = rule.bind(risk)
     with refusing_overflow():
-        theta, _ = rule.adapt(theta_of(model), risk)
+        theta, _ = loop.adapt(theta_of(model))
         check_overflow(theta)
-    warn_if_diverging(rule, (rule.relative_step(risk) > 2).mean(), stacklevel=5)
+    warn_if_diverging(rule, (loop.relative_step > 2).mean(), stacklevel=5)
     return theta, rule.information(risk)
 
 

@@ -84,10 +84,10 @@ def task_coordinates(blocks):
     mean, deviation = moments(blocks)
     standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
     gram, within = 0.0, 0.0
-    for block in blocks.unsplit():
-        rows, share = standard.rows(block.support.features), block.support.weights
+    for stack, weight in blocks.stacks():
+        rows, share = standard.rows(stack.features), stack.weights
         centre = vecmat(share, rows)
-        share = block.weight[:, None] * share
+        share = weight[:, None] * share
         within = within + np.einsum("nm,nmd->d", share, (rows - centre[:, None, :]) ** 2)
         flat = (np.sqrt(share)[..., None] * rows).reshape(-1, len(mean))
         gram = gram + flat.T @ flat
@@ -274,7 +274,7 @@ def noise_variance(objective, theta):
     """
     episodes, tasks = objective.blocks.episodes, objective.blocks.tasks
     shots = np.array(episodes.support if isinstance(episodes.support, tuple) else [1])
-    squares, size = objective.reduce(partial(_residual_moments, objective.rule, len(shots)), theta)
+    squares, size = objective.fold(partial(_residual_moments, objective, theta), add_parts)
     same = shots == np.unique(shots)[:, None]
     shots, squares, size = np.unique(shots), squares @ same.T, same @ size
     n_tasks = (tasks.sizes[tasks.weight > 0] > shots[:, None]).sum(axis=1)
@@ -284,15 +284,20 @@ def noise_variance(objective, theta):
     return Noise(shots[often], (squares[..., often] / size[often]).T)
 
 
-def _residual_moments(rule, n_shots, linearization):
+def _residual_moments(objective, theta, i):
     """A block's weighted squared residuals and what they are divided by, by number of shots."""
+    linearization = objective.linearize(i, theta)
     query, weight = linearization.query, linearization.row_weight
     squares = np.square(linearization.loss_gradient / query.loss.hessian_bound)
-    spread = rule.spread(query.features, linearization.support)
+    spread = objective.rule.spread(query.features, linearization.support)
     if query is linearization.support:
         size = weight * (1 - spread)
     else:
         squares, size = squares / (1 + spread), weight
     squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
-    by_shots = squares.reshape(*squares.shape[:-1], n_shots, -1)  # draws of the same stand together
-    return by_shots.sum(axis=-1), size.reshape(n_shots, -1).sum(axis=-1)
+    episodes = objective.blocks.episodes
+    draws = np.arange(episodes.n_draws).reshape(
+        -1, episodes.n_episodes
+    )  # one row a number of shots
+    member = (objective.blocks[i].draw == draws[..., None]).any(axis=1).astype(float)
+    return squares @ member.T, member @ size
