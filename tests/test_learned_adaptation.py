@@ -26,9 +26,11 @@ from sklearn_maml import (
     adapt_tasks,
 )
 from sklearn_maml._estimators.prediction import objective_on
-from sklearn_maml._learning.random_effects import metric_coordinates, task_coordinates
+from sklearn_maml._learning.problem import LearningProblem
+from sklearn_maml._learning.proximal import metric_coordinates
+from sklearn_maml._learning.random_effects import random_effects_of
 from sklearn_maml._learning.reml import Moments, fit_reml, likelihood, symmetric_basis
-from sklearn_maml._learning.variable_projection import Coordinates, minimize_query_loss
+from sklearn_maml._learning.variable_projection import Profile
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._tasks.episodes import Episodes
@@ -392,23 +394,17 @@ def objective_of(tasks, rule, support=(1, 3), intercept=True):
 
 
 @pytest.mark.parametrize("kind", ["intercept", "diagonal", "full"])
-def test_gradient_of_the_query_loss_in_the_metric(kind, monkeypatch):
+def test_gradient_of_the_query_loss_in_the_metric(kind):
     """By the envelope theorem theta need not be differentiated: central differences agree."""
     objective = objective_of(mixed_tasks(15), Proximal(1.0, np.eye(3)))
-    seen = {}
-
-    def capture(f, x, **options):
-        seen.update(f=f, x=x + 0.3 * np.sin(1.0 + np.arange(len(x))))
-        return type("Found", (), {"x": x, "nit": 0, "success": True})
-
-    monkeypatch.setattr("sklearn_maml._learning.variable_projection.minimize", capture)
-    coordinates = task_coordinates(objective.blocks)
-    sought = metric_coordinates(coordinates, kind, 0.5, lambda metric: Proximal(1.0, metric))
-    minimize_query_loss(objective, LeastSquares(), sought)
-    f, x = seen["f"], seen["x"]
-    _, gradient = f(x)
+    profile = Profile(objective, objective.blocks, LeastSquares())
+    effects = random_effects_of(objective.blocks)
+    x, make_metric, chain, _ = metric_coordinates(effects, kind, 0.5)
+    x = x + 0.3 * np.sin(1.0 + np.arange(len(x)))
+    at = lambda x: profile.value_and_slope(Proximal(1.0, make_metric(x)))  # noqa: E731
+    gradient = chain(x, at(x)[1])
     for j, step in enumerate(1e-5 * np.eye(len(x))):
-        assert_allclose((f(x + step)[0] - f(x - step)[0]) / 2e-5, gradient[j], rtol=1e-5, atol=1e-8)
+        assert_allclose((at(x + step)[0] - at(x - step)[0]) / 2e-5, gradient[j], rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["intercept", "diagonal", "full"])
@@ -439,6 +435,11 @@ def test_strength_of_a_correct_model_is_about_one():
     assert_allclose(model.adaptation_.noise.variance, 0.25, rtol=0.1)
 
 
+def test_without_query_rows_the_likelihood_alone_decides():
+    model = MAMLRegressor(adaptation=Proximal(metric="full"), support="all").fit(mixed_tasks(20))
+    assert model.adaptation_.strength == 1.0
+
+
 def test_the_certificate_covers_theta_given_the_learned_rule():
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks())
     assert model.gap_certificate_.bound < 1e-9 * model.meta_loss_
@@ -452,7 +453,7 @@ def test_fit_leaves_the_rule_alone_and_says_what_it_chose():
     assert model.learned_.metric == "full"
     assert model.learned_.criterion == "reml"
     assert "3 parameter(s)" in str(model.learned_)
-    assert [p.name for p in rule.learnable] == ["metric", "strength"]
+    assert rule.learnable
     assert not model.adaptation_.learnable
     assert MAMLRegressor().fit(mixed_tasks()).learned_ is None
 
@@ -562,7 +563,7 @@ def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     tasks = mixed_tasks(200)
     whole = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks)
     monkeypatch.setattr("sklearn_maml._learning.variable_projection.TASKS_FOR_SCALE", 100)
-    monkeypatch.setattr("sklearn_maml.adaptation.proximal.TASKS_FOR_NOISE", 100)
+    monkeypatch.setattr("sklearn_maml._learning.noise.TASKS_FOR_NOISE", 100)
     monkeypatch.setattr(
         "sklearn_maml._learning.variable_projection.WORK", 9 * 100
     )  # of 200 tasks * 5 draws * rows
@@ -885,7 +886,7 @@ def test_learned_lengths_are_reported_and_the_rule_is_left_alone():
     rule = GradientSteps("learn")
     model = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(20))
     assert rule.inner_lr == "learn"
-    assert [p.name for p in rule.learnable] == ["inner_lr"]
+    assert rule.learnable
     assert not model.adaptation_.learnable
     assert_allclose(model.adaptation_.inner_lr, model.learned_.inner_lr)
     assert "one length a parameter" in str(model.learned_)
@@ -911,22 +912,18 @@ def test_a_search_for_lengths_that_ends_early_is_reported(monkeypatch):
         MAMLRegressor(adaptation=GradientSteps("learn"), random_state=0).fit(mixed_tasks(5))
 
 
-def test_a_rule_that_overflows_is_turned_back_from(monkeypatch):
-    seen = {}
-
-    def capture(f, x, **options):
-        seen["far"] = f(x + 700.0)
-        return type("Found", (), {"x": x, "nit": 0, "success": True})
-
-    monkeypatch.setattr("sklearn_maml._learning.variable_projection.minimize", capture)
-    objective = objective_of(few_shot_tasks("poisson", 5), None, (3,)).vary()
-    objective.loss = LOSSES["poisson"]()
-    steps = lambda lengths: GradientSteps(lengths, 2, cap=False)  # noqa: E731
-    sought = Coordinates(np.full(4, -5.0), lambda x: steps(np.exp(x)), None, None)
-    minimize_query_loss(objective, GaussNewton(), sought)
-    value, gradient = seen["far"]
-    assert value == 1e10
-    assert not gradient.any()
+def test_a_rule_that_overflows_is_turned_back_from():
+    """Poisson's steps of length exp(600 x) overflow where L-BFGS looks first."""
+    tasks = few_shot_tasks("poisson", 5)
+    make_rule = lambda x: GradientSteps(np.exp(600 * x), 2, cap=False)  # noqa: E731
+    start = np.full(4, -0.01)
+    squares = objective_of(tasks, make_rule(start), (3,))
+    poisson = MetaObjective(squares.blocks, LOSSES["poisson"](), squares.rule, squares.penalty)
+    problem = LearningProblem(poisson, GaussNewton())
+    assert problem.query_loss(make_rule(start + 1.0)) == np.inf
+    chain = lambda x, slope: 600 * np.exp(600 * x) * slope  # noqa: E731
+    x, *_ = problem.minimize(start, make_rule, chain)
+    assert problem.query_loss(make_rule(x)) <= problem.query_loss(make_rule(start))
 
 
 def test_a_quadratic_loss_adapts_like_squares_whatever_its_factor():
@@ -937,12 +934,13 @@ def test_a_quadratic_loss_adapts_like_squares_whatever_its_factor():
     assert_allclose(theta_of(half.adapt(X[:3], y[:3])), theta_of(whole.adapt(X[:3], y[:3])))
 
 
-@pytest.mark.parametrize("noise", [None, 0.3])
+@pytest.mark.parametrize("noise", [None, 0.3, [0.3, 0.3]])
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_a_given_metric_is_as_sure_of_known_tasks_as_of_adapted_ones(noise, n_targets):
     X, y = (np.concatenate(part) for part in zip(*mixed_tasks(6), strict=True))
     groups = np.repeat(np.arange(6), len(y) // 6)
     y = y if n_targets == 1 else np.column_stack([y, y])
+    noise = noise[0] if np.ndim(noise) and n_targets == 1 else noise
     rule = Proximal(1.0, [1.0, 1.0, 1.0], noise=noise)
     model = MAMLRegressor(adaptation=rule).fit(X, y, groups=groups)
     mean, std = model.predict(X, groups=groups, return_std=True)
