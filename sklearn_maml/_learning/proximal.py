@@ -119,12 +119,12 @@ def _log_deviations(ties, q, deviation):
     """
 
     def expand(x):
-        return np.diag(np.exp(ties @ x))
+        return np.diag(np.exp(x[ties]))
 
     def contract(slope, factor):
-        return ties.T @ (np.diagonal(slope) * np.diagonal(factor))
+        return np.bincount(ties, np.diagonal(slope) * np.diagonal(factor))
 
-    k = ties.shape[1]
+    k = ties.max() + 1
     return np.full(k, np.log(deviation)), expand, contract, [LOG_DEVIATION] * k
 
 

@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.reml import Moments, fit_reml, symmetric_basis
+from sklearn_maml._learning.reml import Moments, fit_reml
+from sklearn_maml._learning.structure import Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
@@ -57,13 +58,11 @@ class RandomEffects:
         return self.standard.lift(np.eye(len(self.varies))[self.varies]).T
 
     def ties(self, kind):
-        """Which of the q variances of a diagonal metric are one and the same, shape (q, k)."""
+        """Which standard deviation each of the q effects has in a diagonal metric, shape (q,)."""
         q = int(self.varies.sum())
         if kind == "diagonal" or not self.intercept or q == 1:
-            return np.eye(q)
-        ties = np.zeros((q, 2))
-        ties[:-1, 0] = ties[-1, 1] = 1.0
-        return ties
+            return np.arange(q)
+        return np.append(np.zeros(q - 1, dtype=int), 1)
 
 
 def random_effects_of(blocks):
@@ -130,7 +129,7 @@ def fit_covariance(objective, effects, kind):
     collected = _collect(whole, effects, random_basis, fixed_basis)
     q = random_basis.shape[1]
     with one_blas_thread():
-        model = fit_reml(collected, np.eye(q), _structure(kind, q, effects))
+        model = fit_reml(collected, _structure(kind, q, effects))
     lift = effects.standard.lift(fixed_basis.T).T
     volume = collected.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
     model = replace(
@@ -144,12 +143,8 @@ def fit_covariance(objective, effects, kind):
 
 
 def _structure(kind, q, effects):
-    """A basis of the symmetric matrices (q, q) of one structure, shape (q * q, k)."""
-    if kind == "full":
-        return symmetric_basis(q)
-    diagonal = np.zeros((q, q, q))
-    diagonal[np.arange(q), np.arange(q), np.arange(q)] = 1.0
-    return diagonal.reshape(q * q, q) @ effects.ties(kind)
+    """The `Structure` of q random effects."""
+    return Structure.full(q) if kind == "full" else Structure.diagonal(effects.ties(kind))
 
 
 def _collect(objective, effects, random_basis, fixed_basis):
@@ -158,8 +153,8 @@ def _collect(objective, effects, random_basis, fixed_basis):
     gram, cross, share, total, n_rows = objective.fold(collect, add_parts)
     tasks = objective.blocks.tasks
     return Moments(
-        gram=np.concatenate(gram),
-        cross=np.concatenate(cross),
+        gram=np.concatenate(gram, axis=-1),
+        cross=np.concatenate(cross, axis=-1),
         count=np.concatenate(share) * tasks.count,
         total=sum(total) * tasks.count,
         n_rows=float(sum(n_rows) * tasks.count),
@@ -182,4 +177,5 @@ def _task_moments(objective, effects, random_basis, fixed_basis, i):
     gram = np.matmul(np.swapaxes(random, -1, -2), root)
     flat = both.reshape(-1, both.shape[-1])
     total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
+    gram, cross = np.moveaxis(gram, 0, -1), np.moveaxis(cross, 0, -1)
     return [gram], [cross], [share], [total], [share @ risk.size]
