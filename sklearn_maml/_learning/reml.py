@@ -25,9 +25,9 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from sklearn_maml._learning.structure import FLOOR
+from sklearn_maml._learning.structure import FLOOR, Structure
 
-__all__ = ["Likelihood", "MixedModel", "Moments", "fit_reml", "likelihood"]
+__all__ = ["Likelihood", "MixedModel", "Moments", "fit_low_rank", "fit_reml", "likelihood"]
 
 # At this standard deviation, in units of the residual's, a variance is as good as zero.
 NONE = 1e-7
@@ -52,6 +52,9 @@ STALLED = 12
 # By how much a direction without variance may want some, in units of -2 log likelihood for a
 # variance of FLOOR^2.
 WANTED = 1e-4
+
+# The length of a factor that is new, in standard deviations.
+FIRST_FACTOR = 0.3
 
 # What L-BFGS is told of a likelihood that overflows.
 FAR = 1e15
@@ -300,21 +303,19 @@ def _least_squares(products, r):
     return fixed, residual, np.maximum(np.diagonal(residual.T @ products @ residual), 0.0)
 
 
-def fit_reml(moments, structure, relative=None, max_iter=100, tol=1e-9):
+def fit_reml(moments, structure, max_iter=100, tol=1e-9):
     """Maximise the restricted likelihood.
 
-    By damped Fisher scoring where the structure allows for it; and where that stalls, or the
-    structure does not, by L-BFGS on the entries of a factor. The better of the two is returned.
+    By damped Fisher scoring; where that stalls, by L-BFGS on the entries of a factor, and scoring
+    once more from there. None of them ends where the likelihood is lower than where it began.
 
     Parameters
     ----------
     moments : Moments
     structure : Structure
-        Of Sigma.
-    relative : ndarray of shape (q, q), default=None
-        Sigma to start from; I by default.
+        Of Sigma; one that scoring steps can be taken in.
     max_iter : int
-        Evaluations of the likelihood by Fisher scoring; L-BFGS may take ten times as many.
+        Steps of Fisher scoring; L-BFGS may take ten times as many.
     tol : float
         Stop where a step promises to change -2 log likelihood by less.
 
@@ -322,13 +323,46 @@ def fit_reml(moments, structure, relative=None, max_iter=100, tol=1e-9):
     -------
     MixedModel
     """
-    relative = np.eye(structure.n_effects) if relative is None else relative
-    n_iter, converged = 0, False
-    if structure.information is not None:
-        relative, n_iter, converged = _scoring(moments, structure, relative, max_iter, tol)
+    start = np.eye(structure.size)
+    relative, n_iter, converged = _scoring(moments, structure, start, max_iter, tol)
     if not converged:
-        relative, more, converged = _lbfgs(moments, structure, relative, 10 * max_iter)
-        n_iter += more
+        x = structure.coordinates(relative)
+        relative, more, _ = _lbfgs(moments, structure, x, relative, max_iter, tol)
+        relative, last, converged = _scoring(moments, structure, relative, max_iter, tol)
+        n_iter += more + last
+    return _model(moments, relative, n_iter, converged)
+
+
+def fit_low_rank(moments, diagonal, k, max_iter=100, tol=1e-9):
+    """Maximise the restricted likelihood over ``Sigma = diag(s^2) + F F'``, by L-BFGS.
+
+    Parameters
+    ----------
+    moments : Moments
+    diagonal : MixedModel
+        The one with F = 0, where the search begins: along the directions in which the likelihood
+        grows most.
+    k : int
+        Columns of F.
+    max_iter, tol
+        As in `fit_reml`.
+
+    Returns
+    -------
+    MixedModel
+    """
+    at = likelihood(moments, diagonal.relative)
+    wanted = np.diag(np.diagonal(at.gradient)) - at.gradient
+    factors = FIRST_FACTOR * at.to @ np.linalg.eigh(wanted)[1][:, -k:]
+    deviation = np.sqrt(np.maximum(np.diagonal(diagonal.relative), FLOOR**2))
+    structure = Structure.low_rank(len(deviation), k)
+    x = np.append(deviation, factors.ravel())
+    relative, n_iter, converged = _lbfgs(moments, structure, x, diagonal.relative, max_iter, tol)
+    return _model(moments, relative, diagonal.n_iter + n_iter, converged)
+
+
+def _model(moments, relative, n_iter, converged):
+    """The `MixedModel` with this Sigma."""
     at = likelihood(moments, relative)
     deviation = np.sqrt(np.maximum(np.linalg.eigvalsh(relative), 0.0))
     return MixedModel(
@@ -347,6 +381,7 @@ def _scoring(moments, structure, relative, max_iter, tol):
     at, damping, rejected = likelihood(moments, relative, structure.information), 1e-3, 0
     for n_iter in range(1, max_iter + 1):
         step, change = structure.scoring_step(at, damping)
+        done = change < tol + 1e-14 * abs(at.value) and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
         candidate = at.to @ root @ root @ at.to.T
         there = _attempt(moments, candidate, structure.information)
@@ -354,7 +389,7 @@ def _scoring(moments, structure, relative, max_iter, tol):
             relative, at, damping, rejected = candidate, there, damping / 10, 0
         else:
             damping, rejected = 10 * max(damping, 1e-6), rejected + 1
-        if change < tol + 1e-14 * abs(at.value):
+        if done:
             return relative, n_iter, _is_stationary(at, structure)
         if rejected == STALLED:
             break
@@ -368,9 +403,11 @@ def _is_stationary(at, structure):
     return np.linalg.eigvalsh(wanted).min(initial=0.0) > -WANTED
 
 
-def _lbfgs(moments, structure, relative, max_eval):
-    """L-BFGS on a factor: Sigma, the number of evaluations, and whether it converged."""
-    start = structure.coordinates(relative)
+def _lbfgs(moments, structure, x, relative, max_iter, tol):
+    """L-BFGS on a factor, from x: Sigma, the number of evaluations, and whether it converged.
+
+    Sigma stays `relative` where nothing better was found.
+    """
     origin = likelihood(moments, relative).value
 
     def value_and_gradient(x):
@@ -382,10 +419,10 @@ def _lbfgs(moments, structure, relative, max_eval):
 
     found = minimize(
         value_and_gradient,
-        start,
+        x,
         jac=True,
         method="L-BFGS-B",
-        options={"maxfun": max_eval, "maxiter": max_eval, "ftol": 1e-11, "gtol": 1e-5},
+        options={"maxfun": 10 * max_iter, "maxiter": 10 * max_iter, "ftol": tol / 10, "gtol": 1e-5},
     )
     factor = structure.factor(found.x)
     if not found.fun < 0.0:  # no better than where it began

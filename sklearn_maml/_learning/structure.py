@@ -62,8 +62,8 @@ class Structure:
         return cls((q, q + k), (row, column), np.arange(len(row)), None)
 
     @property
-    def n_effects(self):
-        """q."""
+    def size(self):
+        """q, the number of effects."""
         return self.shape[0]
 
     def factor(self, x):
@@ -120,7 +120,7 @@ class Structure:
 
     def _in_diagonal(self, at):
         """Slope and bent information in a diagonal D, and the basis of such D, (q * q, k)."""
-        q = self.n_effects
+        q = self.size
         ties = np.zeros((q, self.which.max(initial=-1) + 1))
         ties[np.arange(q), self.which] = 1.0
         bend = np.abs(np.diagonal(at.gradient))
