@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from foreign_parts import HalfSquaredError, Shift
 from numpy.testing import assert_allclose
@@ -17,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
 
 from sklearn_maml import (
     GradientSteps,
@@ -158,6 +159,71 @@ def test_sleepstudy_gives_the_figures_that_lme4_publishes():
     assert_allclose(found.covariance[0, 1] / (slope * intercept), 0.066, atol=5e-4)
     assert_allclose(np.sqrt(found.residual_variance), 25.592, atol=5e-4)
     assert_allclose(found.fixed_effects, [10.467, 251.405], atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "criterion", "deviations"),
+    [
+        (
+            Proximal(1.0, "diagonal", criterion="reml"),
+            1743.67,
+            [5.988, 25.051],
+        ),  # (Days || Subject)
+        (Proximal(1.0, "full", random_effects="intercept"), 1786.465, [0.0, 37.124]),
+        (Proximal(1.0, "full", random_effects=[]), 1786.465, [0.0, 37.124]),
+        (Proximal(1.0, "full", random_effects=["Days"]), 1743.628, [5.922, 24.740]),
+        (Proximal(1.0, "full", random_effects=[-1]), 1743.628, [5.922, 24.740]),
+        (Proximal(1.0, "full", random_effects=[False]), 1786.465, [0.0, 37.124]),
+    ],
+)
+def test_sleepstudy_with_fewer_covariances_gives_the_figures_of_lme4(rule, criterion, deviations):
+    """REML criteria and standard deviations of Bates et al., sections 2 and 3."""
+    data = load("sleepstudy")
+    frame = pd.DataFrame(data.X, columns=["Days"])
+    found = MAMLRegressor(adaptation=rule).fit(frame, data.y, groups=data.groups).learned_
+    assert_allclose(-2 * found.log_likelihood, criterion, atol=5e-3)
+    assert_allclose(np.sqrt(np.diagonal(found.covariance)), deviations, atol=2e-3)
+    if rule.metric == "diagonal":
+        assert_allclose(found.covariance[0, 1], 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("X", [np.zeros((180, 1)), np.ones((180, 2))])
+def test_an_intercept_alone_is_a_model(X):
+    """One-way analysis of variance, balanced: REML is the classical estimate."""
+    data = load("sleepstudy")
+    model = MAMLRegressor(adaptation=REML, random_state=0).fit(X, data.y, groups=data.groups)
+    tables = data.y.reshape(18, 10)
+    within = tables.var(axis=1, ddof=1).mean()
+    between = tables.mean(axis=1).var(ddof=1) - within / 10
+    assert_allclose(model.learned_.residual_variance, within, rtol=1e-6)
+    assert_allclose(model.learned_.covariance[-1, -1], between, rtol=1e-6)
+    shift = model.adapt(X[:10], tables[0]).predict(X[:1]) - model.predict(X[:1])
+    share = between / (between + within / 10)
+    assert_allclose(shift, share * (tables[0].mean() - model.predict(X[:1])), rtol=1e-6)
+
+
+def test_an_effect_that_was_not_asked_for_is_the_same_in_all_tasks():
+    tasks = mixed_tasks(30, d=3)
+    for metric in ("full", "diagonal", "intercept", "identity"):
+        rule = Proximal(metric=metric, random_effects=[0, 2])
+        model = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks)
+        assert model.learned_.varies.tolist() == [True, False, True, True]
+        adapted = model.adapt(*tasks[0])
+        moved = adapted.coef_ != model.coef_
+        assert moved.tolist() == [True, False, True]
+
+
+def test_features_of_a_featurizer_are_asked_for_by_their_names():
+    data = load("sleepstudy")
+    frame = pd.DataFrame(data.X, columns=["Days"])
+    rule = Proximal(1.0, "full", random_effects=["Days"])
+    curved = PolynomialFeatures(2, include_bias=False)
+    model = MAMLRegressor(adaptation=rule, featurizer=curved).fit(frame, data.y, groups=data.groups)
+    assert model.learned_.names == ("Days", "Days^2", "intercept")
+    assert model.learned_.varies.tolist() == [True, False, True]
+    model.set_params(featurizer=FunctionTransformer())
+    with pytest.raises(ValueError, match="have no names: give positions"):
+        model.fit(frame, data.y, groups=data.groups)
 
 
 def test_orthodont_gives_the_figures_that_nlme_publishes():
@@ -802,6 +868,24 @@ def test_what_would_fill_memory_is_not_kept(monkeypatch):
         (Proximal(metric=np.full((3, 3), np.nan)), ValueError, "finite"),
         (Proximal(metric=np.diag([1.0, -1.0, 1.0])), ValueError, "positive semi-definite"),
         (Proximal(metric=Metric(np.eye(4))), ValueError, "for 4 parameters"),
+        (
+            Proximal(random_effects=["a"]),
+            ValueError,
+            r"names \['a'\], but the features have no names",
+        ),
+        (
+            Proximal(random_effects="a"),
+            ValueError,
+            r"names \['a'\], but the features have no names",
+        ),
+        (Proximal(random_effects=[2]), ValueError, r"random_effects=\[2\] is out of range"),
+        (Proximal(random_effects=[0.5]), TypeError, "random_effects must be 'intercept', or names"),
+        (Proximal(random_effects=[True]), ValueError, "one entry for each of the 2 features"),
+        (
+            Proximal(metric=np.eye(3), random_effects=[0]),
+            ValueError,
+            "no effect with a metric that",
+        ),
         (GradientSteps("learned"), TypeError, "one a parameter, or 'learn'"),
         (GradientSteps("learn", relative=True), ValueError, "needs relative=False"),
         (GradientSteps("learn", n_steps=0), ValueError, "n_steps >= 1"),
@@ -811,6 +895,12 @@ def test_what_would_fill_memory_is_not_kept(monkeypatch):
 def test_bad_rules_are_refused(rule, error, message):
     with pytest.raises(error, match=message):
         MAMLRegressor(adaptation=rule).fit(mixed_tasks(5))
+
+
+def test_without_an_intercept_something_else_must_differ():
+    rule = Proximal(random_effects="intercept")
+    with pytest.raises(ValueError, match="leaves nothing that could differ"):
+        MAMLRegressor(adaptation=rule, fit_intercept=False).fit(mixed_tasks(5))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sklearn_maml._estimators.defaults import (
 )
 from sklearn_maml._estimators.prediction import (
     check_targets,
+    feature_names_of,
     features_of,
     join_theta,
     linear,
@@ -120,7 +121,8 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         with refusing_overflow(), one_blas_thread():  # once, for all passes over the data
             if rule is None:
                 rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
-            problem = LearningProblem(objective_of(self, blocks, rule), solver)
+            names = feature_names_of(self)
+            problem = LearningProblem(objective_of(self, blocks, rule), solver, names)
             rule, self.learned_ = rule.learn(problem)
             objective = objective_of(self, blocks, rule)
             result = solver.minimize(objective, objective.origin())

@@ -26,6 +26,8 @@ class LearnedMetric:
         The strength in use, in rows; 1 is what the criterion itself found.
     varies : ndarray of bool, shape (d,)
         Parameters that differ between tasks.
+    names : tuple of str
+        Of the d parameters: those of the features where they are known, "intercept" for the last.
     covariance : ndarray of shape (d, d)
         Of the task parameters: by "reml" that of the random effects (of the first target), before
         `strength` was chosen; otherwise Sigma, of which `strength` says how much it weighs.
@@ -44,6 +46,7 @@ class LearnedMetric:
     reason: str
     strength: float
     varies: np.ndarray
+    names: tuple
     covariance: np.ndarray | None = None
     residual_variance: np.ndarray | None = None
     fixed_effects: np.ndarray | None = None

@@ -30,10 +30,13 @@ class LearningProblem:
         With the rule as the user gave it, its tasks split as in `fit`.
     solver : Solver
         Finds theta for each candidate rule.
+    feature_names : array-like of str, default=None
+        Of the features, where they are known.
     """
 
     objective: Any
     solver: Any
+    feature_names: Any = None
 
     @property
     def loss(self):
@@ -74,14 +77,36 @@ class LearningProblem:
             )
 
     @cached_property
-    def random_effects(self):
-        """Which features can differ in their effect between tasks: a `RandomEffects`."""
+    def _varying(self):
         return random_effects_of(self.objective.blocks)
+
+    def random_effects(self, which=None):
+        """Which features' effects can differ between tasks.
+
+        Parameters
+        ----------
+        which : None, "intercept", or array-like of names, positions or booleans
+            Of features; the intercept's effect differs too. None is all that vary within tasks.
+
+        Returns
+        -------
+        RandomEffects
+        """
+        return self._varying.only(which, self.feature_names)
+
+    @property
+    def parameter_names(self):
+        """Names of the d parameters: those of the features, or "x0", ..., and "intercept"."""
+        intercept = ["intercept"] * bool(self.objective.blocks.features.intercept)
+        names = self.feature_names
+        if names is None:
+            names = [f"x{j}" for j in range(self.n_parameters - len(intercept))]
+        return (*map(str, names), *intercept)
 
     @property
     def standardization(self):
         """Coordinates in which features are centred and of unit size."""
-        return self.random_effects.standard
+        return self._varying.standard
 
     def query_loss(self, rule):
         """The smallest meta-loss over theta with that rule.
@@ -136,13 +161,16 @@ class LearningProblem:
 
     def given_covariance(self, metric):
         """The `LearnedMetric` of a covariance that needs no learning."""
-        return LearnedMetric("given", None, "as given", 1.0, metric.factor.any(axis=1))
+        varies = metric.factor.any(axis=1)
+        return LearnedMetric("given", None, "as given", 1.0, varies, self.parameter_names)
 
-    def covariance(self, structure, criterion, reason, make_rule):
+    def covariance(self, effects, structure, criterion, reason, make_rule):
         """How tasks differ: the covariance of their parameters.
 
         Parameters
         ----------
+        effects : RandomEffects
+            What differs between them.
         structure : {"identity", "intercept", "diagonal", "full"}
         criterion : {"reml", "query"} or None
         reason : str
@@ -157,7 +185,7 @@ class LearningProblem:
             only one task.
         learned : LearnedMetric
         """
-        return learn_covariance(self, structure, criterion, reason, make_rule)
+        return learn_covariance(self, effects, structure, criterion, reason, make_rule)
 
     def step_lengths(self, make_rule):
         """One length a parameter, on the query loss: a `LearnedSteps`.

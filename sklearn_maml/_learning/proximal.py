@@ -23,17 +23,16 @@ __all__ = ["learn_covariance", "metric_coordinates"]
 LOG_DEVIATION = (-12.0, 12.0)
 
 
-def learn_covariance(problem, kind, criterion, reason, make_rule):
+def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
     """How tasks differ; see `LearningProblem.covariance`."""
-    effects = problem.random_effects
-    found = LearnedMetric(kind, criterion, reason, 1.0, effects.varies)
+    found = LearnedMetric(kind, criterion, reason, 1.0, effects.varies, problem.parameter_names)
     if problem.n_tasks < 2:
         alone = "one task does not show how tasks differ, so adapting changes nothing"
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found
     learn = {"reml": _by_reml, "query": _by_query}[criterion]
-    metric, found = learn(problem, found, make_rule)
+    metric, found = learn(problem, effects, found, make_rule)
     if not found.converged:
         warnings.warn(
             f"The metric {kind!r} did not converge in {found.n_iter} iterations "
@@ -44,9 +43,9 @@ def learn_covariance(problem, kind, criterion, reason, make_rule):
     return metric, found
 
 
-def _by_reml(problem, found, make_rule):
+def _by_reml(problem, effects, found, make_rule):
     """Metric and report of the restricted likelihood."""
-    metric, model = fit_covariance(problem.objective, problem.random_effects, found.metric)
+    metric, model = fit_covariance(problem.objective, effects, found.metric)
     several = problem.n_targets
     return metric, replace(
         found,
@@ -60,12 +59,10 @@ def _by_reml(problem, found, make_rule):
     )
 
 
-def _by_query(problem, found, make_rule):
+def _by_query(problem, effects, found, make_rule):
     """Metric and report of the query loss."""
     problem.need_query_rows(f"the metric {found.metric!r}")
-    effects = problem.random_effects
-    unit = effects.lift
-    scale = problem.best_scale(lambda x: make_rule(Metric(np.sqrt(x) * unit)))
+    scale = problem.best_scale(lambda x: make_rule(Metric(np.sqrt(x) * effects.lift)))
     start, make_metric, chain, bounds = metric_coordinates(effects, found.metric, scale)
     x, n_iter, converged = problem.minimize(
         start, lambda x: make_rule(make_metric(x)), chain, bounds

@@ -40,7 +40,7 @@ class RandomEffects:
     ----------
     standard : Standardization
     varies : ndarray of bool, shape (d,)
-        Features that vary within tasks, and the constant one.
+        Features that vary within tasks, or that were asked for, and the constant one.
     gram : ndarray of shape (d, d)
         Mean products of the standardised features over all rows.
     intercept : bool
@@ -57,12 +57,88 @@ class RandomEffects:
         """T of shape (d, q): parameters of the standardised features that vary to all d."""
         return self.standard.lift(np.eye(len(self.varies))[self.varies]).T
 
+    @property
+    def own_basis(self):
+        """(q, q): the varying features as they are, of unit size, in the standardised ones.
+
+        A standardised feature is centred: its multiples are those of the feature less a constant,
+        which is the intercept's. Independent effects of these are not independent effects of the
+        features themselves, as lme4's ``(1 + x || g)`` has them.
+        """
+        basis = np.eye(int(self.varies.sum()))
+        if self.intercept:
+            offset = (self.standard.mean / self.standard.scale)[self.varies]
+            basis[-1] += offset * self.standard.scale[-1]
+        return basis / np.linalg.norm(basis, axis=0)
+
+    def only(self, which, names=None):
+        """The same with the effects that a user asked for, and the intercept's.
+
+        Parameters
+        ----------
+        which : None, "intercept", or array-like of names, positions or booleans
+            Of the features; None keeps those that vary within tasks.
+        names : array-like of str, default=None
+            Of the features, where they are known.
+        """
+        if which is None:
+            return self
+        varies = np.zeros(len(self.varies), dtype=bool)
+        features = varies[: len(varies) - self.intercept]
+        features[_positions(which, len(features), names)] = True
+        varies[len(features) :] = True
+        if not varies.any():
+            raise ValueError(
+                f"random_effects={which!r} leaves nothing that could differ between tasks: there "
+                "is no intercept with fit_intercept=False."
+            )
+        return replace(self, varies=varies)
+
     def ties(self, kind):
         """Which standard deviation each of the q effects has in a diagonal metric, shape (q,)."""
         q = int(self.varies.sum())
         if kind == "diagonal" or not self.intercept or q == 1:
             return np.arange(q)
         return np.append(np.zeros(q - 1, dtype=int), 1)
+
+
+def _positions(which, n_features, names):
+    """Positions, or a mask, of the features that a user asked for."""
+    if isinstance(which, str):
+        which = [] if which == "intercept" else [which]
+    which = np.asarray(which)
+    kind = "i" if which.size == 0 else which.dtype.kind
+    if which.ndim != 1 or kind not in "biuUO":
+        raise TypeError(
+            "random_effects must be 'intercept', or names, positions or a boolean mask of "
+            f"features; got {which!r}."
+        )
+    if kind == "b" and len(which) != n_features:
+        raise ValueError(
+            f"random_effects, a boolean mask, must have one entry for each of the {n_features} "
+            f"features; got {len(which)}."
+        )
+    if kind in "iu" and not ((which >= -n_features) & (which < n_features)).all():
+        raise ValueError(
+            f"random_effects={which.tolist()} is out of range: there are {n_features} features."
+        )
+    return (
+        _named(which.tolist(), names)
+        if kind in "UO"
+        else which.astype(bool if kind == "b" else int)
+    )
+
+
+def _named(which, names):
+    """Positions of the features with these names."""
+    known = [] if names is None else list(names)
+    unknown = [name for name in which if name not in known]
+    if unknown:
+        hint = (
+            f"the features are {known}." if known else "the features have no names: give positions."
+        )
+        raise ValueError(f"random_effects names {unknown}, but {hint}")
+    return [known.index(name) for name in which]
 
 
 def random_effects_of(blocks):
@@ -112,7 +188,8 @@ def fit_covariance(objective, effects, kind):
         With a loss of constant Hessian.
     effects : RandomEffects
     kind : {"intercept", "diagonal", "full"}
-        The structure of the covariance, in standardised features.
+        The structure of the covariance: in standardised features, "diagonal" in the features' own
+        coordinates.
 
     Returns
     -------
@@ -123,6 +200,8 @@ def fit_covariance(objective, effects, kind):
     """
     fixed_basis = _whitening(effects.gram)
     random_basis = np.eye(int(effects.varies.sum()))
+    if kind == "diagonal":
+        random_basis = effects.own_basis
     if kind == "full":
         random_basis = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
     whole = objective.vary(blocks=objective.blocks.unsplit())

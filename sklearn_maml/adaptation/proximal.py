@@ -44,6 +44,9 @@ class Proximal(AdaptationRule):
         one for each, or all covariances. Only features that vary within tasks, and the
         intercept, differ between tasks. "auto" is "full" by REML for the squared error and up to 15
         such parameters, "diagonal" on the query loss beyond and for other losses.
+    random_effects : "intercept", or array-like of names, positions or booleans, default=None
+        The features whose effects may differ between tasks, beside the intercept; "intercept" for
+        the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
         "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
@@ -71,9 +74,12 @@ class Proximal(AdaptationRule):
 
     affine = True
 
-    def __init__(self, strength=None, metric="auto", *, criterion="auto", noise=None):
+    def __init__(
+        self, strength=None, metric="auto", *, random_effects=None, criterion="auto", noise=None
+    ):
         self.strength = strength
         self.metric = metric
+        self.random_effects = random_effects
         self.criterion = criterion
         self.noise = noise
 
@@ -94,6 +100,11 @@ class Proximal(AdaptationRule):
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
+        if self.random_effects is not None and not named:
+            raise ValueError(
+                f"random_effects={self.random_effects!r} has no effect with a metric that is given:"
+                " there the variance 0 keeps an effect the same in all tasks."
+            )
         if self.criterion != "auto" and not (named and self.metric != "identity"):
             raise ValueError(
                 f"criterion={self.criterion!r} has no effect with a metric that is not learned."
@@ -216,8 +227,11 @@ class Proximal(AdaptationRule):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
         self._check_noise(problem)
         if isinstance(self.metric, str):
-            chosen = self._choose(problem)
-            metric, found = problem.covariance(*chosen, lambda metric: Proximal(1.0, metric))
+            effects = problem.random_effects(self.random_effects)
+            chosen = self._choose(problem.loss, int(effects.varies.sum()))
+            metric, found = problem.covariance(
+                effects, *chosen, lambda metric: Proximal(1.0, metric)
+            )
         else:
             metric = Metric.read(self.metric, problem.n_parameters)
             found = problem.given_covariance(metric)
@@ -254,19 +268,18 @@ class Proximal(AdaptationRule):
                 "number, or one a target."
             )
 
-    def _choose(self, problem):
+    def _choose(self, loss, n_effects):
         """Structure of the metric, criterion and the reason for them."""
-        mixed_model = problem.loss.constant_hessian
+        mixed_model = loss.constant_hessian
         if self.criterion == "reml" and not mixed_model:
             raise ValueError(
                 f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
-                f"{problem.loss!r} use criterion='query'."
+                f"{loss!r} use criterion='query'."
             )
         if self.metric != "auto":
             criterion = "reml" if self.metric == "full" and mixed_model else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
-        n_effects = int(problem.random_effects.varies.sum())
         reason = f"{n_effects} parameter(s) can differ between tasks"
         if not mixed_model:
             return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
