@@ -109,10 +109,14 @@ class Episodes:
             )
 
     @property
+    def n_shots(self):
+        """How many numbers of shots a task is split at."""
+        return len(self.support) if isinstance(self.support, tuple) else 1
+
+    @property
     def n_draws(self):
-        """How often a task is split: the numbers of shots times `n_episodes`."""
-        n_shots = len(self.support) if isinstance(self.support, tuple) else 1
-        return n_shots * self.n_episodes
+        """How often a task is split: `n_episodes` for each number of shots, one after another."""
+        return self.n_shots * self.n_episodes
 
     def order(self, sizes, offsets, draws):
         """The order in which each draw takes the rows of each task: support rows come first.
