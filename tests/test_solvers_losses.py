@@ -12,11 +12,11 @@ from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._estimators.prediction import objective_on
-from sklearn_maml._objective.gauss_newton_hessian import damped_cholesky
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
+from sklearn_maml.solvers.damping import damped_cholesky
 
 RULE = GradientSteps(0.5, 2, relative=True)
 PRECISE = {

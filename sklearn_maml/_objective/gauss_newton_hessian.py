@@ -5,6 +5,8 @@ Hessian of the meta-loss where the inner loop is replaced by its linearisation. 
 targets there is one H for each, on a leading axis.
 """
 
+from functools import partial
+
 import numpy as np
 from scipy.linalg import lapack
 
@@ -42,9 +44,11 @@ def _bent_design(linearization):
     return rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
 
 
-def _hessian_part(linearization):
+def _hessian_part(change, linearization):
     """A block's part of the Gauss-Newton Hessian, shape (..., d, d)."""
     rows = _bent_design(linearization)
+    if change is not None:
+        rows = np.matmul(rows, change)
     return (np.matmul(np.swapaxes(rows, -1, -2), rows),)
 
 
@@ -53,10 +57,15 @@ def hessian_diagonal(linearization):
     return (np.square(_bent_design(linearization)).sum(axis=-2),)
 
 
-def gauss_newton_hessian(objective, theta):
-    """``sum p b l'' psi psi' + 2 alpha I``, shape (..., d, d); value and gradient are kept."""
-    (hessian,) = objective.reduce_with_gradient(_hessian_part, theta)
-    return hessian + 2.0 * np.diag(objective.penalty)
+def gauss_newton_hessian(objective, theta, change=None):
+    """``sum p b l'' psi psi' + 2 alpha I``, shape (..., d, d); value and gradient are kept.
+
+    With a matrix `change` W, of shape (d, d), the Hessian in y of ``theta = theta_0 + W y``, made
+    of rows ``psi' W``: exact where ``W' H W`` would be lost to rounding.
+    """
+    (hessian,) = objective.reduce_with_gradient(partial(_hessian_part, change), theta)
+    penalty = np.diag(objective.penalty)
+    return hessian + 2.0 * (penalty if change is None else change.T @ penalty @ change)
 
 
 def lifted(diagonal):
