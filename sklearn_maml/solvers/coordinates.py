@@ -77,8 +77,16 @@ class Coordinates:
         return coordinates, coordinates.look(theta)
 
     @classmethod
-    def choose(cls, objective, theta):
+    def choose(cls, objective, theta, least=SAFELY_REGULAR):
         """Coordinates that suit an objective, and what is known at theta in them.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+        theta : ndarray of shape (d,) or (n_targets, d)
+        least : float
+            Theta itself will do where each column of the Hessian, of unit length, has a larger
+            squared share of its own than this.
 
         Returns
         -------
@@ -87,7 +95,7 @@ class Coordinates:
         """
         plain = cls(objective, theta)
         point = plain.look(theta, hessian=True)
-        regular = not is_nearly_singular(point.hessian, SAFELY_REGULAR)
+        regular = not is_nearly_singular(point.hessian, least)
         if regular or not np.isfinite(point.hessian).all():
             return plain, point
         changed = cls(objective, theta, orthonormalising(objective, point.gradient))

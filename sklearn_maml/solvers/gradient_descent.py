@@ -8,6 +8,9 @@ from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping
 
 __all__ = ["GradientDescent"]
 
+# Of a column of unit length, squared: the inverse is about how many iterations it would take.
+NEARLY_COLLINEAR = 1e-4
+
 
 class GradientDescent(Solver):
     """Full-batch gradient descent, ``theta <- theta - alpha_l grad L(theta)``: meta-SL.
@@ -18,7 +21,9 @@ class GradientDescent(Solver):
     ----------
     learning_rate : "auto", float or callable, default="auto"
         A number; a schedule, called with the iteration l = 0, 1, ...; or "auto": 1 / the largest
-        eigenvalue of the Gauss-Newton Hessian, halved whenever the meta-loss does not fall.
+        eigenvalue of the Gauss-Newton Hessian, halved whenever the meta-loss does not fall. Where
+        features are nearly collinear (one with a mean of 100 deviations nearly is a multiple of
+        the intercept's), "auto" descends in coordinates in which they are orthonormal.
     tol : float, default=1e-6
     max_iter : int, default=10000
 
@@ -49,10 +54,12 @@ class GradientDescent(Solver):
 
     def minimize(self, objective, theta, callback=None):
         """Descend; see `Solver.minimize`."""
-        auto, rate = isinstance(self.learning_rate, str), None
-        coordinates, point = (Coordinates.choose if auto else Coordinates.plain)(objective, theta)
+        auto = isinstance(self.learning_rate, str)
         if auto:
+            coordinates, point = Coordinates.choose(objective, theta, least=NEARLY_COLLINEAR)
             rate = _inverse_curvature(point.hessian)
+        else:
+            coordinates, point = Coordinates.plain(objective, theta)
         iterates, size = Iterates(self, callback), float(np.linalg.norm(point.gradient))
         iterates.add(theta, point.value)
         wanted = self.tol * size
