@@ -52,7 +52,7 @@ def choose_support(support, rule):
     """What `support` stands for, and whether that is the mixed shots of a learned rule."""
     if not isinstance(support, str) or support != "auto":
         return support, False
-    mixed = rule is not None and bool(rule.learnable)
+    mixed = rule is not None and rule.learnable
     return (AUTO_SHOTS if mixed else "all"), mixed
 
 

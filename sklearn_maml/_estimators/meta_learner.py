@@ -32,6 +32,7 @@ from sklearn_maml._estimators.prediction import (
     truth_of,
     warn_if_diverging,
 )
+from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._progress import (
     CallbackSupportMixin,
@@ -119,11 +120,12 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         with refusing_overflow(), one_blas_thread():  # once, for all passes over the data
             if rule is None:
                 rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
-            rule, self.learned_ = rule.learn(objective_of(self, blocks, rule), solver)
+            problem = LearningProblem(objective_of(self, blocks, rule), solver)
+            rule, self.learned_ = rule.learn(problem)
             objective = objective_of(self, blocks, rule)
             result = solver.minimize(objective, objective.origin())
             certificate = _certify(objective, result.theta)
-            self.adaptation_ = rule.calibrate(objective, result.theta)
+            self.adaptation_ = rule.calibrate(LearningProblem(objective, solver), result.theta)
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
         self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss

@@ -5,8 +5,6 @@ from numbers import Integral
 
 import numpy as np
 
-from sklearn_maml._learning.step_lengths import LOG_LENGTH, LearnedSteps, learn_lengths
-from sklearn_maml._learning.variable_projection import Learnable, best_scale, need_query_rows
 from sklearn_maml._linalg import (
     curvature_norm,
     geometric_sum,
@@ -14,9 +12,7 @@ from sklearn_maml._linalg import (
     row_products,
     vecmat,
 )
-from sklearn_maml._tasks.stacks import moments
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.adaptation.standardization import Standardization
 from sklearn_maml.adaptation.step_geometry import Geometry, Stride, follow
 from sklearn_maml.adaptation.step_length import check_step_lengths
 
@@ -133,33 +129,27 @@ class GradientSteps(AdaptationRule):
 
     @property
     def learnable(self):
-        """The lengths, where they are to be learned."""
-        if not (isinstance(self.inner_lr, str) and self.inner_lr == "learn"):
-            return ()
-        return (Learnable("inner_lr", "log", 1.0, LOG_LENGTH),)
+        """Whether the lengths are to be learned."""
+        return isinstance(self.inner_lr, str) and self.inner_lr == "learn"
 
-    def learn(self, objective, solver):
+    def learn(self, problem):
         """Learn one length a parameter, if asked to; see `AdaptationRule.learn`."""
         if not self.learnable:
             return self, None
-        blocks = objective.blocks
-        standard = Standardization.from_moments(*moments(blocks), blocks.features.intercept, 1.0)
-        given = {**self.get_params(deep=False), "coordinates": standard}
+        problem.need_query_rows("the lengths of steps")
+        given = {**self.get_params(deep=False), "coordinates": problem.standardization}
 
         def steps(lengths, **changed):
             return GradientSteps(**{**given, "inner_lr": lengths, **changed})
 
-        need_query_rows(objective, "the lengths of steps")
-        if len(blocks.tasks.weight) < 2:  # one task does not show how tasks differ
-            found = LearnedSteps(np.zeros(objective.n_parameters), 0, True)
-            return steps(found.inner_lr, n_steps=0), found
         # Only damping is smooth in the lengths: a cap comes in afterwards.
-        damped = self._is_damped(objective.loss)
-        sought = partial(steps, cap=damped, first_order=False)
-        found = learn_lengths(objective, solver, sought)
+        damped = self._is_damped(problem.loss)
+        found = problem.step_lengths(partial(steps, cap=damped, first_order=False))
+        if not found.inner_lr.any():  # no step is a step of length 0, which none can be
+            return steps(found.inner_lr, n_steps=0), found
         if self.cap and not damped:
-            longer = lambda scale: steps(scale * found.inner_lr)  # noqa: E731
-            found = found.scaled(best_scale(objective, solver, longer, near=True))
+            scale = problem.best_scale(lambda scale: steps(scale * found.inner_lr), near=True)
+            found = found.scaled(scale)
         return steps(found.inner_lr), found
 
     def slope(self, theta, linearization):

@@ -27,10 +27,13 @@ class AdaptationRule(Component):
         comparing it to the meta-loss take such a rule, and certificates use `exact`.
     lengths : (float or ndarray, bool) or None
         For a rule of steps, their length and whether it is capped; the estimator reports them.
+    learnable : bool
+        Whether parameters were left for `learn` to set.
     """
 
     affine = False
     first_order = False
+    learnable = False
     lengths = None
 
     def exact(self):
@@ -60,20 +63,13 @@ class AdaptationRule(Component):
         """`adapt` seen from the rows, see `_row_steps.follow`; None where it is not cheaper."""
         return None
 
-    @property
-    def learnable(self):
-        """The `Learnable` parameters that `learn` will set: none, unless a rule says otherwise."""
-        return ()
-
-    def learn(self, objective, solver):
+    def learn(self, problem):
         """Learn the parameters that were left to be learned; by default there are none.
 
         Parameters
         ----------
-        objective : MetaObjective
-            The meta-objective with this rule: its tasks, split as in `fit`, and its loss.
-        solver : Solver
-            Finds theta for each candidate.
+        problem : LearningProblem
+            The training tasks, split as in `fit`: what may be asked of them to learn a rule.
 
         Returns
         -------
@@ -99,7 +95,7 @@ class AdaptationRule(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has nothing that a slope would teach.")
 
-    def calibrate(self, objective, theta):
+    def calibrate(self, problem, theta):
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
