@@ -151,7 +151,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """
         check_is_fitted(self)
         if self._unlabelled:
-            warn_of_single_task("The model adapts from a fit in which all rows were one task.", 2)
+            warn_of_single_task("The model adapts from a fit in which all rows were one task.")
         return adapter(self._frozen()).fit(X, y, sample_weight=sample_weight)
 
     def adapt_tasks(self, X, y=None, *, groups=None, sample_weight=None):
@@ -184,7 +184,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         objective = objective_of(self, Blocks(rows.tasks, features_of(self, rows.X), Episodes()))
         if self.adaptation_.lengths is not None:
             (diverging,) = objective.relative_step_shares((2.0,))
-            warn_if_diverging(self.adaptation_, diverging, stacklevel=3)
+            warn_if_diverging(self.adaptation_, diverging)
         with refusing_overflow():
             theta, information = objective.adapted(theta_of(self))
             check_overflow(theta)
@@ -235,8 +235,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if self._unlabelled and in_cross_validation():
             warn_of_single_task(
                 f"{type(self).__name__} sees all {n_rows} rows as one task: cross-validation "
-                "passed no groups on to it.",
-                stacklevel=4,
+                "passed no groups on to it."
             )
 
     def _keep_tasks(self, objective, rows):
@@ -299,7 +298,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             self.inner_lr_, is_capped = rule.lengths
             capped, diverging = objective.relative_step_shares((1.0, 2.0))
             self.capped_share_ = capped if is_capped else 0.0
-            warn_if_diverging(rule, diverging, stacklevel=5)
+            warn_if_diverging(rule, diverging)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")

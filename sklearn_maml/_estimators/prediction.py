@@ -4,15 +4,13 @@ Every function takes a fitted `MAMLRegressor` or `MAMLClassifier`, called `model
 a prediction before the link, shape (n_rows,) or (n_rows, n_targets).
 """
 
-import warnings
-
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._progress import check_overflow, refusing_overflow
+from sklearn_maml._progress import check_overflow, refusing_overflow, warn_user
 from sklearn_maml._tasks.classes import codes_of, most_probable
 from sklearn_maml._tasks.features import Features, check_phi
 from sklearn_maml._tasks.labels import positions_of, read_labels
@@ -236,7 +234,7 @@ def adapted_theta(model, X, y, sample_weight):
     with refusing_overflow():
         theta, _ = rule.adapt(theta_of(model), risk)
         check_overflow(theta)
-    warn_if_diverging(rule, (rule.relative_step(risk) > 2).mean(), stacklevel=5)
+    warn_if_diverging(rule, (rule.relative_step(risk) > 2).mean())
     return theta, rule.information(risk)
 
 
@@ -248,15 +246,14 @@ def check_targets(model, y):
     model.loss_.check_targets(y)
 
 
-def warn_if_diverging(rule, share, stacklevel):
+def warn_if_diverging(rule, share):
     """Warn where steps longer than 2 / curvature are taken as they are."""
     length, capped = rule.lengths or (0.0, True)
     if share > 0 and not capped:
-        warnings.warn(
+        warn_user(
             f"Uncapped inner steps (inner_lr={np.max(length):g}) diverge on {share:.0%} of "
             "the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
             ConvergenceWarning,
-            stacklevel=stacklevel,
         )
 
 

@@ -7,7 +7,6 @@ whether a featurizer reads X (`featurizer`), and whether y holds class labels, a
 """
 
 import sys
-import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from sklearn.base import is_classifier
 from sklearn.utils import check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
 from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
@@ -90,16 +90,15 @@ class SingleTaskWarning(UserWarning):
     """
 
 
-def warn_of_single_task(what, stacklevel):
+def warn_of_single_task(what):
     """Issue a `SingleTaskWarning` that names the three remedies."""
-    warnings.warn(
+    warn_user(
         f"{what} Tell tasks apart in one of three ways: (1) keep the labels in a column of X and "
         "set task_column=; (2) pass a list of (X, y) tuples, one a task; (3) pass groups= to fit, "
         "and around scikit-learn's cross-validation, searches and pipelines switch metadata "
         "routing on (sklearn.config_context(enable_metadata_routing=True)). "
         "If one task is meant, pass groups=np.zeros(n_rows).",
         SingleTaskWarning,
-        stacklevel=stacklevel + 1,
     )
 
 
