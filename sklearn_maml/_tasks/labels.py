@@ -53,35 +53,64 @@ def group_rows(groups, n_rows):
         )
     if len(groups) != n_rows:
         raise ValueError(f"groups has {len(groups)} labels but X has {n_rows} rows.")
-    if isinstance(groups, np.ndarray) and groups.dtype.kind in "biufSUmM":
-        missing = np.isnat(groups) if groups.dtype.kind in "mM" else groups != groups
-        if missing.any():
-            raise _missing_label(int(np.argmax(missing)))
-        labels, first, codes = np.unique(groups, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        return labels[order], np.argsort(order)[codes]
-    return _number_labels(groups)
+    if not isinstance(groups, np.ndarray):
+        return _number_labels(groups)
+    groups = np.asarray(groups)  # of no subclass
+    # Rows mostly come task by task; then there is next to nothing to sort or to look up.
+    starts = _starts_of_runs(groups)
+    ids, codes = _number_runs(groups[starts], starts)
+    return ids, np.repeat(codes, np.diff(starts, append=n_rows))
 
 
-def _number_labels(groups):
-    """`group_rows` for labels of any hashable type."""
-    known, codes = {}, np.empty(len(groups), dtype=np.intp)
-    for row, label in enumerate(groups):
-        try:
-            code = known.get(label)
-        except TypeError:
-            raise TypeError(
-                f"groups must hold hashable labels; row {row} has {label!r} "
-                f"of type {type(label).__name__}."
-            ) from None
-        if code is None:
-            if _is_missing(label):
-                raise _missing_label(row)
-            code = known[label] = len(known)
-        codes[row] = code
+def _starts_of_runs(groups):
+    """Where a label is not that of the row before: the first rows of runs of equal labels."""
+    try:
+        changes = np.not_equal(groups[1:], groups[:-1])
+    except Exception:  # labels that do not compare, such as pd.NA: their own methods decide
+        return np.arange(len(groups))
+    return np.flatnonzero(np.concatenate([[True], changes]))
+
+
+def _number_runs(labels, rows):
+    """`group_rows` for the labels of runs, which begin in these rows."""
+    if labels.dtype.kind not in "biufmM":
+        # A dictionary is several times as fast as to sort text; objects may have no order.
+        text = labels.dtype.kind in "SU"
+        ids, codes = _number_labels(labels.tolist() if text else list(labels), rows)
+        return (ids.astype(labels.dtype) if text else ids), codes
+    missing = labels != labels  # NaN and NaT
+    if missing.any():
+        raise _missing_label(rows[np.argmax(missing)])
+    ids, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return ids[order], np.argsort(order)[codes]
+
+
+def _number_labels(labels, rows=None):
+    """`group_rows` for labels of any hashable type; `rows` says in which rows they stand."""
+    rows = range(len(labels)) if rows is None else rows
+    try:
+        known = dict.fromkeys(labels)
+    except TypeError:
+        i, label = next((i, label) for i, label in enumerate(labels) if not _is_hashable(label))
+        raise TypeError(
+            f"groups must hold hashable labels; row {rows[i]} has {label!r} "
+            f"of type {type(label).__name__}."
+        ) from None
+    if any(map(_is_missing, known)):
+        raise _missing_label(rows[next(i for i, label in enumerate(labels) if _is_missing(label))])
+    codes = {label: code for code, label in enumerate(known)}
     ids = np.empty(len(known), dtype=object)
     ids[:] = list(known)
-    return ids, codes
+    return ids, np.fromiter(map(codes.__getitem__, labels), dtype=np.intp, count=len(labels))
+
+
+def _is_hashable(label):
+    try:
+        hash(label)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_missing(label):
