@@ -1,19 +1,20 @@
 """Labels that say which task a row belongs to: given apart, or in a column of X."""
 
 from collections.abc import Mapping, Set
-from numbers import Integral
+from numbers import Integral, Number
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
+from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.lists import refuse_masked
 
 __all__ = [
+    "TaskIndex",
     "feature_names",
     "group_rows",
     "one_source",
-    "positions_of",
     "read_labels",
     "split_task_column",
 ]
@@ -139,30 +140,93 @@ def read_labels(estimator, labels, groups, n_rows):
     return None if labels is None else group_rows(labels, n_rows)
 
 
-def positions_of(ids, known, on_unknown):
-    """Where each label of `ids` is among the tasks that `known` maps to positions; -1 if nowhere.
+class TaskIndex:
+    """Known tasks: where each label is among theirs.
 
     Parameters
     ----------
-    ids : ndarray of shape (n_labels,)
-    known : dict of label to int
-    on_unknown : {"meta", "raise"}
+    ids : ndarray of shape (n_tasks,)
+        Their labels, as from `group_rows`.
 
-    Raises
-    ------
-    KeyError
-        For an unknown label, if `on_unknown` is "raise".
+    Attributes
+    ----------
+    at : dict of label to int
     """
-    positions = np.array([known.get(label, -1) for label in ids], dtype=np.intp)
-    if on_unknown == "raise" and (positions < 0).any():
-        unknown = [label for label, at in zip(ids.tolist(), positions, strict=True) if at < 0]
-        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise KeyError(
-            f"{len(unknown)} task(s) not seen before: {shown}. Adapt to some of their rows by "
-            "adapt or adapt_tasks, or set on_unknown_task='meta' to predict with the "
-            "meta-parameters."
-        )
-    return positions
+
+    def __init__(self, ids=()):
+        self.ids = np.asarray(ids)
+        self.at = _numbered(self.ids)
+
+    def positions(self, ids, on_unknown):
+        """Where each of the labels `ids` is; -1 for one of no known task.
+
+        Labels of which no type is known are most probably the known ones in another form, such as
+        2 and "2": they lead to a warning. Numbers of two float types are compared in the narrower.
+
+        Parameters
+        ----------
+        ids : ndarray of shape (n,)
+        on_unknown : {"meta", "raise"}
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        KeyError
+            For an unknown label, if `on_unknown` is "raise".
+        """
+        at, asked = self.at, ids
+        common = _common_type(self.ids, ids)
+        if common is not None:
+            at, asked = _numbered(self.ids.astype(common)), ids.astype(common)
+        positions = np.array([at.get(label, -1) for label in _plain(asked)], dtype=np.intp)
+        unknown = positions < 0
+        if on_unknown == "raise" and unknown.any():
+            labels = [label for label, is_new in zip(ids.tolist(), unknown, strict=True) if is_new]
+            shown = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+            raise KeyError(
+                f"{len(labels)} task(s) not seen before: {shown}. Adapt to some of their rows by "
+                "adapt or adapt_tasks, or set on_unknown_task='meta' to predict with the "
+                "meta-parameters."
+            )
+        if unknown.all() and not _types(ids) & _types(self.ids):
+            got, known = (" or ".join(sorted(_types(labels))) for labels in (ids, self.ids))
+            warn_user(
+                f"None of these {len(ids)} task(s) is known: their labels are of type {got}, those "
+                f"of known tasks of type {known}. The meta-parameters predict all of their rows; "
+                "pass labels of the same type for each task's own.",
+                UserWarning,
+            )
+        return positions
+
+
+def _numbered(ids):
+    return {label: i for i, label in enumerate(_plain(ids))}
+
+
+def _plain(ids):
+    """Labels as Python's own objects, which are hashed fast; dates stay as they are."""
+    return ids.tolist() if ids.dtype.kind in "biufSU" else ids
+
+
+def _common_type(known, asked):
+    """The type in which labels of two types are to be compared; None if as they are."""
+    kinds = {known.dtype.kind, asked.dtype.kind}
+    if known.dtype == asked.dtype or len(kinds) > 1:
+        return None
+    if kinds == {"f"}:
+        narrow = min(known.dtype, asked.dtype, key=lambda dtype: dtype.itemsize)
+        return narrow if len(np.unique(known.astype(narrow))) == len(known) else None
+    return np.promote_types(known.dtype, asked.dtype) if kinds <= {"m", "M"} else None
+
+
+def _types(ids):
+    """Names of the labels' types; numbers, which may be equal whatever their types, are one."""
+    numbers = Number | np.bool_
+    kinds = {numbers if isinstance(label, numbers) else type(label) for label in ids}
+    return {"number" if kind is numbers else kind.__name__.rstrip("_") for kind in kinds}
 
 
 def feature_names(estimator):

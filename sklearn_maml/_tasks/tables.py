@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
+from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
 from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
 from sklearn_maml._tasks.stacks import Tasks
@@ -184,9 +185,10 @@ def read_one_task(estimator, X, y, sample_weight):
 
     Returns
     -------
-    X : array, CSR matrix or frame
-    tasks : Tasks
-        One.
+    X : array, CSR matrix or frame of shape (m, n_columns)
+    y : ndarray of shape (m,) or (m, n_targets)
+    row_weight : ndarray of shape (m,)
+        Positive: rows of weight 0 are left out.
     """
     X, y, labels = _read_flat(estimator, X, y, reset=False)
     if labels is not None:
@@ -196,8 +198,12 @@ def read_one_task(estimator, X, y, sample_weight):
                 f"adapt takes the rows of one task; got {len(ids)} labels in the task column "
                 f"{estimator.task_column!r} ({ids[0]!r}, {ids[1]!r}, ...). Use adapt_tasks."
             )
+    if sample_weight is None:
+        return X, y, np.ones(len(y))
     codes = np.zeros(len(y), dtype=np.intp)
-    return X, Tasks.from_codes(y, codes, row_weights(sample_weight, X))
+    tasks = Tasks.from_codes(y, codes, row_weights(sample_weight, X))
+    rows = slice(None) if tasks.rows is None else tasks.rows
+    return take_rows(X, rows), y[rows], tasks.row_weight[rows]
 
 
 def read_rows(estimator, X, y=None, reset=False, finite=True):
@@ -224,13 +230,16 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
     """
     _check_table(X)
     check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator, input_name="X")
-    if not hasattr(X, "columns"):
+    if not (hasattr(X, "columns") or _is_ready(X, 2)):
         X = check(X, dtype=None, ensure_all_finite=False)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     X, labels = split_task_column(estimator, X)
     if estimator.featurizer is None:
-        _refuse_dates(X)
-        X = check(X, dtype=np.float64, ensure_all_finite=finite)
+        if not _is_ready(X, 2):
+            _refuse_dates(X)
+            X = check(X, dtype=np.float64, ensure_all_finite=finite)
+        elif finite:
+            assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
     X = X.tocsr() if sp.issparse(X) else X
     if y is not None:
         y = _read_y(estimator, y, reset, finite)
@@ -296,8 +305,17 @@ def _read_flat(estimator, X, y, reset, finite=True):
     return read_rows(estimator, X, y, reset, finite)
 
 
+def _is_ready(values, n_axes):
+    """Whether `check_array` would return the values as they are, if they are finite.
+
+    Asked first because `check_array` takes longer than to adapt to a few rows and predict others.
+    """
+    ready = type(values) is np.ndarray and values.dtype == np.float64
+    return ready and values.ndim == n_axes and values.size > 0
+
+
 def _check_table(X):
-    """Raise for what does not hold one row a row: a list of tasks, masked entries, nothing."""
+    """Raise for what is no table of rows: a list of tasks, masked entries, nothing."""
     if looks_ragged(X) or is_task_list(X, y=()):
         raise ValueError(
             "X must be one table of rows; got a list of tables or of tasks. A list of (X, y) "
@@ -342,14 +360,17 @@ def check_y(y, estimator, finite=True):
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
             "example with np.asarray(y, dtype=float)."
         )
-    y = check_array(
-        y,
-        ensure_2d=False,
-        dtype=np.float64,
-        ensure_all_finite=finite,
-        input_name="y",
-        estimator=estimator,
-    )
+    if not _is_ready(y, 1):
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype=np.float64,
+            ensure_all_finite=finite,
+            input_name="y",
+            estimator=estimator,
+        )
+    elif finite:
+        assert_all_finite(y, estimator_name=type(estimator).__name__, input_name="y")
     largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
     if largest > LARGEST_TARGET or 0 < largest < 1 / LARGEST_TARGET:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklearn_maml._estimators.fitting import make_solver
 from sklearn_maml._estimators.prediction import objective_on, theta_of
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml.certificate.certify import certify
@@ -55,7 +56,7 @@ def certified_path(fitted, tasks, y, groups, sample_weight, n_points=50):
             f"The meta-loss on these tasks is {value:.6g}, but it was {model.meta_loss_:.6g} in "
             "fit; pass the tasks, groups and weights of fit."
         )
-    result = model._make_solver(objective.rule).minimize(objective, objective.origin())
+    result = make_solver(model, objective.rule).minimize(objective, objective.origin())
     values = np.array(result.values)
     bounds = np.full(len(values), np.nan)
     for k in np.unique(np.linspace(0, len(values) - 1, n_points).astype(int)):
