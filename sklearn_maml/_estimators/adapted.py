@@ -93,8 +93,7 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         """Store a task's parameters, and what is known of them; returns self."""
         meta, self._information = self._meta(), information
         self.coef_, self.intercept_ = split_theta(theta, meta._has_intercept)
-        self.n_features_in_ = meta.n_features_in_
-        for name in ("feature_names_in_", "classes_"):
+        for name in ("n_features_in_", "feature_names_in_", "classes_"):
             if hasattr(meta, name):
                 setattr(self, name, getattr(meta, name))
         return self

@@ -30,7 +30,7 @@ from sklearn_maml._estimators.prediction import (
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._progress import check_overflow, refusing_overflow
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
-from sklearn_maml._tasks.features import fit_featurizer
+from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
 from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.adaptation import RULES
@@ -39,7 +39,15 @@ from sklearn_maml.certificate.certify import certify
 from sklearn_maml.solvers import SOLVERS
 from sklearn_maml.solvers.solver import Solver
 
-__all__ = ["Plan", "all_or_nothing", "certified", "fit_rows", "make_plan", "make_solver"]
+__all__ = [
+    "Plan",
+    "all_or_nothing",
+    "certified",
+    "expect_same",
+    "fit_rows",
+    "make_plan",
+    "make_solver",
+]
 
 
 @contextmanager
@@ -59,7 +67,7 @@ def all_or_nothing(model):
 
 def _forget(model):
     """Remove what fits have set: all that ends with an underscore, and what is private to us."""
-    private = ("_alpha", "_episodes", "_has_intercept", "_information", "_known", "_unlabelled")
+    private = ("_alpha", "_episodes", "_has_intercept", "_information", "_known", "_untold")
     for name in [name for name in vars(model) if name.endswith("_") or name in private]:
         delattr(model, name)
 
@@ -84,12 +92,14 @@ class Plan(NamedTuple):
 
 
 def make_plan(model):
-    """The `Plan` of a model with its loss; parameters that are out of range raise."""
+    """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""
+    model.loss_ = model._make_loss()
     rule = _given_rule(model)
     _check_parameters(model)
     solver = make_solver(model, rule)
     support, mixed = choose_support(model.support, rule)
     episodes = read_episodes(support, model.split, model.n_episodes, model.random_state)
+    check_featurizer(model.featurizer)
     return Plan(rule, solver, episodes, mixed)
 
 
@@ -132,13 +142,20 @@ def _given_rule(model):
     return clone(resolve(model.adaptation, RULES, AdaptationRule, "adaptation"))
 
 
+def expect_same(model, other):
+    """Let a model expect the X that another was given."""
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(other, name):
+            setattr(model, name, getattr(other, name))
+
+
 def fit_rows(model, plan, rows, featurizer=None):
     """Find the meta-parameters, and store all that the model is made of.
 
     Parameters
     ----------
     model : MAMLRegressor or MAMLClassifier
-        With its loss, and what it expects of X.
+        That knows its loss, and which X to expect.
     plan : Plan
     rows : TaskRows
     featurizer : transformer, default=None
@@ -151,7 +168,7 @@ def fit_rows(model, plan, rows, featurizer=None):
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
     model._episodes, model._alpha = episodes, float(model.alpha)
-    model._has_intercept = bool(model.fit_intercept)
+    model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
     if featurizer is None:
         told = truth_of(model, rows.tasks.y)
         featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)

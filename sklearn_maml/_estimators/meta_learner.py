@@ -36,7 +36,6 @@ from sklearn_maml._progress import (
     with_callbacks,
 )
 from sklearn_maml._tasks.episodes import Episodes
-from sklearn_maml._tasks.features import check_featurizer
 from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import in_cross_validation, read_tasks, warn_of_single_task
@@ -89,12 +88,13 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """
         context = started(self, X, y)
         with all_or_nothing(self):
-            self.loss_ = self._make_loss()
             plan = make_plan(self)
-            check_featurizer(self.featurizer)
             rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
-            self._unlabelled = y is not None and not rows.named
-            self._warn_of_lost_groups(len(rows.tasks.y))
+            if rows.untold and in_cross_validation():
+                warn_of_single_task(
+                    f"{type(self).__name__} sees all {len(rows.tasks.y)} rows as one task: "
+                    "cross-validation passed no groups on to it."
+                )
             fit_rows(self, plan, rows)
         ended(self, context, X, y)
         return self
@@ -116,7 +116,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             Fitted, from the meta-parameters.
         """
         check_is_fitted(self)
-        if self._unlabelled:
+        if self._untold:
             warn_of_single_task("The model adapts from a fit in which all rows were one task.")
         return adapter(self._frozen()).fit(X, y, sample_weight=sample_weight)
 
@@ -141,7 +141,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """
         check_is_fitted(self)
         rows = read_tasks(self, X, y, groups, sample_weight)
-        if y is not None and not rows.named:
+        if rows.untold:
             raise ValueError(
                 "adapt_tasks got rows without labels; pass groups=, set task_column=, or pass a "
                 "list of (X, y) tuples. For the rows of one task use adapt."
@@ -199,14 +199,6 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             return metric(y, self.predict(X), sample_weight=sample_weight)
         truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._episodes)
         return metric(truth_of(self, truth), response(self, z), sample_weight=weight)
-
-    def _warn_of_lost_groups(self, n_rows):
-        """Warn where cross-validation kept the groups to itself."""
-        if self._unlabelled and in_cross_validation():
-            warn_of_single_task(
-                f"{type(self).__name__} sees all {n_rows} rows as one task: cross-validation "
-                "passed no groups on to it."
-            )
 
     def _frozen(self):
         """A fitted copy that later changes leave as it is, and that names no training task."""

@@ -132,6 +132,8 @@ class TaskRows(NamedTuple):
         For each row the position of its task in `ids`.
     named : bool
         Whether labels were given.
+    untold : bool
+        Whether nothing was given that tells tasks apart, so that all rows count as one.
     """
 
     X: Any
@@ -139,6 +141,7 @@ class TaskRows(NamedTuple):
     ids: np.ndarray
     codes: np.ndarray
     named: bool
+    untold: bool
 
 
 def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
@@ -165,11 +168,11 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
         _refuse_with_list(estimator, y, groups)
         X, y, codes, ids, weights = _read_task_list(estimator, X, sample_weight)
         X, y, _ = read_rows(estimator, X, y, reset, finite=False)
-        named = False
+        named = untold = False
     else:
         X, y, labels = _read_flat(estimator, X, y, reset, finite=False)
         labels = one_source(estimator, labels, groups)
-        named = labels is not None
+        named, untold = labels is not None, labels is None
         ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
         if named:
             ids, codes = group_rows(labels, len(y))
@@ -177,7 +180,8 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     check_finite(y, codes, ids, "y")
     if estimator.featurizer is None:  # else its output is checked
         check_finite(X, codes, ids, "X")
-    return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, codes, named)
+    tasks = Tasks.from_codes(y, codes, *weights, names=ids)
+    return TaskRows(X, tasks, ids, codes, named, untold)
 
 
 def read_one_task(estimator, X, y, sample_weight):
