@@ -24,6 +24,7 @@ __all__ = [
     "adapted_theta",
     "check_targets",
     "features_of",
+    "has_intercept",
     "join_theta",
     "linear",
     "linear_and_deviation",
@@ -49,6 +50,11 @@ BATCH_ELEMENTS = 2**19
 def theta_of(model):
     """The meta-parameters, shape (d,) or (n_targets, d), the intercept last."""
     return join_theta(model.coef_, model.intercept_, model._has_intercept)
+
+
+def has_intercept(model):
+    """Whether the last parameter is an intercept, as it was in `fit`."""
+    return model._has_intercept
 
 
 def features_of(model, X):
