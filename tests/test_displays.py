@@ -138,7 +138,7 @@ def test_the_fit_on_the_rows_alone_is_that_of_ridge(intercept):
     X, y = NEW[0]
     rows = np.column_stack([X, np.ones(len(X))]) if intercept else X
     risk = Risk(SquaredError(), rows[None], y[None], np.full((1, len(y)), 1 / len(y)))
-    theta, pullback = OwnRidge().adapt(np.zeros(rows.shape[1]), risk)
+    theta, pullback = OwnRidge(intercept).adapt(np.zeros(rows.shape[1]), risk)
     own = Ridge(alpha=1.0, fit_intercept=intercept).fit(X, y)
     np.testing.assert_allclose(rows @ theta[0], own.predict(X), rtol=1e-6)
     assert not pullback(rows[None]).any()
