@@ -17,9 +17,12 @@ from sklearn_maml._objective.quadratic import quadratic
 from sklearn_maml.certificate.gap_certificate import Curve, GapCertificate
 from sklearn_maml.certificate.query_minima import compare_all, representation
 
-__all__ = ["certify", "shares_inputs", "strong_convexity"]
+__all__ = ["certify", "shares_design", "strong_convexity"]
 
 EPS = np.finfo(float).eps
+
+# Designs that differ by so many roundings are the same: stacks of other sizes round otherwise.
+ROUNDED = 64
 
 
 def certify(objective, theta):
@@ -95,7 +98,7 @@ def _certify_quadratic(objective, theta):
         curve=curve,
     )
     certificate = _tightened(certificate)
-    if not shares_inputs(objective) or objective.penalty.any() or objective.n_targets:
+    if objective.penalty.any() or objective.n_targets or not shares_design(objective, theta):
         return certificate
     corollary = _tightened(replace(certificate, weight_norm=root_risks, route="Corollary 1"))
     return replace(min(certificate, corollary, key=float), corollary=corollary)
@@ -258,16 +261,29 @@ def _rounding(meta_loss, first, second, d):
     return float(4.0 * EPS * meta_loss + unit * first + unit**2 * second)
 
 
-def shares_inputs(objective):
-    """Whether all tasks have the same support and query inputs and weights, in the same order."""
-    first = objective.blocks[0]
-    return all(
-        _equal(block.support, first.support) and _equal(block.query, first.query)
-        for block in objective.blocks
-    )
+def shares_design(objective, theta):
+    """Whether the adapted design is the same in all tasks: what Corollary 1 asks of the rule.
+
+    Compared is ``J_i' phi`` itself, not what it might depend on: a rule may look at inputs,
+    weights, their sums, or at anything else.
+    """
+    first = objective.linearize(0, theta)
+    design, query = first.design[0], first.query
+    size = np.abs(query.features[0]).sum(axis=-1, keepdims=True)
+    reference = (query.weights[0], design, ROUNDED * EPS * np.maximum(size, np.abs(design)))
+    if not _same_rows(reference, first)[0]:
+        return False
+    return bool(objective.reduce(partial(_same_rows, reference), theta, combine=_both)[0])
 
 
-def _equal(rows, reference):
-    """Whether the features and weights of all tasks in a block are those of a first task."""
-    pairs = ((rows.weights, reference.weights[0]), (rows.features, reference.features[0]))
-    return all(a.shape[1:] == b.shape and (a == b).all() for a, b in pairs)
+def _same_rows(reference, linearization):
+    """Whether all tasks of a block have a first task's query weights and adapted design."""
+    weights, design, tolerance = reference
+    query = linearization.query
+    if query.weights.shape[1:] != weights.shape or (query.weights != weights).any():
+        return (False,)
+    return (bool((np.abs(linearization.design - design) <= tolerance).all()),)
+
+
+def _both(total, part):
+    return (total[0] and part[0],)
