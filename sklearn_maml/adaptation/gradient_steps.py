@@ -15,7 +15,7 @@ from sklearn_maml._linalg import (
     vecmat,
 )
 from sklearn_maml._tasks.stacks import moments
-from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.standardization import Standardization
 from sklearn_maml.adaptation.step_geometry import Geometry, Stride, follow
 from sklearn_maml.adaptation.step_length import check_step_lengths
@@ -210,29 +210,15 @@ class GradientSteps(AdaptationRule):
         largest, _ = curvature_norm(self._geometry(risk).rows, at_targets)
         return self._length() * largest.reshape(-1, *risk.weights.shape[:-1]).max(axis=0)
 
-    def lipschitz(self, risk):
-        """Constants of steps that overshoot in no direction; see `AdaptationRule.lipschitz`.
-
-        With M the metric, a step is no expansion in the norm of ``M^-1/2``, so that the second
-        derivative of ``g' A(theta)`` along v is at most ``kappa |g| |v|^2``, ``kappa = n_steps eta
-        l3 lambda_max(sum_j a_j |f_j| f_j f_j') |M|^1/2 |M^-1|``, with f the rows in M's units and
-        l3 the loss's largest third derivative.
-        """
-        shape = risk.weights.shape[:-1]
+    def slope_form(self, risk):
+        """Steps of given length, or capped ones; see `AdaptationRule.slope_form`."""
+        d, shape = risk.features.shape[-1], risk.weights.shape[:-1]
         if self.n_steps == 0:
-            return np.ones(shape), np.zeros(shape)
-        capped = self.cap or (self.relative and self._length() <= 1)
-        metric = np.linalg.eigvalsh(self._metric(np.eye(risk.features.shape[-1])))
-        if not (capped and np.isfinite(risk.loss.third_bound) and metric[0] > 0):
-            return super().lipschitz(risk)
-        geometry = self._geometry(risk)
-        rows = geometry.rows
-        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        kappa = self.n_steps * self._step(risk, geometry) * risk.loss.third_bound * largest
-        return (
-            np.full(shape, np.sqrt(metric[-1] / metric[0])),
-            kappa * np.sqrt(metric[-1]) / metric[0],
-        )
+            return SlopeForm(np.zeros(shape), np.eye(d))
+        if self._is_damped(risk.loss):
+            return None
+        factor = self._lift(np.eye(d)).T
+        return SlopeForm(self._step(risk, self._geometry(risk)), factor, self.n_steps)
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""

@@ -138,10 +138,6 @@ def _certify_convex(objective, theta):
     )
     direct = float(max(meta_loss - lower, 0.0) + certificate.rounding)
     routes = [("Theorem 1", certificate.bound), ("query minima", direct)]
-    modulus = strong_convexity(objective, theta, meta_loss - lower)
-    if modulus > 0:
-        by_modulus = certificate.epsilon**2 / (2 * modulus) + certificate.rounding
-        routes.append(("strong convexity", by_modulus))
     route, bound = min(routes, key=lambda pair: pair[1])
     return replace(certificate, route=route, bound=bound, routes=tuple(routes))
 

@@ -29,7 +29,7 @@ class LogLinkDeviance(Loss):
         return 2.0 - self.power, self.power - 1.0
 
     def slope_range(self, y):
-        """``(-2 y, inf)`` for p = 1, ``(-inf, 2)`` for p = 2; no bounds in between, but 0 for y = 0."""
+        """``(-2 y, inf)`` for p = 1, ``(-inf, 2)`` for p = 2; no bounds in between if y > 0."""
         y, p = np.asarray(y, float), self.power
         low = -2.0 * y if p == 1 else np.where(y > 0, -np.inf, 0.0)
         return low, np.full(y.shape, np.inf if p < 2 else 2.0)

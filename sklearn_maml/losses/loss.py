@@ -28,9 +28,9 @@ class Loss(Component):
     fourth_bound : float
         The supremum of the fourth derivative's size; infinite if there is none, or none is known.
     third_ratios : (float, float)
-        The smallest ``up`` and ``down`` such that everywhere the third derivative is between ``-down
-        l''`` and ``up l''``; infinite if there are none, or none are known. With them certificates
-        prove rows of proximal steps convex.
+        The smallest ``up`` and ``down`` such that everywhere the third derivative is between
+        ``-down l''`` and ``up l''``; infinite if there are none, or none are known. With them
+        certificates prove rows of proximal steps convex.
     least_at_target : bool
         Whether the loss is least where the prediction z is about the target y. Solvers then know
         how far they are from it, also where ``l''`` vanishes.
