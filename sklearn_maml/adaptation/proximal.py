@@ -170,7 +170,7 @@ class Proximal(AdaptationRule):
         return pulled.reshape(-1, d).T @ force.reshape(-1, d)
 
     def slope_form(self, risk):
-        """``theta_i = theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
+        """``theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
         length = 0.5 / self._strength(risk)
         return SlopeForm(length, self._factor(risk.features.shape[-1]), implicit=True)
 

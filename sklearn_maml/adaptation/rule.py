@@ -16,10 +16,10 @@ __all__ = ["AdaptationRule", "SlopeForm"]
 
 
 class SlopeForm(NamedTuple):
-    """A rule that moves theta by the slopes of support rows: ``theta_i = theta - c_i E E' F' (a s)``.
+    """A rule that moves theta by slopes of support rows: ``theta_i = theta - c_i E E' F' (a s)``.
 
-    s holds ``l'`` of the rows, summed over steps. Nothing but these slopes may depend on theta: then
-    the certificate's tight bounds apply (docs: theory, Lemma 1).
+    s holds ``l'`` of the rows, summed over steps. Nothing but these slopes may depend on theta:
+    then the certificate's tight bounds apply (docs: theory, Lemma 1).
 
     Attributes
     ----------

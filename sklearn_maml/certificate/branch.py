@@ -101,8 +101,16 @@ def branch_and_bound(problem, anchors, region, intervals, known, tolerance, max_
     values, vectors = np.linalg.eigh(hessian)
     V = vectors / np.sqrt(np.maximum(np.abs(values), 1e-9 * np.abs(values).max()))
     search = _Search(
-        problem, anchors, region, intervals, value, gradient, hessian,
-        value - tolerance * abs(value), V, _effect(problem, anchors, V),
+        problem,
+        anchors,
+        region,
+        intervals,
+        value,
+        gradient,
+        hessian,
+        value - tolerance * abs(value),
+        V,
+        _effect(problem, anchors, V),
     )
     middle = np.linalg.solve(V, region.centre - problem.x)
     extent = region.radius * np.sqrt(np.square(np.linalg.solve(V, region.V)).sum(axis=1))

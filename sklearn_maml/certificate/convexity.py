@@ -49,7 +49,9 @@ def _paid(stack, at, known, bend, region):
     q = np.maximum.reduce([(c + end) * third for end in ends for third in (low, high)])
     if at.B is None:
         return q if np.isfinite(q).all() else None
-    grown = _grown(stack, at, known, np.maximum(np.abs(low), np.abs(high)), np.maximum(q + kept, 0.0))
+    grown = _grown(
+        stack, at, known, np.maximum(np.abs(low), np.abs(high)), np.maximum(q + kept, 0.0)
+    )
     return None if grown is None else grown - kept
 
 

@@ -120,7 +120,9 @@ def shrunken_ellipsoid(problem, intervals, point, excess):
     quadratic, linear, constant, noise = 2.0 * problem.A, 0.0, 0.0, 0.0
     for stack, known, s in zip(problem.stacks, intervals, point.slopes, strict=True):
         u, z = stack.predictions(point.x, s)
-        slope, level, half = (stack.masked(a) for a in strip(stack.loss, stack.y, known.low, known.high))
+        slope, level, half = (
+            stack.masked(a) for a in strip(stack.loss, stack.y, known.low, known.high)
+        )
         offset = stack.masked(level + slope * (u - known.low) - s)
         inner = known.z_low, known.z_high
         bend = curvature_least(

@@ -1,4 +1,4 @@
-"""Regions that hold every theta with ``L(theta) <= L(omega)``, and intervals over them (Lemma 3)."""
+"""Regions that hold every theta with ``L <= L(omega)``, and intervals over them (Lemma 3)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -103,7 +103,10 @@ def extremes(matrix, low, high):
     """The interval of ``matrix @ e`` for e between low and high: (n, m, k) and (n, k) to (n, m)."""
     plus, minus = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
     with np.errstate(invalid="ignore"):  # 0 times an infinite end
-        bottom, top = matvec(plus, low) + matvec(minus, high), matvec(plus, high) + matvec(minus, low)
+        bottom, top = (
+            matvec(plus, low) + matvec(minus, high),
+            matvec(plus, high) + matvec(minus, low),
+        )
     bottom, top = np.where(np.isnan(bottom), -np.inf, bottom), np.where(np.isnan(top), np.inf, top)
     return _around(bottom, 0.0)[0], _around(top, 0.0)[1]
 
@@ -126,17 +129,28 @@ def narrow(stack, known, region, at, sweeps=SWEEPS):
             low, high = np.maximum(low, at.u + bent[0]), np.minimum(high, at.u + bent[1])
             continue
         e = extremes(stack.B, *_slope_moves(stack, low, high, at))
-        low, high = np.maximum(low, at.u + straight[0] - e[1]), np.minimum(high, at.u + straight[1] - e[0])
+        low, high = (
+            np.maximum(low, at.u + straight[0] - e[1]),
+            np.minimum(high, at.u + straight[1] - e[0]),
+        )
         if _finite(stack, low, high):
             e = extremes(at.B, *_rho(stack, low, high, at))
-            low, high = np.maximum(low, at.u + bent[0] - e[1]), np.minimum(high, at.u + bent[1] - e[0])
+            low, high = (
+                np.maximum(low, at.u + bent[0] - e[1]),
+                np.minimum(high, at.u + bent[1] - e[0]),
+            )
     low, high = np.where(stack.real, low, -1.0), np.where(stack.real, high, 1.0)
-    pairs = [(region.forms(stack.Phi, at.x), extremes(stack.C, *_slope_moves(stack, low, high, at)))]
+    pairs = [
+        (region.forms(stack.Phi, at.x), extremes(stack.C, *_slope_moves(stack, low, high, at)))
+    ]
     if _finite(stack, low, high):
         pairs.append((region.forms(at.Psi, at.x), extremes(at.C, *_rho(stack, low, high, at))))
     z_low, z_high = known.z_low, known.z_high
     for (bottom, top), e in pairs:
-        z_low, z_high = np.maximum(z_low, at.z + bottom - e[1]), np.minimum(z_high, at.z + top - e[0])
+        z_low, z_high = (
+            np.maximum(z_low, at.z + bottom - e[1]),
+            np.minimum(z_high, at.z + top - e[0]),
+        )
     return Intervals(low, high, z_low, z_high)
 
 

@@ -1,6 +1,7 @@
 """Theorem 1: the graphs s = l'(u) are relaxed to convex hulls, and the convex program is solved.
 
-    min over x, s   sum_i p_i b_i' l(Phi x - C s) + x' A x,     below(u) <= s <= above(u),  u = F x - B s
+    min over x, s   sum_i p_i b_i' l(Phi x - C s) + x' A x
+    subject to      below(u) <= s <= above(u),   u = F x - B s
 
 An interior point method follows the central path; slopes are eliminated task by task, so that a
 Newton step costs one small system a task and one of the size of x. What it returns need not be
@@ -129,7 +130,10 @@ class Relaxation:
             step, moves, decrease = self.newton(x, slopes, mu)
             length = 1.0
             while True:
-                ahead = x - length * step, [s - length * m for s, m in zip(slopes, moves, strict=True)]
+                ahead = (
+                    x - length * step,
+                    [s - length * m for s, m in zip(slopes, moves, strict=True)],
+                )
                 value = self.barrier(*ahead, mu)
                 if value <= here - 1e-4 * length * decrease + 1e-13 * (1.0 + abs(here)):
                     break
@@ -179,7 +183,9 @@ class Relaxation:
             above, below = h(u, order=1)
             nu = stack.row_weight * stack.loss.gradient(stack.y_query, z)
             by = _multipliers(stack, vecmat(nu, stack.C), s, above, below, mu)
-            slack = by.above * np.maximum(above[0] - s, 0.0) + by.below * np.maximum(s - below[0], 0.0)
+            slack = by.above * np.maximum(above[0] - s, 0.0) + by.below * np.maximum(
+                s - below[0], 0.0
+            )
             reach = np.maximum(np.abs(h.ends[0] - s), np.abs(h.ends[1] - s))
             slack = slack + np.abs(by.unmet) * reach
             value += stack.value(z) - stack.masked(slack).sum()

@@ -19,8 +19,8 @@ FAR = 100.0
 # Bracketing of a row's minimiser, in units of the loss.
 NEWTON_STEPS, LONGEST_STEP, BRACKET, DOUBLINGS = 6, 0.1, 1e-7, 40
 
-# A row that is not convex is searched on a grid of its interval.
-GRID = np.linspace(0.0, 1.0, 513)
+# A row that is not convex is searched on so many points, and again so many cells around the best.
+GRID, AROUND = 257, 4
 
 
 def rows_bound(problem, anchors, intervals, gradient):
@@ -122,10 +122,28 @@ class _Row:
         return np.where((self.slope(left) > 0) | (self.slope(v + half) < 0), -np.inf, bound)
 
     def minimum_between(self, low, high):
-        """The least value on a grid, less what the curvature allows in between."""
-        y, b, c, kappa = (a[:, None] for a in self.arrays)
-        on_grid = _Row(self.loss, y, b, c, kappa).value(low[:, None] + (high - low)[:, None] * GRID)
+        """The least value on a grid, less what the curvature allows in between.
+
+        A second grid, around the best point of the first, makes that loss small where it counts.
+        """
+        coarse, values = self._on_grid(low, high)
+        best, last = values.argmin(axis=1), GRID - 1
+        near = np.clip(best - AROUND, 0, last), np.clip(best + AROUND, 0, last)
+        cells = np.arange(last)
+        outside = (cells < near[0][:, None]) | (cells >= near[1][:, None])
+        rest = np.where(outside, np.minimum(values[:, :-1], values[:, 1:]), np.inf).min(axis=1)
+        ends = [np.take_along_axis(coarse, n[:, None], axis=1)[:, 0] for n in near]
+        fine = self._on_grid(*ends)[1].min(axis=1)
+        return np.minimum(rest - self._sag(high - low), fine - self._sag(ends[1] - ends[0]))
+
+    def _on_grid(self, low, high):
+        """Points of an interval, and the values there, shape (n, GRID)."""
+        points = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, GRID)
+        row = _Row(self.loss, *(a[:, None] for a in self.arrays))
+        return points, row.value(points)
+
+    def _sag(self, width):
+        """How far the function can fall below its values at the ends of a grid's cells."""
         _, b, c, _ = self.arrays
         bend = self.loss.hessian_bound * b + self.loss.third_bound * np.abs(c)
-        cell = (high - low) / (len(GRID) - 1)
-        return on_grid.min(axis=1) - cell**2 / 8.0 * bend
+        return (width / (GRID - 1)) ** 2 / 8.0 * bend

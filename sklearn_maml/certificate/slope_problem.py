@@ -1,6 +1,7 @@
 """The meta-objective of one target as a function of slopes, linear but for them (Lemmas 1 and 2).
 
-    u = F theta - B s,     s = l'(u),     z = Phi theta - C s,     L = sum_i p_i b_i' l(z_i) + theta' A theta
+    u = F theta - B s,     s = l'(u),     z = Phi theta - C s
+    L = sum_i p_i b_i' l(z_i) + theta' A theta
 
 u are the predictions at which a rule takes its slopes: those of the support rows before each step,
 or, for a proximal rule, after adapting. All that is not convex is in the scalar graphs s = l'(u).
@@ -109,10 +110,7 @@ class Stack:
 
     def graph(self, x):
         """u, s and z of the rule itself at x."""
-        if self.adapted is not None:
-            u = self.adapted(x)
-        else:
-            u = self._steps(matvec(self.F, x))
+        u = self.adapted(x) if self.adapted is not None else self._steps(matvec(self.F, x))
         s = self.masked(self.loss.gradient(self.y, u))
         return u, s, matvec(self.Phi, x) - matvec(self.C, s)
 
@@ -280,7 +278,9 @@ def _coordinates(objective):
 def _all_rows(linearization):
     """Query and support rows of a block, times roots of their weights, as a triangle."""
     risks = {id(risk): risk for risk in (linearization.query, linearization.support)}.values()
-    rows = [np.sqrt(linearization.weight[:, None] * r.weights)[..., None] * r.features for r in risks]
+    rows = [
+        np.sqrt(linearization.weight[:, None] * r.weights)[..., None] * r.features for r in risks
+    ]
     return (triangle(np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows])),)
 
 

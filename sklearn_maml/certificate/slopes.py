@@ -3,7 +3,7 @@
 All of it is for losses whose ``l''`` is even about a turn and falls on both sides of it
 (`Loss.slope_turn`): l' is convex below the turn and concave above. Arrays have any common shape;
 ends of intervals may be infinite. Differences are taken in float64, so every bound here is made
-wider by what they round away: a bound that is too wide costs tightness, one that is too narrow truth.
+wider by what they round away: one that is too wide costs tightness, one that is too narrow truth.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """The tight bounds for convex losses, cheapest first: which are tried, and what they find.
 
-    Theorem 3               one pass, for proximal rules with query rows that are support rows
-    Theorem 1, everywhere   one convex program
-    rounds                  regions by Theorems 2 and 2b, Theorem 1 on them, Theorem 4, Corollary 5
-    branch and bound        of the last region
+Theorem 3               one pass, for proximal rules with query rows that are support rows
+Theorem 1, everywhere   one convex program
+rounds                  regions by Theorems 2 and 2b, Theorem 1 on them, Theorem 4, Corollary 5
+branch and bound        of the last region
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from sklearn_maml.certificate.relaxation import relaxation
 from sklearn_maml.certificate.rows import rows_bound
 from sklearn_maml.certificate.slope_problem import NotCovered, slope_problem
 from sklearn_maml.certificate.slopes import rho_range
+from sklearn_maml.certificate.spot_checks import is_foreign
 
 __all__ = ["EFFORTS", "Effort", "tight_bounds"]
 
@@ -51,6 +52,9 @@ EFFORTS = {
     "branch": Effort(10, 4000, 1e-6, 1e10),
 }
 
+# The meta-loss and what the slope form makes of it may differ by this share, by rounding.
+SAME = 1e-7
+
 # Another round is worth it while intervals shrink by more than this.
 SHRUNK = 0.98
 
@@ -69,10 +73,11 @@ NAMES = {
 
 @dataclass(eq=False)
 class _Found:
-    """Gaps by route, and what there is to say."""
+    """Gaps by route, what there is to say, and L as the routes see it at some points."""
 
     gaps: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    values: list = field(default_factory=list)
 
     def add(self, route, gap):
         """Keep a gap if it is the route's smallest."""
@@ -108,6 +113,15 @@ def tight_bounds(objective, theta, effort, rounding):
         _of_target(objective, part, target, effort, rounding)
         for target, part in enumerate(np.atleast_2d(theta))
     ]
+    points = _trial_points(objective, theta)
+    wanted = [objective.value(at) for at in points]
+    if all(f.values for f in found) and not np.allclose(
+        np.sum([f.values for f in found], axis=0), wanted, rtol=SAME, atol=10.0 * rounding
+    ):
+        return {}, (
+            f"the slope form of {type(objective.rule).__name__} does not say how it adapts: with "
+            "it, the meta-loss is another",
+        )
     common = [name for name in found[0].gaps if all(name in f.gaps for f in found)]
     gaps = {name: sum(f.gaps[name] for f in found) for name in common}
     if len(found) > 1 and all(f.gaps for f in found):  # each target by its own best route
@@ -115,11 +129,23 @@ def tight_bounds(objective, theta, effort, rounding):
     return gaps, tuple(dict.fromkeys(note for f in found for note in f.notes))
 
 
+def _trial_points(objective, theta):
+    """Where L is compared with what the slope form makes of it: a foreign one is tried elsewhere.
+
+    Each target moves by the same share of itself.
+    """
+    if not is_foreign(objective.rule, "slope_form"):
+        return [theta]
+    return [theta, 0.5 * theta, np.zeros_like(theta), -theta]
+
+
 def _of_target(objective, theta, target, effort, rounding):
     found = _Found()
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             problem = slope_problem(objective, theta, target, effort.max_work)
+            points = _trial_points(objective, theta)
+            found.values = [problem.value(problem.inverse @ at) for at in points]
             _search(problem, effort, rounding, found)
     except NotCovered as reason:
         found.notes.append(str(reason))
@@ -130,19 +156,25 @@ def _of_target(objective, theta, target, effort, rounding):
 
 def _search(problem, effort, rounding, found):
     """Try the routes, cheapest first, until one is exact or the effort is spent."""
+    by_rows = problem.shared and problem.implicit and np.isfinite(problem.loss.third_ratios).all()
+    bounded = _has_bounded_slopes(problem)
+    if not (by_rows or bounded):
+        raise NotCovered(
+            f"slopes of {problem.loss!r} have no known bound; only proximal rules whose query rows "
+            "are support rows have another route, for losses with third_ratios"
+        )
     anchors = problem.anchors(problem.x)
     state = _State(problem, anchors, *problem.derivatives(anchors), rounding)
     intervals = [everywhere(stack) for stack in problem.stacks]
-    if problem.shared and problem.implicit:
+    if by_rows:
         lower, convex = rows_bound(problem, anchors, intervals, state.gradient)
-        if np.isfinite(lower):
-            found.add("rows", state.value - lower)
+        found.add("rows", state.value - lower)
+        if np.isfinite(lower) or not bounded:
             return
         found.notes.append(
             f"Theorem 3: {1 - convex:.2g} of the rows, by weight, move too far for their "
             "convexity; a larger strength would help"
         )
-    _check_slopes(problem)
     region = _rounds(state, intervals, effort, found)
     if region is not None and effort.n_nodes and not _is_exact(state, found):
         known = state.value - found.smallest
@@ -169,14 +201,11 @@ class _State(NamedTuple):
         return zip(self.problem.stacks, self.anchors, *more, strict=True)
 
 
-def _check_slopes(problem):
-    """Raise unless l' is bounded, and its hulls are known."""
+def _has_bounded_slopes(problem):
+    """Whether l' is bounded for all targets, and its derivatives are known well enough."""
     loss = problem.loss
-    if not all(np.isfinite(end).all() for s in problem.stacks for end in loss.slope_range(s.y)):
-        raise NotCovered(
-            f"slopes of {loss!r} have no bound; only proximal rules with query rows that are "
-            "support rows have another route"
-        )
+    ends = [end for stack in problem.stacks for end in loss.slope_range(stack.y)]
+    return np.isfinite(loss.third_bound) and all(np.isfinite(end).all() for end in ends)
 
 
 def _rounds(state, intervals, effort, found):
