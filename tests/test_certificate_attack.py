@@ -20,7 +20,7 @@ N_ATTACKS = int(os.environ.get("SKLEARN_MAML_ATTACKS", "200"))
 N_BATCHES = 20
 
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
-EPISODES = (Episodes(), Episodes(2, "first"), Episodes(0.5, n_episodes=2, random_state=0))
+EPISODES = (Episodes(), Episodes(2, "first"), Episodes(0.5, n_episodes=2))
 
 
 @dataclass
@@ -38,7 +38,8 @@ class Problem:
         return min(ends, key=lambda end: end[0])
 
     def descend(self, start):
-        found = minimize(self.safe, start, jac=True, method="BFGS", options={"maxiter": 60})
+        with np.errstate(all="ignore"):  # far starts of exponential losses
+            found = minimize(self.safe, start, jac=True, method="BFGS", options={"maxiter": 60})
         return float(found.fun), found.x
 
     def safe(self, theta):
@@ -80,8 +81,8 @@ def random_problem(seed):
     objective = objective_of(tasks, loss, rule, float(rng.choice([0.0, 0.01, 0.3])), episodes)
     starts = [np.zeros(d + 1), *(rng.normal(size=(3, d + 1)) * [[0.3], [3.0], [30.0]])]
     starts += [np.append(sign * wanted, 0.0) for sign in (1.0, -1.0)]
-    effort = rng.choice(["full", "branch"], p=[0.8, 0.2]) if seed % 2 else "fast"
-    return Problem(objective, starts, str(effort), f"{seed}: {loss!r}, {rule!r}, {episodes}")
+    effort = "branch" if seed % 40 == 1 else ("fast", "full")[seed % 2]
+    return Problem(objective, starts, effort, f"{seed}: {loss!r}, {rule!r}, {episodes}")
 
 
 @pytest.mark.parametrize("batch", range(N_BATCHES))

@@ -166,7 +166,7 @@ class GapCertificate:
 
         True where nothing but `rounding` and 1e-12 of the meta-loss is left of the bound.
         """
-        return self.bound <= 2.0 * self.rounding + EXACT * abs(self.meta_loss)
+        return bool(self.bound <= 2.0 * self.rounding + EXACT * abs(self.meta_loss))
 
     @property
     def lower_bound(self):

@@ -18,7 +18,7 @@ EPS = np.finfo(float).eps
 # Envelopes are thicker by this share of the range of slopes, against rounding in the solver.
 WIDEN = 1e-10
 
-N_HALVINGS = 60
+N_HALVINGS = 44
 
 # Beyond so many units of the loss a sigmoid is as good as flat.
 FAR = 60.0
