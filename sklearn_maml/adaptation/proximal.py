@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_maml._component import check_number
-from sklearn_maml._linalg import curvature_norm, matvec
+from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml.adaptation.prior import Metric, Noise
-from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 
 __all__ = ["Proximal"]
 
@@ -154,23 +154,10 @@ class Proximal(AdaptationRule):
         d = force.shape[-1]
         return pulled.reshape(-1, d).T @ force.reshape(-1, d)
 
-    def lipschitz(self, risk):
-        """Constants of the proximal step; see `AdaptationRule.lipschitz`.
-
-        With ``Sigma = L L'``, f the rows in L's units and ``H = F' W F + 2 strength_i`` the step's
-        Hessian, ``J = 2 strength_i L H^-1 L^-1`` has at most the norm ``|L| |L^-1|``, and changes
-        by at most ``l3 lambda_max(sum_j a_j |f_j| f_j f_j') |L| |L^-1|^2 / (2 strength_i)``.
-        """
-        factor = self._factor(risk.features.shape[-1])
-        size = np.linalg.svd(factor, compute_uv=False)
-        regular = len(size) == len(factor) and size[-1] > 0
-        if not (regular and np.isfinite(risk.loss.third_bound)):
-            return super().lipschitz(risk)
-        rows = np.matmul(risk.features, factor)
-        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        kappa = risk.loss.third_bound * largest / (2.0 * self._strength(risk))
-        shape = risk.weights.shape[:-1]
-        return np.full(shape, size[0] / size[-1]), kappa * size[0] / size[-1] ** 2
+    def slope_form(self, risk):
+        """``theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
+        length = 0.5 / self._strength(risk)
+        return SlopeForm(length, self._factor(risk.features.shape[-1]), implicit=True)
 
     def spread(self, V, risk=None):
         """Variance of ``V theta_i`` given the support rows, in units of the noise's.

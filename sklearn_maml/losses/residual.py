@@ -24,7 +24,8 @@ class SquaredError(Loss):
     constant_hessian = True
     least_at_target = True
     hessian_bound = 2.0
-    third_bound = 0.0
+    third_bound = fourth_bound = 0.0
+    third_ratios = (0.0, 0.0)
 
     def value(self, y, z):
         """``(z - y)**2``."""
@@ -90,6 +91,20 @@ class PseudoHuber(Loss):
         """``|l'''|`` is largest half a delta away from the target."""
         return 3.0 * 1.25**-2.5 / self.delta
 
+    @property
+    def fourth_bound(self):
+        """``6 / delta^2``, at the target."""
+        return 6.0 / self.delta**2
+
+    @property
+    def third_ratios(self):
+        """``3 x / (1 + x^2) / delta`` is largest at x = 1."""
+        return (1.5 / self.delta,) * 2
+
+    def slope_turn(self, y):
+        """The target."""
+        return np.asarray(y, float)
+
     def value(self, y, z):
         """``2 r^2 / (1 + sqrt(1 + (r / delta)^2))``, free of cancellation."""
         r = np.subtract(z, y)
@@ -139,6 +154,12 @@ class LogCosh(Loss):
     gradient_bound = 1.0
     hessian_bound = 1.0
     third_bound = 4.0 / 27.0**0.5
+    fourth_bound = 2.0
+    third_ratios = (2.0, 2.0)
+
+    def slope_turn(self, y):
+        """The target."""
+        return np.asarray(y, float)
 
     def value(self, y, z):
         """``|r| + log((1 + exp(-2 |r|)) / 2)``, or its form without cancellation near 0."""
@@ -219,6 +240,25 @@ class SmoothedQuantile(Loss):
     def third_bound(self):
         """That of the logistic function's second derivative."""
         return 1.0 / (108.0**0.5 * self.smoothing**2)
+
+    @property
+    def fourth_bound(self):
+        """That of the logistic function, differentiated three times."""
+        return 0.125 / self.smoothing**3
+
+    @property
+    def third_ratios(self):
+        """``(1 - 2 sigma) / smoothing`` lies between them."""
+        return (1.0 / self.smoothing,) * 2
+
+    def slope_range(self, y):
+        """``(-quantile, 1 - quantile)``."""
+        one = np.ones(np.shape(y))
+        return -self.quantile * one, (1.0 - self.quantile) * one
+
+    def slope_turn(self, y):
+        """The target."""
+        return np.asarray(y, float)
 
     def value(self, y, z):
         """See the class."""
