@@ -1,14 +1,18 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from sklearn_maml._component import check_number
 from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
+from sklearn_maml.adaptation.affine import AffineLoop
+from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
+from sklearn_maml.adaptation.step_geometry import Geometry
 
 __all__ = ["Proximal"]
 
@@ -123,23 +127,28 @@ class Proximal(AdaptationRule):
 
     def adapt(self, theta, risk):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
+        if risk.loss.constant_hessian:
+            return self.bind(risk).adapt(theta)
         factor = self._factor(risk.features.shape[-1])
         rows, strength = np.matmul(risk.features, factor), self._strength(risk)
-        if risk.loss.constant_hessian:
-            gain = _gain(risk.weights, rows, strength)
-            moved = matvec(gain, _residual(risk, theta))
-        else:
-            start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
-            problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
-            moved = ridge_minimum(problem)
-            bend = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
-            gain = _gain(0.5 * risk.weights * bend, rows, strength)
+        start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
+        problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
+        moved = ridge_minimum(problem)
+        hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
+        gain = _gain(0.5 * risk.weights * hessian, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
             return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
 
         return theta_i, pullback
+
+    def bind(self, support, query=None):
+        """In closed form for a square, else by `adapt`; see `AdaptationRule.bind`."""
+        if not support.loss.constant_hessian:
+            return InnerLoop(self, support, query)
+        metric = Metric(self._factor(support.features.shape[-1]))
+        return RidgeLoop(self, Geometry(support, metric), query, self._strength(support))
 
     def slope(self, theta, linearization):
         """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
@@ -302,6 +311,22 @@ class Proximal(AdaptationRule):
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
 
 
+class RidgeLoop(AffineLoop):
+    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
+
+    def __init__(self, rule, geometry, query, strength):
+        super().__init__(rule, geometry, query)
+        self.strength = strength
+
+    @cached_property
+    def spectral(self):
+        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
+        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
+        gram = self.geometry.gram(curvatures)
+        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
+        return np.linalg.inv(gram + ridge)
+
+
 def _gain(bend, rows, strength):
     """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
 
@@ -325,8 +350,3 @@ def _gain(bend, rows, strength):
         return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
     weighted = np.swapaxes(bend * rows, -1, -2)
     return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
-
-
-def _residual(risk, theta):
-    """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
-    return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
