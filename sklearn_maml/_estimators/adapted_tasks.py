@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from sklearn.base import is_classifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 
@@ -65,6 +66,11 @@ class AdaptedTasks(Mapping):
     """
 
     def __init__(self, meta, task_ids, theta, information=None, steps=()):
+        if not isinstance(meta, FrozenEstimator):
+            raise TypeError(
+                "AdaptedTasks is what adapt_tasks returns; to make one, pass a fitted model in a "
+                f"FrozenEstimator; got {type(meta).__name__}."
+            )
         self.meta, self.task_ids, self.steps = meta, task_ids, tuple(steps)
         self.coef, self.intercept = split_theta(theta, meta.estimator._has_intercept)
         self._theta, self._information = theta, information

@@ -1,5 +1,7 @@
 """What "auto" stands for: step lengths, the support and the solver."""
 
+from numbers import Integral
+
 from sklearn_maml._tasks.stacks import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
 from sklearn_maml.adaptation.standardization import Standardization
@@ -43,6 +45,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
         coordinates = Standardization.from_moments(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
         length = 1.0 - AUTO_REMAINDER ** (1.0 / max(n_steps, 1))
         return GradientSteps(length, n_steps, relative=True, coordinates=coordinates)
+    if isinstance(inner_lr, Integral) and abs(inner_lr) > 2**1023:  # no float64
+        raise ValueError(f"inner_lr must be positive and finite; got {inner_lr!r}.")
     rule = GradientSteps(inner_lr, n_steps)
     rule.validate()
     return rule

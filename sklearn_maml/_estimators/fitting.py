@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_maml._component import check_number, resolve
+from sklearn_maml._component import check_n_jobs, check_number, random_of, resolve
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     choose_solver,
@@ -98,7 +98,7 @@ def make_plan(model):
     _check_parameters(model)
     solver = make_solver(model, rule)
     support, mixed = choose_support(model.support, rule)
-    episodes = read_episodes(support, model.split, model.n_episodes, model.random_state)
+    episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
     check_featurizer(model.featurizer)
     return Plan(rule, solver, episodes, mixed)
 
@@ -114,6 +114,7 @@ def make_solver(model, rule):
 def _check_parameters(model):
     """Raise for parameters out of range that no part of its own checks."""
     check_number("alpha", model.alpha)
+    check_n_jobs(model.n_jobs)
     if not isinstance(model.verbose, bool):
         check_number("verbose", model.verbose)
     if not isinstance(model.fit_intercept, bool | np.bool_):

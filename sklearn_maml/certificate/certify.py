@@ -45,7 +45,18 @@ def certify(objective, theta):
     Returns
     -------
     GapCertificate
+
+    Raises
+    ------
+    TypeError
+        For anything but an objective.
     """
+    if not hasattr(objective, "value_and_gradient"):
+        raise TypeError(
+            f"certify takes a meta-objective; got {type(objective).__name__}. A fitted model has "
+            "the certificate of its fit as gap_certificate_, and of other tasks by its own method "
+            "certify(X, y)."
+        )
     objective = objective.exact()
     if objective.is_quadratic:
         return _certify_quadratic(objective, theta)
