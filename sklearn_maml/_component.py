@@ -8,9 +8,11 @@ from sklearn.utils import check_random_state
 
 __all__ = [
     "Component",
+    "check_bool",
     "check_int",
     "check_n_jobs",
     "check_number",
+    "check_option",
     "check_scale",
     "random_of",
     "resolve",
@@ -106,6 +108,18 @@ def check_int(name, value, low=1):
         raise TypeError(message)
     if value < low:
         raise ValueError(message)
+
+
+def check_bool(name, value):
+    """Raise unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+
+
+def check_option(name, value, options):
+    """Raise unless `value` is one of a few words."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, options))}; got {value!r}.")
 
 
 def check_n_jobs(n_jobs):

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
     finite_theta,
@@ -162,6 +163,7 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         std : ndarray of the same shape
             Only if ``return_std=True``.
         """
+        check_bool("return_std", return_std)
         meta, rows = self._rows(X)
         if not return_std:
             return response(meta, linear(meta, rows))

@@ -7,6 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 
+from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -119,6 +120,7 @@ class AdaptedTasks(Mapping):
             For a task that is not among these, if ``meta.on_unknown_task`` is "raise"; else the
             meta-parameters predict its rows.
         """
+        check_bool("return_std", return_std)
         model, rows = self.meta.estimator, self._rows(X, groups)
         if not return_std:
             return response(model, linear(model, rows))

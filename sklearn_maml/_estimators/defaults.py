@@ -1,6 +1,6 @@
 """What "auto" stands for: step lengths, the support and the solver."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 from sklearn_maml._tasks.stacks import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
@@ -55,7 +55,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
 def choose_support(support, rule):
     """What `support` stands for, and whether that is the mixed shots of a learned rule."""
     if not isinstance(support, str) or support != "auto":
-        return support, False
+        fraction = isinstance(support, Real) and not isinstance(support, Integral)
+        return (float(support) if fraction and 0 < support < 1 else support), False
     mixed = rule is not None and bool(rule.learnable)
     return (AUTO_SHOTS if mixed else "all"), mixed
 

@@ -6,12 +6,20 @@ the third step.
 """
 
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_maml._component import check_n_jobs, check_number, random_of, resolve
+from sklearn_maml._component import (
+    check_bool,
+    check_n_jobs,
+    check_number,
+    check_option,
+    random_of,
+    resolve,
+)
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     choose_solver,
@@ -117,12 +125,9 @@ def _check_parameters(model):
     check_n_jobs(model.n_jobs)
     if not isinstance(model.verbose, bool):
         check_number("verbose", model.verbose)
-    if not isinstance(model.fit_intercept, bool | np.bool_):
-        raise TypeError(f"fit_intercept must be True or False; got {model.fit_intercept!r}.")
-    if model.on_unknown_task not in ("meta", "raise"):
-        raise ValueError(
-            f"on_unknown_task must be 'meta' or 'raise'; got {model.on_unknown_task!r}."
-        )
+    check_bool("fit_intercept", model.fit_intercept)
+    check_option("on_unknown_task", model.on_unknown_task, ("meta", "raise"))
+    check_option("split", model.split, ("random", "first"))
 
 
 def _given_rule(model):
@@ -135,7 +140,7 @@ def _given_rule(model):
     if model.adaptation is None:
         return None
     automatic = isinstance(model.inner_lr, str) and model.inner_lr == "auto"
-    if not automatic or model.n_steps != 1:
+    if not (automatic and isinstance(model.n_steps, Integral) and model.n_steps == 1):
         raise ValueError(
             f"inner_lr={model.inner_lr!r} and n_steps={model.n_steps!r} have no effect "
             "with adaptation=...; set them on the adaptation rule instead."

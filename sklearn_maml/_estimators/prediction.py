@@ -172,9 +172,15 @@ def _products(model, rows, *stacks):
         phi = _phi(model, take_rows(rows.X, batch), width)
         which = None if rows.which is None else rows.which[batch]
         for stack, product in zip(stacks, products, strict=True):
-            product[batch] = _product(phi, stack[..., :width], which)
-            if model._has_intercept:
-                product[batch] += stack[0 if which is None else which, ..., -1]
+            with np.errstate(over="ignore", invalid="ignore"):
+                product[batch] = _product(phi, stack[..., :width], which)
+                if model._has_intercept:
+                    product[batch] += stack[0 if which is None else which, ..., -1]
+                if not np.isfinite(np.vdot(product[batch], product[batch])):
+                    raise ValueError(
+                        "Overflow: the squares of predictions are beyond the range of float64; "
+                        f"the largest feature is {np.abs(phi).max():g}. Rescale the columns of X."
+                    )
     return products
 
 

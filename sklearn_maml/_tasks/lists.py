@@ -9,6 +9,7 @@ from sklearn.utils import column_or_1d
 
 __all__ = [
     "Pooled",
+    "as_array",
     "is_missing",
     "is_table",
     "is_task_list",
@@ -134,10 +135,10 @@ def _check_task(i, task, numeric):
         raise ValueError(f"Task {i}: expected a tuple (X, y) or (X, y, weight); got {got}.")
     X, y, weight = (*task, None)[:3]
     refuse_lazy(X, f"Task {i}: X")
-    X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else _array(X)
+    X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else as_array(X)
     for name, values in (("X", X), ("y", y), ("weight", weight)):
         refuse_masked(values, f"Task {i}: {name}")
-    y = _array(y) if numeric else _labels(i, y)
+    y = as_array(y) if numeric else _labels(i, y)
     if len(X.shape) != 2:
         raise ValueError(f"Task {i}: X must have 2 dimensions (rows, columns); got {len(X.shape)}.")
     if y.ndim not in (1, 2):
@@ -192,7 +193,7 @@ def refuse_mixed(labels):
         raise ValueError(f"y mixes labels of types {names}; use labels of one type.")
 
 
-def _array(values):
+def as_array(values):
     """`values` as an array; ragged input becomes an array of objects, refused further on."""
     kind = getattr(getattr(values, "dtype", None), "kind", None)
     dtype = None
@@ -268,7 +269,7 @@ def _read_weights(weights, sizes):
         return None, None
     rows, tasks = [], []
     for i, (weight, size) in enumerate(zip(weights, sizes, strict=True)):
-        weight = _array(1.0 if weight is None else weight)
+        weight = as_array(1.0 if weight is None else weight)
         if weight.dtype.kind not in "biuf":
             raise ValueError(
                 f"Task {i}: weight must be a number or one number a row; got dtype {weight.dtype}."

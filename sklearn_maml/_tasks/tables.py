@@ -8,6 +8,7 @@ whether a featurizer reads X (`featurizer`), and whether y holds class labels, a
 
 import sys
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +17,13 @@ from sklearn.base import is_classifier
 from sklearn.utils import _safe_indexing, assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from sklearn_maml._component import check_number
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
 from sklearn_maml._tasks.lists import (
+    as_array,
     is_task_list,
     is_unordered,
     looks_ragged,
@@ -264,7 +267,9 @@ def row_weights(sample_weight, X):
     if sample_weight is None:
         return None
     refuse_masked(sample_weight, "sample_weight")
-    if is_unordered(sample_weight) and not np.isscalar(sample_weight):
+    if isinstance(sample_weight, Real):
+        check_number("sample_weight", sample_weight)
+    elif is_unordered(sample_weight):
         raise TypeError(
             "sample_weight must be a one-dimensional array or list, or a number; got "
             f"{type(sample_weight).__name__}."
@@ -393,7 +398,7 @@ def check_y(y, estimator, finite=True):
     """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
     refuse_masked(y, "y")
     if not hasattr(getattr(y, "dtype", None), "kind"):
-        y = np.asarray(y)
+        y = as_array(y)
     if y.dtype.kind not in "biufc":
         raise ValueError(
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "

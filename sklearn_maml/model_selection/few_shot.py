@@ -242,7 +242,7 @@ def choose_metric(model, metric):
     errors = CLASS_ERRORS if is_classifier(model) else ERRORS
     if metric is None:
         return next(iter(errors))
-    if metric not in errors:
+    if not isinstance(metric, str) or metric not in errors:
         raise ValueError(
             f"metric must be one of {sorted(errors)} for {type(model).__name__}; got {metric!r}."
         )
