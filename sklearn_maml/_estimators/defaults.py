@@ -18,6 +18,8 @@ AUTO_INTERCEPT_STEP = 16.0
 AUTO_SHOTS = (1, 2, 3, 5, 10)
 
 AUTO_EPISODES = 1000
+# Tasks with many rows are split less often: in all splits so many rows are read, or each once.
+AUTO_ROWS = 2**19
 
 
 def gradient_rule(inner_lr, n_steps, blocks):
@@ -52,7 +54,7 @@ def choose_support(support, rule):
     """What `support` stands for, and whether that is the mixed shots of a learned rule."""
     if not isinstance(support, str) or support != "auto":
         return support, False
-    mixed = rule is not None and bool(rule.learnable)
+    mixed = rule is not None and rule.learnable
     return (AUTO_SHOTS if mixed else "all"), mixed
 
 

@@ -13,12 +13,14 @@ from sklearn_maml._component import check_number, resolve
 from sklearn_maml._estimators.adapted import AdaptedTasks, adapter
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
+    AUTO_ROWS,
     choose_solver,
     choose_support,
     gradient_rule,
 )
 from sklearn_maml._estimators.prediction import (
     check_targets,
+    feature_names_of,
     features_of,
     join_theta,
     linear,
@@ -32,6 +34,7 @@ from sklearn_maml._estimators.prediction import (
     truth_of,
     warn_if_diverging,
 )
+from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._progress import (
     CallbackSupportMixin,
@@ -109,7 +112,9 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
         self.loss_.check_targets(rows.tasks.y)
         if mixed:
-            self._episodes = self._episodes.adjusted(AUTO_EPISODES, len(rows.ids))
+            self._episodes = self._episodes.adjusted(
+                AUTO_EPISODES, AUTO_ROWS, len(rows.ids), int(rows.tasks.offsets[-1])
+            )
         self._unlabelled = y is not None and not rows.named
         self._warn_of_lost_groups(len(rows.tasks.y))
         self._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
@@ -119,11 +124,13 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         with refusing_overflow(), one_blas_thread():  # once, for all passes over the data
             if rule is None:
                 rule = gradient_rule(self.inner_lr, self.n_steps, blocks)
-            rule, self.learned_ = rule.learn(objective_of(self, blocks, rule), solver)
+            names = feature_names_of(self)
+            problem = LearningProblem(objective_of(self, blocks, rule), solver, names)
+            rule, self.learned_ = rule.learn(problem)
             objective = objective_of(self, blocks, rule)
             result = solver.minimize(objective, objective.origin())
             certificate = _certify(objective, result.theta)
-            self.adaptation_ = rule.calibrate(objective, result.theta)
+            self.adaptation_ = rule.calibrate(LearningProblem(objective, solver), result.theta)
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
         self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
@@ -244,10 +251,8 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self.task_coef_ = self.task_intercept_ = self._information = None
         self._known = {}
         if rows.named:
-            every = objective.blocks
-            if self._episodes.support != "all":
-                every = Blocks(rows.tasks, every.features, Episodes())
-            objective = objective_of(self, every)  # with the rule that knows the noise
+            # With the rule that knows the noise, and the rows that are kept.
+            objective = objective_of(self, objective.blocks.unsplit())
             theta, self._information = objective.adapted(theta_of(self))
             self.task_coef_, self.task_intercept_ = split_theta(theta, self.fit_intercept)
             self._known = {label: i for i, label in enumerate(rows.ids)}

@@ -15,7 +15,7 @@ from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import check_overflow, refusing_overflow
 from sklearn_maml._tasks.classes import codes_of, most_probable
 from sklearn_maml._tasks.features import Features, check_phi
-from sklearn_maml._tasks.labels import positions_of, read_labels
+from sklearn_maml._tasks.labels import feature_names, positions_of, read_labels
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import read_one_task, read_rows, read_tasks
 
@@ -25,6 +25,7 @@ __all__ = [
     "deviation",
     "deviation_by_task",
     "deviations_of_rows",
+    "feature_names_of",
     "features_of",
     "join_theta",
     "linear",
@@ -56,6 +57,17 @@ def features_of(model, X):
     """`Features` of rows that were read."""
     transform = None if model.featurizer_ is None else model.featurizer_.transform
     return Features(X, transform, model.fit_intercept)
+
+
+def feature_names_of(model):
+    """Names of the features that a model is linear in, or None where they have none."""
+    names = feature_names(model) if hasattr(model, "feature_names_in_") else None
+    if model.featurizer_ is None:
+        return names
+    try:
+        return model.featurizer_.get_feature_names_out(names)
+    except (AttributeError, TypeError, ValueError):  # a transformer that names nothing
+        return None
 
 
 def response(model, z):
@@ -233,10 +245,11 @@ def adapted_theta(model, X, y, sample_weight):
     phi, size = features_of(model, X)[rows], weight.sum()
     risk = Risk(model.loss_, phi, tasks.y[rows].T, weight / size, size)
     rule = model.adaptation_
+    loop = rule.bind(risk)
     with refusing_overflow():
-        theta, _ = rule.adapt(theta_of(model), risk)
+        theta, _ = loop.adapt(theta_of(model))
         check_overflow(theta)
-    warn_if_diverging(rule, (rule.relative_step(risk) > 2).mean(), stacklevel=5)
+    warn_if_diverging(rule, (loop.relative_step > 2).mean(), stacklevel=5)
     return theta, rule.information(risk)
 
 

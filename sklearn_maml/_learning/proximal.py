@@ -1,80 +1,137 @@
-"""What was learned of a proximal rule."""
+"""Learning the prior of a proximal rule: the covariance of what differs between tasks.
 
-from dataclasses import dataclass
+Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
+minimises the meta-loss over Sigma (`variable_projection`), with the gradient
+
+    dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
+"""
+
+import warnings
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
-__all__ = ["LearnedMetric"]
+from sklearn_maml._learning.learned_metric import LearnedMetric
+from sklearn_maml._learning.random_effects import fit_covariance
+from sklearn_maml.adaptation.prior import Metric
+
+__all__ = ["learn_covariance", "metric_coordinates"]
+
+# log standard deviations of a metric in standardised features stay within these bounds.
+LOG_DEVIATION = (-12.0, 12.0)
 
 
-@dataclass(frozen=True, eq=False)
-class LearnedMetric:
-    """What `Proximal` learned from the training tasks, and how; ``print`` tells it.
+def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
+    """How tasks differ; see `LearningProblem.covariance`."""
+    found = LearnedMetric(kind, criterion, reason, 1.0, effects.varies, problem.parameter_names)
+    if problem.n_tasks < 2:
+        alone = "one task does not show how tasks differ, so adapting changes nothing"
+        return Metric(effects.lift[:, :0]), replace(found, reason=alone)
+    if criterion is None:
+        return Metric(effects.lift), found
+    learn = {"reml": _by_reml, "query": _by_query}[criterion]
+    metric, found = learn(problem, effects, found, make_rule)
+    if not found.converged:
+        warnings.warn(
+            f"The metric {kind!r} did not converge in {found.n_iter} iterations "
+            f"(criterion {criterion!r}); it is used as it is.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+    return metric, found
 
-    Parameters are those of the features, the intercept last. `residual_variance` and what follows
-    it up to `singular` are those of the mixed model, and None for other criteria.
 
-    Attributes
+def _by_reml(problem, effects, found, make_rule):
+    """Metric and report of the restricted likelihood."""
+    metric, model = fit_covariance(problem.objective, effects, found.metric)
+    several = problem.n_targets
+    return metric, replace(
+        found,
+        covariance=metric.covariance * model.noise[0],
+        residual_variance=model.noise if several else model.noise[0],
+        fixed_effects=model.fixed if several else model.fixed[0],
+        log_likelihood=model.log_likelihood,
+        singular=model.singular,
+        n_iter=model.n_iter,
+        converged=model.converged,
+    )
+
+
+def _by_query(problem, effects, found, make_rule):
+    """Metric and report of the query loss."""
+    problem.need_query_rows(f"the metric {found.metric!r}")
+    scale = problem.best_scale(lambda x: make_rule(Metric(np.sqrt(x) * effects.lift)))
+    start, make_metric, chain, bounds = metric_coordinates(effects, found.metric, scale)
+    x, n_iter, converged = problem.minimize(
+        start, lambda x: make_rule(make_metric(x)), chain, bounds
+    )
+    metric = make_metric(x)
+    return metric, replace(found, covariance=metric.covariance, n_iter=n_iter, converged=converged)
+
+
+def metric_coordinates(effects, kind, scale):
+    """Where and how a metric is sought on the query loss.
+
+    Parameters
     ----------
-    metric : str
-        "identity", "intercept", "diagonal", "full", or "given".
-    criterion : {"reml", "query"} or None
-        None where nothing but the strength was to be learned.
-    reason : str
-        Why these were chosen.
-    strength : float
-        The strength in use, in rows; 1 is what the criterion itself found.
-    varies : ndarray of bool, shape (d,)
-        Parameters that differ between tasks.
-    covariance : ndarray of shape (d, d)
-        Of the task parameters: by "reml" that of the random effects (of the first target), before
-        `strength` was chosen; otherwise Sigma, of which `strength` says how much it weighs.
-    residual_variance : ndarray of shape () or (n_targets,)
-    fixed_effects : ndarray of shape (d,) or (n_targets, d)
-    log_likelihood : float
-        Log restricted likelihood, summed over targets.
-    singular : bool
-        Whether some direction has no variance.
-    n_iter : int
-    converged : bool
+    effects : RandomEffects
+    kind : {"intercept", "diagonal", "full"}
+    scale : float
+        Scale of the metric to start from.
+
+    Returns
+    -------
+    start : ndarray of shape (k,)
+    make_metric : callable
+        From coordinates (k,) to a `Metric`.
+    chain : callable
+        From coordinates, and the derivative of a function in Sigma, to that in the coordinates.
+    bounds : list of (float, float) or None
+    """
+    lift = effects.lift
+    at = _cholesky if kind == "full" else partial(_log_deviations, effects.ties(kind))
+    start, expand, contract, bounds = at(lift.shape[1], np.sqrt(scale))
+
+    def chain(x, slope):
+        factor = expand(x)  # Sigma = T L L' T', so that d/dL = T' (S + S') T L
+        return contract(lift.T @ (slope + slope.T) @ lift @ factor, factor)
+
+    return start, lambda x: Metric(lift @ expand(x)), chain, bounds
+
+
+def _log_deviations(ties, q, deviation):
+    """Coordinates of diagonal metrics: logs of the standard deviations, of which some are tied.
+
+    Returns
+    -------
+    x : ndarray of shape (k,)
+        Where to start.
+    expand : callable
+        From x to the factor (q, q).
+    contract : callable
+        From the derivative in the factor, and the factor, to that in x.
+    bounds : list of (float, float) or None
     """
 
-    metric: str
-    criterion: str | None
-    reason: str
-    strength: float
-    varies: np.ndarray
-    covariance: np.ndarray | None = None
-    residual_variance: np.ndarray | None = None
-    fixed_effects: np.ndarray | None = None
-    log_likelihood: float | None = None
-    singular: bool | None = None
-    n_iter: int = 0
-    converged: bool = True
+    def expand(x):
+        return np.diag(np.exp(x[ties]))
 
-    def __str__(self):
-        how = {"reml": " by REML", "query": " on the query loss", None: ""}[self.criterion]
-        lines = [
-            f"Proximal adaptation, metric {self.metric}{how}: {self.reason}.",
-            f"  parameters that differ between tasks  {int(self.varies.sum())} of "
-            f"{len(self.varies)}",
-            f"  strength                              {self.strength:.4g} row(s)",
-        ]
-        if self.log_likelihood is not None:
-            noise = _short(np.sqrt(self.residual_variance))
-            lines += [
-                f"  log restricted likelihood             {self.log_likelihood:.6g}",
-                f"  residual standard deviation           {noise}",
-                f"  fixed effects                         {_short(self.fixed_effects)}",
-            ]
-        if self.covariance is not None:
-            deviation = np.sqrt(np.diagonal(self.covariance))
-            lines.append(f"  standard deviations between tasks     {_short(deviation)}")
-        if self.singular:
-            lines.append("  the covariance is singular: a direction has no variance")
-        return "\n".join(lines)
+    def contract(slope, factor):
+        return np.bincount(ties, np.diagonal(slope) * np.diagonal(factor))
+
+    k = ties.max() + 1
+    return np.full(k, np.log(deviation)), expand, contract, [LOG_DEVIATION] * k
 
 
-def _short(values):
-    """Numbers with four digits."""
-    return np.array2string(np.asarray(values), precision=4)
+def _cholesky(q, deviation):
+    """Coordinates of full metrics: a lower triangle. Returns what `_log_deviations` does."""
+    at = np.tril_indices(q)
+
+    def expand(x):
+        factor = np.zeros((q, q))
+        factor[at] = x
+        return factor
+
+    return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None

@@ -1,9 +1,7 @@
-"""Learning the metric of a proximal rule: which directions differ between tasks, and how much.
+"""Random effects: which features' effects can differ between tasks, and how much they do by REML.
 
-Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
-minimises the meta-loss over the metric (`_query_loss`), with the gradient
-
-    dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
+The mixed model is that of `reml`, in standardised features: its likelihood is then well scaled,
+and does not depend on the units or the origin of a feature.
 """
 
 from dataclasses import dataclass, replace
@@ -11,22 +9,19 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.reml import Moments, fit_reml, symmetric_basis
-from sklearn_maml._learning.variable_projection import Coordinates
+from sklearn_maml._learning.reml import Moments, fit_reml
+from sklearn_maml._learning.structure import Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._tasks.stacks import moments
-from sklearn_maml.adaptation.prior import Metric, Noise
+from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.adaptation.standardization import Standardization
 
 __all__ = [
-    "LOG_DEVIATION",
-    "TaskCoordinates",
-    "metric_coordinates",
-    "noise_variance",
-    "restricted_likelihood",
-    "task_coordinates",
+    "RandomEffects",
+    "fit_covariance",
+    "random_effects_of",
 ]
 
 # A feature varies within tasks if this share of its variance, or more, is within tasks.
@@ -36,22 +31,16 @@ VARIES = 1e-10
 # left out of the mixed model: they are sums of others.
 COLLINEAR = 1e-12
 
-# log standard deviations of a metric in standardised features stay within these bounds.
-LOG_DEVIATION = (-12.0, 12.0)
-
-# The noise is estimated for each number of shots that so many tasks have rows for.
-TASKS_FOR_SHOTS = 10
-
 
 @dataclass(frozen=True, eq=False)
-class TaskCoordinates:
+class RandomEffects:
     """Standardised features, and which of them can differ in their effect from task to task.
 
     Attributes
     ----------
     standard : Standardization
     varies : ndarray of bool, shape (d,)
-        Features that vary within tasks, and the constant one.
+        Features that vary within tasks, or that were asked for, and the constant one.
     gram : ndarray of shape (d, d)
         Mean products of the standardised features over all rows.
     intercept : bool
@@ -68,9 +57,92 @@ class TaskCoordinates:
         """T of shape (d, q): parameters of the standardised features that vary to all d."""
         return self.standard.lift(np.eye(len(self.varies))[self.varies]).T
 
+    @property
+    def own_basis(self):
+        """(q, q): the varying features as they are, of unit size, in the standardised ones.
 
-def task_coordinates(blocks):
-    """The `TaskCoordinates` of all rows of some tasks.
+        A standardised feature is centred: its multiples are those of the feature less a constant,
+        which is the intercept's. Independent effects of these are not independent effects of the
+        features themselves, as lme4's ``(1 + x || g)`` has them.
+        """
+        basis = np.eye(int(self.varies.sum()))
+        if self.intercept:
+            offset = (self.standard.mean / self.standard.scale)[self.varies]
+            basis[-1] += offset * self.standard.scale[-1]
+        return basis / np.linalg.norm(basis, axis=0)
+
+    def only(self, which, names=None):
+        """The same with the effects that a user asked for, and the intercept's.
+
+        Parameters
+        ----------
+        which : None, "intercept", or array-like of names, positions or booleans
+            Of the features; None keeps those that vary within tasks.
+        names : array-like of str, default=None
+            Of the features, where they are known.
+        """
+        if which is None:
+            return self
+        varies = np.zeros(len(self.varies), dtype=bool)
+        features = varies[: len(varies) - self.intercept]
+        features[_positions(which, len(features), names)] = True
+        varies[len(features) :] = True
+        if not varies.any():
+            raise ValueError(
+                f"random_effects={which!r} leaves nothing that could differ between tasks: there "
+                "is no intercept with fit_intercept=False."
+            )
+        return replace(self, varies=varies)
+
+    def ties(self, kind):
+        """Which standard deviation each of the q effects has in a diagonal metric, shape (q,)."""
+        q = int(self.varies.sum())
+        if kind == "diagonal" or not self.intercept or q == 1:
+            return np.arange(q)
+        return np.append(np.zeros(q - 1, dtype=int), 1)
+
+
+def _positions(which, n_features, names):
+    """Positions, or a mask, of the features that a user asked for."""
+    if isinstance(which, str):
+        which = [] if which == "intercept" else [which]
+    which = np.asarray(which)
+    kind = "i" if which.size == 0 else which.dtype.kind
+    if which.ndim != 1 or kind not in "biuUO":
+        raise TypeError(
+            "random_effects must be 'intercept', or names, positions or a boolean mask of "
+            f"features; got {which!r}."
+        )
+    if kind == "b" and len(which) != n_features:
+        raise ValueError(
+            f"random_effects, a boolean mask, must have one entry for each of the {n_features} "
+            f"features; got {len(which)}."
+        )
+    if kind in "iu" and not ((which >= -n_features) & (which < n_features)).all():
+        raise ValueError(
+            f"random_effects={which.tolist()} is out of range: there are {n_features} features."
+        )
+    return (
+        _named(which.tolist(), names)
+        if kind in "UO"
+        else which.astype(bool if kind == "b" else int)
+    )
+
+
+def _named(which, names):
+    """Positions of the features with these names."""
+    known = [] if names is None else list(names)
+    unknown = [name for name in which if name not in known]
+    if unknown:
+        hint = (
+            f"the features are {known}." if known else "the features have no names: give positions."
+        )
+        raise ValueError(f"random_effects names {unknown}, but {hint}")
+    return [known.index(name) for name in which]
+
+
+def random_effects_of(blocks):
+    """The `RandomEffects` of all rows of some tasks.
 
     Parameters
     ----------
@@ -78,16 +150,16 @@ def task_coordinates(blocks):
 
     Returns
     -------
-    TaskCoordinates
+    RandomEffects
     """
     intercept = bool(blocks.features.intercept)
     mean, deviation = moments(blocks)
     standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
     gram, within = 0.0, 0.0
-    for block in blocks.unsplit():
-        rows, share = standard.rows(block.support.features), block.support.weights
+    for stack, weight in blocks.stacks():
+        rows, share = standard.rows(stack.features), stack.weights
         centre = vecmat(share, rows)
-        share = block.weight[:, None] * share
+        share = weight[:, None] * share
         within = within + np.einsum("nm,nmd->d", share, (rows - centre[:, None, :]) ** 2)
         flat = (np.sqrt(share)[..., None] * rows).reshape(-1, len(mean))
         gram = gram + flat.T @ flat
@@ -97,7 +169,7 @@ def task_coordinates(blocks):
         varies[-1] = True
     else:
         varies |= (deviation <= 1e-12 * np.abs(mean)) & (mean != 0)
-    return TaskCoordinates(standard, varies, gram, intercept)
+    return RandomEffects(standard, varies, gram, intercept)
 
 
 def _whitening(gram):
@@ -107,16 +179,17 @@ def _whitening(gram):
     return vectors[:, kept] / np.sqrt(values[kept])
 
 
-def restricted_likelihood(objective, coordinates, kind):
+def fit_covariance(objective, effects, kind):
     """Fit a linear mixed model to the rows of all tasks.
 
     Parameters
     ----------
     objective : MetaObjective
         With a loss of constant Hessian.
-    coordinates : TaskCoordinates
+    effects : RandomEffects
     kind : {"intercept", "diagonal", "full"}
-        The structure of the covariance, in standardised features.
+        The structure of the covariance: in standardised features, "diagonal" in the features' own
+        coordinates.
 
     Returns
     -------
@@ -125,16 +198,18 @@ def restricted_likelihood(objective, coordinates, kind):
     model : MixedModel
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
-    fixed_basis = _whitening(coordinates.gram)
-    random_basis = np.eye(int(coordinates.varies.sum()))
+    fixed_basis = _whitening(effects.gram)
+    random_basis = np.eye(int(effects.varies.sum()))
+    if kind == "diagonal":
+        random_basis = effects.own_basis
     if kind == "full":
-        random_basis = _whitening(coordinates.gram[np.ix_(coordinates.varies, coordinates.varies)])
+        random_basis = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
     whole = objective.vary(blocks=objective.blocks.unsplit())
-    collected = _collect(whole, coordinates, random_basis, fixed_basis)
+    collected = _collect(whole, effects, random_basis, fixed_basis)
     q = random_basis.shape[1]
     with one_blas_thread():
-        model = fit_reml(collected, np.eye(q), _structure(kind, q, coordinates))
-    lift = coordinates.standard.lift(fixed_basis.T).T
+        model = fit_reml(collected, _structure(kind, q, effects))
+    lift = effects.standard.lift(fixed_basis.T).T
     volume = collected.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
     model = replace(
         model,
@@ -143,35 +218,22 @@ def restricted_likelihood(objective, coordinates, kind):
     )
     values, vectors = np.linalg.eigh(model.relative)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return Metric(coordinates.lift @ random_basis @ root), model
+    return Metric(effects.lift @ random_basis @ root), model
 
 
-def _structure(kind, q, coordinates):
-    """A basis of the symmetric matrices (q, q) of one structure, shape (q * q, k)."""
-    if kind == "full":
-        return symmetric_basis(q)
-    diagonal = np.zeros((q, q, q))
-    diagonal[np.arange(q), np.arange(q), np.arange(q)] = 1.0
-    return diagonal.reshape(q * q, q) @ _ties(kind, q, coordinates)
+def _structure(kind, q, effects):
+    """The `Structure` of q random effects."""
+    return Structure.full(q) if kind == "full" else Structure.diagonal(effects.ties(kind))
 
 
-def _ties(kind, q, coordinates):
-    """Which of q variances are one and the same, shape (q, k)."""
-    if kind == "diagonal" or not coordinates.intercept or q == 1:
-        return np.eye(q)
-    ties = np.zeros((q, 2))
-    ties[:-1, 0] = ties[-1, 1] = 1.0
-    return ties
-
-
-def _collect(objective, coordinates, random_basis, fixed_basis):
+def _collect(objective, effects, random_basis, fixed_basis):
     """The `Moments` of all rows, task by task."""
-    collect = partial(_task_moments, objective, coordinates, random_basis, fixed_basis)
+    collect = partial(_task_moments, objective, effects, random_basis, fixed_basis)
     gram, cross, share, total, n_rows = objective.fold(collect, add_parts)
     tasks = objective.blocks.tasks
     return Moments(
-        gram=np.concatenate(gram),
-        cross=np.concatenate(cross),
+        gram=np.concatenate(gram, axis=-1),
+        cross=np.concatenate(cross, axis=-1),
         count=np.concatenate(share) * tasks.count,
         total=sum(total) * tasks.count,
         n_rows=float(sum(n_rows) * tasks.count),
@@ -179,11 +241,11 @@ def _collect(objective, coordinates, random_basis, fixed_basis):
     )
 
 
-def _task_moments(objective, coordinates, random_basis, fixed_basis, i):
+def _task_moments(objective, effects, random_basis, fixed_basis, i):
     """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
     risk, _, share = objective.risks(i)
-    rows = coordinates.standard.rows(risk.features)
-    random = rows[..., coordinates.varies] @ random_basis
+    rows = effects.standard.rows(risk.features)
+    random = rows[..., effects.varies] @ random_basis
     zero = np.zeros(risk.targets.shape)
     targets = -risk.loss.gradient(risk.targets, zero) / risk.loss.hessian_bound
     targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
@@ -194,105 +256,5 @@ def _task_moments(objective, coordinates, random_basis, fixed_basis, i):
     gram = np.matmul(np.swapaxes(random, -1, -2), root)
     flat = both.reshape(-1, both.shape[-1])
     total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
+    gram, cross = np.moveaxis(gram, 0, -1), np.moveaxis(cross, 0, -1)
     return [gram], [cross], [share], [total], [share @ risk.size]
-
-
-def metric_coordinates(coordinates, kind, start, make_rule):
-    """Where and how a metric is sought on the query loss.
-
-    Parameters
-    ----------
-    coordinates : TaskCoordinates
-    kind : {"intercept", "diagonal", "full"}
-    start : float
-        Scale of the metric to start from.
-    make_rule : callable
-        From a `Metric` to the rule with that metric.
-
-    Returns
-    -------
-    Coordinates
-    """
-    lift = coordinates.lift
-    at = _cholesky if kind == "full" else partial(_log_deviations, kind, coordinates)
-    x, expand, contract, bounds = at(lift.shape[1], np.sqrt(start))
-
-    def chain(x, slope):
-        factor = expand(x)
-        return contract(lift.T @ (slope + slope.T) @ lift @ factor, factor)
-
-    return Coordinates(x, lambda x: make_rule(Metric(lift @ expand(x))), chain, bounds)
-
-
-def _log_deviations(kind, coordinates, q, deviation):
-    """Coordinates of diagonal metrics: logs of the standard deviations, of which some are tied.
-
-    Returns
-    -------
-    x : ndarray of shape (k,)
-        Where to start.
-    expand : callable
-        From x to the factor (q, q).
-    contract : callable
-        From the derivative in the factor, and the factor, to that in x.
-    bounds : list of (float, float) or None
-    """
-    ties = _ties(kind, q, coordinates)
-
-    def expand(x):
-        return np.diag(np.exp(ties @ x))
-
-    def contract(slope, factor):
-        return ties.T @ (np.diagonal(slope) * np.diagonal(factor))
-
-    k = ties.shape[1]
-    return np.full(k, np.log(deviation)), expand, contract, [LOG_DEVIATION] * k
-
-
-def _cholesky(q, deviation):
-    """Coordinates of full metrics: a lower triangle. Returns what `_log_deviations` does."""
-    at = np.tril_indices(q)
-
-    def expand(x):
-        factor = np.zeros((q, q))
-        factor[at] = x
-        return factor
-
-    return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None
-
-
-def noise_variance(objective, theta):
-    """The variance of the noise, from residuals of query rows and the rule's own uncertainty.
-
-    A query row j of its own has residual variance ``s (1 + v_j)``, where ``s v_j`` is the variance
-    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``. Each number of
-    support rows that tasks are split by in turn has an s of its own.
-
-    Returns
-    -------
-    Noise
-    """
-    episodes, tasks = objective.blocks.episodes, objective.blocks.tasks
-    shots = np.array(episodes.support if isinstance(episodes.support, tuple) else [1])
-    squares, size = objective.reduce(partial(_residual_moments, objective.rule, len(shots)), theta)
-    same = shots == np.unique(shots)[:, None]
-    shots, squares, size = np.unique(shots), squares @ same.T, same @ size
-    n_tasks = (tasks.sizes[tasks.weight > 0] > shots[:, None]).sum(axis=1)
-    often = np.flatnonzero(n_tasks >= TASKS_FOR_SHOTS)
-    if len(often) < 2:
-        return Noise(shots[:1], squares.sum(axis=-1)[None] / size.sum())
-    return Noise(shots[often], (squares[..., often] / size[often]).T)
-
-
-def _residual_moments(rule, n_shots, linearization):
-    """A block's weighted squared residuals and what they are divided by, by number of shots."""
-    query, weight = linearization.query, linearization.row_weight
-    squares = np.square(linearization.loss_gradient / query.loss.hessian_bound)
-    spread = rule.spread(query.features, linearization.support)
-    if query is linearization.support:
-        size = weight * (1 - spread)
-    else:
-        squares, size = squares / (1 + spread), weight
-    squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
-    by_shots = squares.reshape(*squares.shape[:-1], n_shots, -1)  # draws of the same stand together
-    return by_shots.sum(axis=-1), size.reshape(n_shots, -1).sum(axis=-1)

@@ -5,26 +5,32 @@
 beta and the residual variance s are profiled out (Lindstrom & Bates, "Newton-Raphson and EM
 Algorithms for Linear Mixed-Effects Models for Repeated-Measures Data", JASA 1988). What an
 evaluation of the likelihood needs of a task is ``Z_i' [Z_i X_i y_i]``, so that its cost does not
-depend on the number of rows. Sigma = L L' is never inverted: with A = L' Z' Z L and M = I + A,
+depend on the number of rows. Sigma is never inverted. In its axes, with ``Sigma = K S K``, K = V
+diag(k) and S = diag(r^2), and with G = K' Z' Z K, C = K' Z' [X y] and B = I + G S,
 
-    log|V_i| = log|M|,     [X y]' V_i^-1 [X y] = [X y]'[X y] - C' M^-1 C,     C = L' Z' [X y].
+    log|V_i| = log|B|,     [X y]' V_i^-1 [X y] = [X y]'[X y] - C' S B^-1 C,
+    K' Z' V_i^-1 Z K = B^-1 G,     K' Z' V_i^-1 [X y] = B^-1 C,
 
-Steps are taken in D, with Fisher's information, where ``Sigma = K (R + D)^2 K`` and K and R are the
-symmetric roots of ``max(Sigma, floor)`` and of ``min(Sigma / floor, 1)``: Sigma stays positive
-semi-definite, a variance that wants to be zero gets there quadratically, and a direction without
-variance can still turn.
+so that one elimination of B gives value, gradient and Fisher's information. k is the standard
+deviation of a direction or FLOOR, if that is larger; r is what is left, at most 1: a direction
+without variance still has a derivative, and can grow.
+
+Sigma is first sought by Fisher scoring, then, where that stalls, by L-BFGS on a factor of it: both
+stay positive semi-definite, and a variance that wants to be zero gets there.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
 
-__all__ = ["Likelihood", "MixedModel", "Moments", "fit_reml", "likelihood", "symmetric_basis"]
+from sklearn_maml._learning.structure import FLOOR, Structure
 
-# Standard deviations, in units of the residual's; random effects have features of unit size.
-# Below FLOOR a variance is no scale for the steps; at NONE it is as good as zero.
-FLOOR, NONE = 1e-2, 1e-7
+__all__ = ["Likelihood", "MixedModel", "Moments", "fit_low_rank", "fit_reml", "likelihood"]
+
+# At this standard deviation, in units of the residual's, a variance is as good as zero.
+NONE = 1e-7
 
 # A direction with a standard deviation below this counts as having no variance.
 SINGULAR = 1e-3
@@ -33,19 +39,36 @@ SINGULAR = 1e-3
 # residual variance is taken to be below this share of what one model for all tasks leaves.
 NO_NOISE = 1e-10
 
-# A step changes no standard deviation by more than this, in units of itself (or of FLOOR).
-LONGEST = 2.0
+# Tasks are worked on so many numbers at a time: they stay in a core's cache.
+CHUNK = 2**16
+
+# Up to this many equations are eliminated for all tasks at once, one column after the other: for so
+# few LAPACK would spend most of its time on being called.
+FEW = 6
+
+# Fisher scoring has stalled after so many steps that were too long.
+STALLED = 12
+
+# By how much a direction without variance may want some, in units of -2 log likelihood for a
+# variance of FLOOR^2.
+WANTED = 1e-4
+
+# The length of a factor that is new, in standard deviations.
+FIRST_FACTOR = 0.3
+
+# What L-BFGS is told of a likelihood that overflows.
+FAR = 1e15
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What REML needs of n tasks with q random and r fixed effects and t targets.
+    """What REML needs of n tasks with q random and r fixed effects and t targets; tasks come last.
 
     Attributes
     ----------
-    gram : ndarray of shape (n, q, q)
+    gram : ndarray of shape (q, q, n)
         Z'Z of each task.
-    cross : ndarray of shape (n, q, r + t)
+    cross : ndarray of shape (q, r + t, n)
         Z'[X y].
     count : ndarray of shape (n,)
         How many tasks each task stands for.
@@ -74,6 +97,13 @@ class Moments:
         """Residual degrees of freedom, n_rows - r."""
         return self.n_rows - self.n_fixed
 
+    def chunks(self):
+        """(gram, cross, count) of some tasks at a time."""
+        size = max(1, CHUNK // (self.gram[..., 0].size + self.cross[..., 0].size))
+        for start in range(0, len(self.count), size):
+            part = slice(start, start + size)
+            yield self.gram[..., part], self.cross[..., part], self.count[part]
+
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
@@ -82,24 +112,32 @@ class Likelihood:
     Attributes
     ----------
     value : float
-    scale, root : ndarray of shape (q, q)
-        K and R.
+    to : ndarray of shape (q, q)
+        K: its columns are the axes of Sigma, as long as their standard deviations (or FLOOR).
+    root : ndarray of shape (q,)
+        r: what standard deviations are of these lengths, at most 1.
     gradient : ndarray of shape (q, q)
-        The derivative in ``K^-1 Sigma K^-1``.
-    information : ndarray of shape (q * q, q * q)
-        The expected second derivative in it.
+        The derivative in S, symmetric.
+    information : ndarray or None
+        The expected second derivative in it: of shape (q * q, q * q), or (q, q) for its diagonal.
     fixed : ndarray of shape (t, r)
     noise : ndarray of shape (t,)
         Residual variances.
     """
 
     value: float
-    scale: np.ndarray
+    to: np.ndarray
     root: np.ndarray
     gradient: np.ndarray
-    information: np.ndarray
+    information: np.ndarray | None
     fixed: np.ndarray
     noise: np.ndarray
+
+    @property
+    def slope(self):
+        """The derivative in Sigma itself, (q, q)."""
+        back = np.linalg.inv(self.to)
+        return back.T @ self.gradient @ back
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,53 +169,104 @@ class MixedModel:
     singular: bool
 
 
-def likelihood(moments, relative):
-    """The restricted `Likelihood` of `Moments` at Sigma (q, q)."""
-    t, r, q = moments.n_targets, moments.n_fixed, len(relative)
-    scale, root = _scale_and_root(relative)
-    gram, cross = _congruence(moments.gram, scale), np.matmul(scale, moments.cross)
-    inverse, log_determinant = _inverse(np.eye(q) + _congruence(gram, root))
-    middle = root @ inverse @ root  # (n, q, q): Z V^-1 = (I - gram middle) Z
-    solved = cross - np.matmul(gram, np.matmul(middle, cross))
-    count = moments.count[:, None, None]
-    explained = (count * cross).reshape(-1, r + t).T @ np.matmul(middle, cross).reshape(-1, r + t)
+def likelihood(moments, relative, information=None):
+    """The restricted `Likelihood` of `Moments` at Sigma (q, q).
+
+    Parameters
+    ----------
+    moments : Moments
+    relative : ndarray of shape (q, q)
+    information : {"full", "diagonal"}, default=None
+        Whether Fisher's information is wanted, and of what.
+
+    Returns
+    -------
+    Likelihood
+    """
+    t, q = moments.n_targets, len(relative)
+    to, root = _axes(relative)
+    total, explained, log_determinant = np.zeros((q, q)), 0.0, 0.0
+    told, solved = 0.0, []
+    for gram, cross, count in moments.chunks():
+        gram, cross = _congruence(gram, to), np.tensordot(to, cross, axes=(0, 0))
+        matrices = np.eye(q)[..., None] + gram * np.square(root)[:, None]
+        both, log_each = _eliminate(matrices, np.concatenate([cross, gram], axis=1))
+        seen, precision = both[:, : cross.shape[1]], both[:, cross.shape[1] :]
+        log_determinant += count @ log_each
+        total += precision @ count
+        weighted = (np.square(root)[:, None, None] * cross) * count
+        explained = explained + np.matmul(weighted, np.swapaxes(seen, 1, 2)).sum(axis=0)
+        told = told + _sum_of_products(precision, count, information)
+        solved.append((seen, count))
     fixed, deviance, noise, contrast, log_fixed = _profile(moments.total - explained, moments)
-    value = t * (moments.count @ log_determinant + log_fixed) + deviance
-    precision = gram - np.matmul(gram, np.matmul(middle, gram))  # Z' V^-1 Z
-    total = np.tensordot(moments.count, precision, axes=1)
-    fitted = np.tensordot(count * np.matmul(solved, contrast), solved, axes=([0, 2], [0, 2]))
-    information = _expected_information(precision, moments.count, total, moments.n_rows)
-    return Likelihood(float(value), scale, root, t * total - fitted, t * information, fixed, noise)
+    value = t * (log_determinant + log_fixed) + deviance
+    fitted = sum(_quadratic_forms(seen, contrast, count) for seen, count in solved)
+    if information is not None:
+        told = t * (told - _of_noise(total, information) / moments.n_rows)
+    gradient = t * 0.5 * (total + total.T) - fitted
+    return Likelihood(float(value), to, root, gradient, told, fixed, noise)
 
 
-def _scale_and_root(relative):
-    """K and R, symmetric, with Sigma = K R R K."""
-    values, vectors = np.linalg.eigh(relative)
+def _axes(relative):
+    """K = V diag(k), and r. A diagonal Sigma keeps its axes, so that steps leave it diagonal."""
+    values, vectors = np.diagonal(relative), np.eye(len(relative))
+    if np.count_nonzero(relative - np.diag(values)):
+        values, vectors = np.linalg.eigh(relative)
     deviation = np.sqrt(np.maximum(values, NONE**2))
-    scale = np.maximum(deviation, FLOOR)
-    return (vectors * scale) @ vectors.T, (vectors * (deviation / scale)) @ vectors.T
+    length = np.maximum(deviation, FLOOR)
+    return vectors * length, deviation / length
 
 
-def _congruence(matrices, factor):
-    """``S A S`` for matrices A (n, q, q) and a symmetric S (q, q)."""
-    n, q, _ = matrices.shape
-    half = (matrices.reshape(n * q, q) @ factor).reshape(n, q, q)
-    return np.matmul(factor, half)
+def _congruence(matrices, to):
+    """``K' A K`` for matrices A (q, q, n) and K (q, q)."""
+    q, _, n = matrices.shape
+    return np.matmul(to.T, (to.T @ matrices.reshape(q, -1)).reshape(q, q, n))
 
 
-def _inverse(matrices):
-    """Inverses and log determinants of symmetric matrices (n, q, q) that are at least I."""
-    diagonal = np.diagonal(np.linalg.cholesky(matrices), axis1=-2, axis2=-1)
-    return np.linalg.inv(matrices), 2 * np.log(diagonal).sum(axis=-1)
+def _eliminate(matrices, right):
+    """Solutions of B x = b, and log|B|, for B (q, q, n) = (an s.p.d. matrix) (a diagonal one).
+
+    Such a B needs no pivoting: its pivots are those of the positive definite matrix, rescaled.
+    """
+    q = len(matrices)
+    if q > FEW:
+        matrices, right = np.moveaxis(matrices, -1, 0), np.moveaxis(right, -1, 0)
+        solution = np.moveaxis(np.linalg.solve(matrices, right), 0, -1)
+        return solution, np.linalg.slogdet(matrices)[1]
+    table = np.concatenate([matrices, right], axis=1)
+    pivots = np.empty((q, table.shape[-1]))
+    for j in range(q):
+        pivots[j] = table[j, j]
+        row = table[j, j + 1 :]
+        row /= pivots[j]
+        for i in range(q):
+            if i != j:
+                table[i, j + 1 :] -= table[i, j] * row
+    return table[:, q:], np.log(pivots).sum(axis=0)
 
 
-def _expected_information(precision, count, total, n_rows):
-    """``sum_i count_i P_i (x) P_i``, less what the profiled residual variance takes."""
-    q = len(total)
-    flat = precision.reshape(-1, q * q)
-    information = ((count[:, None] * flat).T @ flat).reshape(q, q, q, q)  # sum P_ab P_cd
-    information = information.transpose(0, 2, 1, 3).reshape(q * q, q * q)
-    return information - np.outer(total, total) / n_rows
+def _quadratic_forms(rows, contrast, count):
+    """``sum_i count_i U_i W U_i'`` for U (q, c, n) and W (c, c)."""
+    half = np.matmul(contrast, rows) * count
+    return np.tensordot(rows, half, axes=([1, 2], [1, 2]))
+
+
+def _sum_of_products(precision, count, information):
+    """``sum_i count_i P_i (x) P_i``, or its entries for diagonal matrices, ``P_ab^2``."""
+    q = len(precision)
+    if information is None:
+        return 0.0
+    if information == "diagonal":
+        return np.square(precision) @ count
+    flat = precision.reshape(q * q, -1)
+    products = ((flat * count) @ flat.T).reshape(q, q, q, q)  # sum P_ab P_cd
+    return products.transpose(0, 2, 1, 3).reshape(q * q, q * q)
+
+
+def _of_noise(total, information):
+    """What the profiled residual variance takes of the information, times the number of rows."""
+    size = np.diagonal(total) if information == "diagonal" else total.ravel()
+    return np.outer(size, size)
 
 
 def _profile(schur, moments):
@@ -214,27 +303,19 @@ def _least_squares(products, r):
     return fixed, residual, np.maximum(np.diagonal(residual.T @ products @ residual), 0.0)
 
 
-def symmetric_basis(q):
-    """A basis of the symmetric matrices (q, q), shape (q * q, q (q + 1) / 2)."""
-    row, column = np.tril_indices(q)
-    basis = np.zeros((q, q, len(row)))
-    basis[row, column, np.arange(len(row))] = basis[column, row, np.arange(len(row))] = 1.0
-    return basis.reshape(q * q, -1)
+def fit_reml(moments, structure, max_iter=100, tol=1e-9):
+    """Maximise the restricted likelihood.
 
-
-def fit_reml(moments, relative, basis, max_iter=200, tol=1e-9):
-    """Maximise the restricted likelihood by damped Fisher scoring.
+    By damped Fisher scoring; where that stalls, by L-BFGS on the entries of a factor, and scoring
+    once more from there. None of them ends where the likelihood is lower than where it began.
 
     Parameters
     ----------
     moments : Moments
-    relative : ndarray of shape (q, q)
-        Sigma to start from, positive definite.
-    basis : ndarray of shape (q * q, k)
-        Columns span the symmetric matrices of Sigma's structure, which must be closed under
-        multiplication: all of them, or the diagonal ones.
+    structure : Structure
+        Of Sigma; one that scoring steps can be taken in.
     max_iter : int
-        Evaluations of the likelihood.
+        Steps of Fisher scoring; L-BFGS may take ten times as many.
     tol : float
         Stop where a step promises to change -2 log likelihood by less.
 
@@ -242,21 +323,47 @@ def fit_reml(moments, relative, basis, max_iter=200, tol=1e-9):
     -------
     MixedModel
     """
-    at, damping, converged, n_iter = likelihood(moments, relative), 1e-3, False, 0
-    while not converged and n_iter < max_iter:
-        n_iter += 1
-        step, change = _scoring_step(at, basis, damping)
-        root = at.root + step
-        candidate = at.scale @ root @ root @ at.scale
-        try:
-            there = likelihood(moments, candidate)
-        except np.linalg.LinAlgError:  # X'V^-1X lost to rounding: too large a step
-            there = None
-        if there is not None and there.value < at.value:
-            relative, at, damping = candidate, there, damping / 10
-        else:
-            damping = 10 * max(damping, 1e-6)
-        converged = change < tol + 1e-14 * abs(at.value)
+    start = np.eye(structure.size)
+    relative, n_iter, converged = _scoring(moments, structure, start, max_iter, tol)
+    if not converged:
+        x = structure.coordinates(relative)
+        relative, more, _ = _lbfgs(moments, structure, x, relative, max_iter, tol)
+        relative, last, converged = _scoring(moments, structure, relative, max_iter, tol)
+        n_iter += more + last
+    return _model(moments, relative, n_iter, converged)
+
+
+def fit_low_rank(moments, diagonal, k, max_iter=100, tol=1e-9):
+    """Maximise the restricted likelihood over ``Sigma = diag(s^2) + F F'``, by L-BFGS.
+
+    Parameters
+    ----------
+    moments : Moments
+    diagonal : MixedModel
+        The one with F = 0, where the search begins: along the directions in which the likelihood
+        grows most.
+    k : int
+        Columns of F.
+    max_iter, tol
+        As in `fit_reml`.
+
+    Returns
+    -------
+    MixedModel
+    """
+    at = likelihood(moments, diagonal.relative)
+    wanted = np.diag(np.diagonal(at.gradient)) - at.gradient
+    factors = FIRST_FACTOR * at.to @ np.linalg.eigh(wanted)[1][:, -k:]
+    deviation = np.sqrt(np.maximum(np.diagonal(diagonal.relative), FLOOR**2))
+    structure = Structure.low_rank(len(deviation), k)
+    x = np.append(deviation, factors.ravel())
+    relative, n_iter, converged = _lbfgs(moments, structure, x, diagonal.relative, max_iter, tol)
+    return _model(moments, relative, diagonal.n_iter + n_iter, converged)
+
+
+def _model(moments, relative, n_iter, converged):
+    """The `MixedModel` with this Sigma."""
+    at = likelihood(moments, relative)
     deviation = np.sqrt(np.maximum(np.linalg.eigvalsh(relative), 0.0))
     return MixedModel(
         relative=relative,
@@ -269,18 +376,67 @@ def fit_reml(moments, relative, basis, max_iter=200, tol=1e-9):
     )
 
 
-def _scoring_step(at, basis, damping):
-    """A symmetric step D, and by how much it should lower the value."""
-    eye = np.eye(len(at.root))
-    values, vectors = np.linalg.eigh(at.gradient)
-    bending = (vectors * np.abs(values)) @ vectors.T  # Sigma is quadratic in D
-    to_sigma = (np.kron(at.root, eye) + np.kron(eye, at.root)) @ basis
-    hessian = to_sigma.T @ at.information @ to_sigma
-    hessian += basis.T @ (np.kron(eye, bending) + np.kron(bending, eye)) @ basis
-    slope = to_sigma.T @ at.gradient.ravel()
-    size = np.diagonal(hessian)
-    ridge = damping * size + 1e-13 * size.max(initial=0.0) + np.finfo(float).tiny
-    x = np.linalg.solve(hessian + np.diag(ridge), -slope)
-    values, vectors = np.linalg.eigh((basis @ x).reshape(eye.shape))
-    step = (vectors * np.clip(values, -LONGEST, LONGEST)) @ vectors.T
-    return step, -0.5 * float(slope @ x)
+def _scoring(moments, structure, relative, max_iter, tol):
+    """Fisher scoring: Sigma, the number of evaluations, and whether it converged."""
+    at, damping, rejected = likelihood(moments, relative, structure.information), 1e-3, 0
+    for n_iter in range(1, max_iter + 1):
+        step, change = structure.scoring_step(at, damping)
+        done = change < tol + 1e-14 * abs(at.value) and damping <= 1.0  # else it is small by force
+        root = np.diag(at.root) + step
+        candidate = at.to @ root @ root @ at.to.T
+        there = _attempt(moments, candidate, structure.information)
+        if there is not None and there.value < at.value:
+            relative, at, damping, rejected = candidate, there, damping / 10, 0
+        else:
+            damping, rejected = 10 * max(damping, 1e-6), rejected + 1
+        if done:
+            return relative, n_iter, _is_stationary(at, structure)
+        if rejected == STALLED:
+            break
+    return relative, n_iter, False
+
+
+def _is_stationary(at, structure):
+    """Whether no direction without variance wants some: a step in its root would not show it."""
+    asleep = at.root < 1.0
+    wanted = structure.closest(at.gradient)[np.ix_(asleep, asleep)]
+    return np.linalg.eigvalsh(wanted).min(initial=0.0) > -WANTED
+
+
+def _lbfgs(moments, structure, x, relative, max_iter, tol):
+    """L-BFGS on a factor, from x: Sigma, the number of evaluations, and whether it converged.
+
+    Sigma stays `relative` where nothing better was found.
+    """
+    origin = likelihood(moments, relative).value
+
+    def value_and_gradient(x):
+        factor = structure.factor(x)
+        at = _attempt(moments, factor @ factor.T)
+        if at is None:  # the line search turns back
+            return FAR, np.zeros_like(x)
+        return at.value - origin, structure.contract(2.0 * at.slope @ factor)
+
+    found = minimize(
+        value_and_gradient,
+        x,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxfun": 10 * max_iter, "maxiter": 10 * max_iter, "ftol": tol / 10, "gtol": 1e-5},
+    )
+    factor = structure.factor(found.x)
+    if not found.fun < 0.0:  # no better than where it began
+        return relative, int(found.nfev), bool(found.success)
+    return factor @ factor.T, int(found.nfev), bool(found.success)
+
+
+def _attempt(moments, relative, information=None):
+    """The likelihood; None where it is lost to overflow or rounding: too far away."""
+    if not np.isfinite(relative).all():
+        return None
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            at = likelihood(moments, relative, information)
+    except (np.linalg.LinAlgError, ValueError):  # X'V^-1X is not positive definite, or not finite
+        return None
+    return at if np.isfinite(at.value) and np.isfinite(at.gradient).all() else None

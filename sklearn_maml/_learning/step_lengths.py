@@ -6,14 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_maml._learning.variable_projection import (
-    LOG_SCALE,
-    Coordinates,
-    best_scale,
-    minimize_query_loss,
-)
+from sklearn_maml._learning.variable_projection import LOG_SCALE
 
-__all__ = ["LOG_LENGTH", "LearnedSteps", "learn_lengths"]
+__all__ = ["LearnedSteps", "learn_lengths"]
 
 # The logarithm of a learned length, in standardised features.
 LOG_LENGTH = (-2 * LOG_SCALE, LOG_SCALE)
@@ -51,34 +46,34 @@ class LearnedSteps:
         )
 
 
-def learn_lengths(objective, solver, steps):
+def learn_lengths(problem, make_rule):
     """The lengths of steps, one a parameter, that leave the smallest meta-loss.
 
     Parameters
     ----------
-    objective : MetaObjective
-    solver : Solver
-    steps : callable
+    problem : LearningProblem
+    make_rule : callable
         From lengths (d,) to the rule, smooth in them.
 
     Returns
     -------
     LearnedSteps
     """
-    d = objective.n_parameters
-    start = best_scale(objective, solver, lambda scale: steps(np.full(d, scale)))
-    sought = Coordinates(
+    d = problem.n_parameters
+    if problem.n_tasks < 2:
+        return LearnedSteps(np.zeros(d), 0, True)
+    start = problem.best_scale(lambda scale: make_rule(np.full(d, scale)))
+    x, n_iter, converged = problem.minimize(
         np.full(d, np.log(start)),
-        lambda x: steps(np.exp(x)),
+        lambda x: make_rule(np.exp(x)),
         lambda x, slope: slope * np.exp(x),
         [LOG_LENGTH] * d,
     )
-    x, n_iter, converged = minimize_query_loss(objective, solver, sought)
     if not converged:
         warnings.warn(
             f"The lengths of steps did not converge in {n_iter} iterations; they are used as they "
             "are.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     return LearnedSteps(np.exp(x), n_iter, converged)

@@ -5,9 +5,7 @@ gradient is the partial derivative at that theta, `AdaptationRule.slope` summed 
 """
 
 import warnings
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
@@ -15,12 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 __all__ = [
     "LOG_SCALE",
-    "Coordinates",
-    "Learnable",
     "Profile",
     "best_scale",
     "minimize_query_loss",
-    "need_query_rows",
 ]
 
 # A scale is sought between exp(-8) and exp(8), or near 1.
@@ -34,44 +29,8 @@ TASKS_FOR_SCALE = 2000
 WORK, WORK_UNLESS_QUADRATIC, ROWS_UNLESS_QUADRATIC = 2e8, 4e6, 1e4
 
 
-class Learnable(NamedTuple):
-    """A parameter of a rule that is learned from training tasks.
-
-    Attributes
-    ----------
-    name : str
-        The constructor parameter.
-    coordinates : str
-        In which it is sought: "log", or "cholesky" for a symmetric matrix.
-    start : object
-    bounds : tuple of (float, float) or None
-        Of each coordinate.
-    """
-
-    name: str
-    coordinates: str
-    start: Any
-    bounds: tuple | None
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """In which a rule is sought.
-
-    Attributes
-    ----------
-    start : ndarray of shape (k,)
-    rule : callable
-        From coordinates to the rule.
-    chain : callable
-        From coordinates, and the derivative in what is learned, to that in the coordinates.
-    bounds : list of (float, float) or None
-    """
-
-    start: np.ndarray
-    rule: Any
-    chain: Any
-    bounds: list | None
+# What L-BFGS is told of a loss that overflows, in units of the loss where it starts.
+FAR = 1e10
 
 
 class Profile:
@@ -105,14 +64,17 @@ class Profile:
         self.report(f"learning the rule: smallest meta-loss {found.values[-1]:.8g}{doubt}")
         return at, found.theta, found.values[-1]
 
+    def value_and_slope(self, rule):
+        """The smallest meta-loss of a rule, and its derivative in what is learned of it.
 
-def need_query_rows(objective, what):
-    """Raise unless episodes have query rows of their own to learn `what` on."""
-    if objective.blocks.episodes.support == "all":
-        raise ValueError(
-            f"support='all' leaves no query rows of their own to learn {what} on; give support= "
-            "a number of rows, a list of them or a fraction, or use support='auto'."
-        )
+        Theta is where the meta-loss is smallest, so that how it moves with the rule does not count:
+        the envelope theorem. The slope is None where the loss is infinite.
+        """
+        at, theta, value = self(rule)
+        if not np.isfinite(value):
+            return value, None
+        (slope,) = at.reduce(partial(_slope, rule, theta), theta)
+        return value, slope
 
 
 def best_scale(objective, solver, make_rule, near=False):
@@ -157,14 +119,20 @@ def _first_valley(loss, low, high):
     return max(at - 1, low), min(at + 1, high)
 
 
-def minimize_query_loss(objective, solver, coordinates):
+def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None):
     """Learn a rule by variable projection.
 
     Parameters
     ----------
     objective : MetaObjective
     solver : Solver
-    coordinates : Coordinates
+    start : ndarray of shape (k,)
+        Coordinates to start from.
+    make_rule : callable
+        From coordinates to the rule.
+    chain : callable
+        From coordinates, and the derivative in what is learned, to that in the coordinates.
+    bounds : list of (float, float), default=None
 
     Returns
     -------
@@ -173,22 +141,20 @@ def minimize_query_loss(objective, solver, coordinates):
     converged : bool
     """
     profile = Profile(objective, objective.blocks.lighter(_work(objective)), solver)
-    unit = abs(profile(coordinates.rule(coordinates.start))[-1]) or 1.0
+    unit = abs(profile(make_rule(start))[-1]) or 1.0
 
     def value_and_gradient(x):
-        rule = coordinates.rule(x)
-        at, theta, value = profile(rule)
-        if not np.isfinite(value):  # the line search turns back
-            return 1e10, np.zeros_like(x)
-        (slope,) = at.reduce(partial(_slope, rule, theta), theta)
-        return value / unit, coordinates.chain(x, slope) / unit
+        value, slope = profile.value_and_slope(make_rule(x))
+        if slope is None:  # infinite: far above all else, so that the line search turns back
+            return FAR, np.zeros_like(x)
+        return value / unit, chain(x, slope) / unit
 
     found = minimize(
         value_and_gradient,
-        coordinates.start,
+        start,
         jac=True,
         method="L-BFGS-B",
-        bounds=coordinates.bounds,
+        bounds=bounds,
         options={"maxiter": 100, "ftol": 1e-6, "gtol": 1e-6},
     )
     return found.x, int(found.nit), bool(found.success)

@@ -13,6 +13,7 @@ __all__ = [
     "damped_step",
     "gauss_newton_hessian",
     "hessian_diagonal",
+    "hessian_product",
     "inverse_curvature",
     "lifted",
     "triangular",
@@ -28,8 +29,8 @@ LEAST_CURVED = 0.1
 NULL, NEARLY_NULL = 1e-15, 2.0
 
 
-def _bent_design(linearization):
-    """Adapted design rows times the roots of ``p_i b_ij l''_ij``, shape (..., rows, d)."""
+def _hessian_weights(linearization):
+    """``p_i b_ij l''_ij``, shape (..., n, m)."""
     query, z = linearization.query, linearization.predictions
     loss = query.loss
     hessian = loss.hessian(query.targets, z)
@@ -38,19 +39,29 @@ def _bent_design(linearization):
         least = LEAST_CURVED * np.abs(linearization.loss_gradient)
         least = np.minimum(least, loss.hessian_bound * distance)
         hessian = np.maximum(hessian, np.divide(least, distance, where=distance > 0, out=0 * least))
-    rows = linearization.scaled_design(np.sqrt(linearization.row_weight * hessian))
+    return linearization.row_weight * hessian
+
+
+def _curved_design(linearization):
+    """Adapted design rows times the roots of ``p_i b_ij l''_ij``, shape (..., rows, d)."""
+    rows = linearization.scaled_design(np.sqrt(_hessian_weights(linearization)))
     return rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
 
 
 def _hessian_part(linearization):
     """A block's part of the Gauss-Newton Hessian, shape (..., d, d)."""
-    rows = _bent_design(linearization)
+    rows = _curved_design(linearization)
     return (np.matmul(np.swapaxes(rows, -1, -2), rows),)
 
 
 def hessian_diagonal(linearization):
     """A block's part of the Gauss-Newton Hessian's diagonal, shape (..., d)."""
-    return (np.square(_bent_design(linearization)).sum(axis=-2),)
+    return (np.square(_curved_design(linearization)).sum(axis=-2),)
+
+
+def hessian_product(v, linearization):
+    """A block's part of the Gauss-Newton Hessian times v, without forming either."""
+    return (linearization.pull(_hessian_weights(linearization) * linearization.along(v)),)
 
 
 def gauss_newton_hessian(objective, theta):

@@ -30,6 +30,46 @@ class Metric:
         kept = values > 1e-15 * values.max(initial=0.0)
         return cls(size[:, None] * vectors[:, kept] * np.sqrt(values[kept]))
 
+    @classmethod
+    def read(cls, metric, d):
+        """The metric that a user gave for d parameters, checked.
+
+        Parameters
+        ----------
+        metric : Metric or array-like of shape (d,) or (d, d)
+        d : int
+
+        Returns
+        -------
+        Metric
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no covariance of d parameters; the message says what was expected.
+        """
+        if isinstance(metric, Metric):
+            if len(metric.factor) != d:
+                raise ValueError(
+                    f"The metric is for {len(metric.factor)} parameters, but there are {d}."
+                )
+            return metric
+        if np.asarray(metric).dtype.kind not in "iuf":
+            raise TypeError(f"metric must be an array of numbers or a name; got {metric!r}.")
+        covariance = np.asarray(metric, dtype=float)
+        if covariance.shape not in ((d,), (d, d)) or not np.isfinite(covariance).all():
+            raise ValueError(
+                f"metric must be finite and of shape ({d},) or ({d}, {d}), one entry for each "
+                f"parameter, the intercept last; got shape {covariance.shape}."
+            )
+        matrix = np.diag(covariance) if covariance.ndim == 1 else covariance
+        size = np.abs(matrix).max(initial=0.0)
+        if np.abs(matrix - matrix.T).max() > 1e-10 * size or (
+            np.linalg.eigvalsh(matrix).min() < -1e-10 * size
+        ):
+            raise ValueError("metric must be symmetric and positive semi-definite.")
+        return cls.from_covariance(covariance)
+
     @property
     def covariance(self):
         """Sigma, shape (d, d)."""
@@ -52,6 +92,19 @@ class Noise:
 
     shots: np.ndarray
     variance: np.ndarray
+
+    @classmethod
+    def read(cls, noise):
+        """The noise that a user gave; it does not depend on the number of rows."""
+        return (
+            noise if isinstance(noise, Noise) else cls(np.ones(1), np.asarray(noise, float)[None])
+        )
+
+    def of_each(self, n_targets):
+        """The same with one variance a target, where one was given for all."""
+        if self.variance.ndim > 1:
+            return self
+        return Noise(self.shots, np.repeat(self.variance[:, None], n_targets, axis=1))
 
     def at(self, n_rows):
         """The variances after so many support rows: (n,) to (n,) or (n, n_targets)."""

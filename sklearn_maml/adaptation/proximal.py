@@ -1,27 +1,10 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._component import check_number
-from sklearn_maml._learning.proximal import LearnedMetric
-from sklearn_maml._learning.random_effects import (
-    LOG_DEVIATION,
-    metric_coordinates,
-    noise_variance,
-    restricted_likelihood,
-    task_coordinates,
-)
-from sklearn_maml._learning.variable_projection import (
-    LOG_SCALE,
-    Learnable,
-    best_scale,
-    minimize_query_loss,
-    need_query_rows,
-)
 from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml.adaptation.prior import Metric, Noise
@@ -31,9 +14,6 @@ __all__ = ["Proximal"]
 
 # "auto" fits a mixed model with a full covariance up to this number of random effects.
 MANY_EFFECTS = 15
-
-# The variance of the noise is one number: this many tasks determine it.
-TASKS_FOR_NOISE = 20000
 
 KINDS = ("auto", "identity", "intercept", "diagonal", "full")
 
@@ -64,6 +44,9 @@ class Proximal(AdaptationRule):
         one for each, or all covariances. Only features that vary within tasks, and the
         intercept, differ between tasks. "auto" is "full" by REML for the squared error and up to 15
         such parameters, "diagonal" on the query loss beyond and for other losses.
+    random_effects : "intercept", or array-like of names, positions or booleans, default=None
+        The features whose effects may differ between tasks, beside the intercept; "intercept" for
+        the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
         "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
@@ -91,9 +74,12 @@ class Proximal(AdaptationRule):
 
     affine = True
 
-    def __init__(self, strength=None, metric="auto", *, criterion="auto", noise=None):
+    def __init__(
+        self, strength=None, metric="auto", *, random_effects=None, criterion="auto", noise=None
+    ):
         self.strength = strength
         self.metric = metric
+        self.random_effects = random_effects
         self.criterion = criterion
         self.noise = noise
 
@@ -114,6 +100,11 @@ class Proximal(AdaptationRule):
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
+        if self.random_effects is not None and not named:
+            raise ValueError(
+                f"random_effects={self.random_effects!r} has no effect with a metric that is given:"
+                " there the variance 0 keeps an effect the same in all tasks."
+            )
         if self.criterion != "auto" and not (named and self.metric != "identity"):
             raise ValueError(
                 f"criterion={self.criterion!r} has no effect with a metric that is not learned."
@@ -126,15 +117,9 @@ class Proximal(AdaptationRule):
 
     @property
     def learnable(self):
-        """The metric, where it is named, and the strength, where it is None."""
-        metric = strength = ()
-        if isinstance(self.metric, str) and self.metric != "identity":
-            full = self.metric in ("auto", "full")
-            coordinates = ("cholesky", None) if full else ("log", LOG_DEVIATION)
-            metric = (Learnable("metric", coordinates[0], 1.0, coordinates[1]),)
-        if self.strength is None:
-            strength = (Learnable("strength", "log", 1.0, (-LOG_SCALE, LOG_SCALE)),)
-        return metric + strength
+        """Whether metric or strength are to be learned."""
+        named = isinstance(self.metric, str) and self.metric != "identity"
+        return named or self.strength is None
 
     def adapt(self, theta, risk):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
@@ -223,56 +208,55 @@ class Proximal(AdaptationRule):
         values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
         root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
         unknown = np.swapaxes(np.matmul(factor, root), -1, -2)
-        return _as_noise(self.noise).at(information[:, 0]), unknown
+        return Noise.read(self.noise).at(information[:, 0]), unknown
 
-    def learn(self, objective, solver):
+    def learn(self, problem):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
-        if self.noise is not None and not objective.is_quadratic:
+        self._check_noise(problem)
+        if isinstance(self.metric, str):
+            effects = problem.random_effects(self.random_effects)
+            chosen = self._choose(problem.loss, int(effects.varies.sum()))
+            metric, found = problem.covariance(
+                effects, *chosen, lambda metric: Proximal(1.0, metric)
+            )
+        else:
+            metric = Metric.read(self.metric, problem.n_parameters)
+            found = problem.given_covariance(metric)
+        strength = self.strength
+        if strength is None:
+            strength = self._best_strength(problem, metric, found.criterion)
+        rule = self._with(metric, strength, self.noise)
+        return rule, replace(found, strength=rule.strength)
+
+    def calibrate(self, problem, theta):
+        """The rule with estimates of the noise's variance, where none was given."""
+        if not problem.is_quadratic:
+            return self
+        noise = self.noise
+        if noise is None:
+            noise = problem.noise(theta)
+        elif problem.n_targets:
+            noise = Noise.read(noise).of_each(problem.n_targets)
+        return self._with(self.metric, self.strength, noise)
+
+    def _check_noise(self, problem):
+        """Raise for a variance of the noise that would be ignored."""
+        if self.noise is None:
+            return
+        if not problem.is_quadratic:
             raise ValueError(
-                f"noise={self.noise!r} has no effect with {objective.loss!r}: it is "
+                f"noise={self.noise!r} has no effect with {problem.loss!r}: it is "
                 "the variance of a squared error. Leave it at None."
             )
-        n_targets, given = objective.n_targets or 1, _as_noise(self.noise).variance[0].size
-        if self.noise is not None and given not in (1, n_targets):
+        n_targets, given = problem.n_targets or 1, Noise.read(self.noise).variance[0].size
+        if given not in (1, n_targets):
             raise ValueError(
                 f"noise has {given} variances but there are {n_targets} target(s); give one "
                 "number, or one a target."
             )
-        if not isinstance(self.metric, str):
-            metric = _as_metric(self.metric, objective.n_parameters)
-            found = LearnedMetric("given", None, "as given", 1.0, metric.factor.any(axis=1))
-            return self._finish(metric, found, objective, solver)
-        coordinates = task_coordinates(objective.blocks)
-        kind, criterion, reason = self._choose(coordinates, objective.loss)
-        found = LearnedMetric(kind, criterion, reason, 1.0, coordinates.varies)
-        if len(objective.blocks.tasks.weight) < 2 or kind == "identity":
-            return self._finish(Metric(coordinates.lift), found, objective, solver)
-        learn = {"reml": _by_reml, "query": _by_query}[criterion]
-        metric, found = learn(found, coordinates, objective, solver)
-        if not found.converged:
-            warnings.warn(
-                f"The metric {kind!r} did not converge in {found.n_iter} iterations "
-                f"(criterion {criterion!r}); it is used as it is.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return self._finish(metric, found, objective, solver)
 
-    def calibrate(self, objective, theta):
-        """The rule with estimates of the noise's variance, where none was given."""
-        if not objective.is_quadratic:
-            return self
-        if self.noise is not None:
-            noise = _as_noise(self.noise)
-            if objective.n_targets and noise.variance.ndim == 1:  # one for all targets
-                each = np.repeat(noise.variance[:, None], objective.n_targets, axis=1)
-                return self._with(self.metric, self.strength, replace(noise, variance=each))
-            return self
-        few = objective.vary(blocks=objective.blocks.sample(TASKS_FOR_NOISE))
-        return self._with(self.metric, self.strength, noise=noise_variance(few, theta))
-
-    def _choose(self, coordinates, loss):
-        """Metric, criterion and the reason for them."""
+    def _choose(self, loss, n_effects):
+        """Structure of the metric, criterion and the reason for them."""
         mixed_model = loss.constant_hessian
         if self.criterion == "reml" and not mixed_model:
             raise ValueError(
@@ -283,36 +267,22 @@ class Proximal(AdaptationRule):
             criterion = "reml" if self.metric == "full" and mixed_model else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
-        n_effects = int(coordinates.varies.sum())
         reason = f"{n_effects} parameter(s) can differ between tasks"
         if not mixed_model:
-            return (
-                "diagonal",
-                "query",
-                f"{reason}, and no linear mixed model has this loss",
-            )
+            return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
         return "diagonal", "query", f"{reason}, too many for a full covariance"
 
-    def _finish(self, metric, found, objective, solver):
-        """The rule with that metric and with its strength, and what was found."""
-        strength, reason = self.strength, found.reason
-        if len(objective.blocks.tasks.weight) < 2:
-            metric, reason = (
-                _no_metric(metric),
-                "one task does not show how tasks differ, so adapting changes nothing",
-            )
-        elif strength is None and found.criterion == "query":
-            strength = 1.0
-        elif strength is None and objective.blocks.episodes.support != "all":
-            near = found.criterion == "reml"
-            scale = best_scale(objective, solver, lambda x: self._with(metric, 1.0 / x), near)
-            strength = 1.0 / scale
-        elif strength is None and found.criterion is None:
-            need_query_rows(objective, "the strength")
-        rule = self._with(metric, 1.0 if strength is None else strength, self.noise)
-        return rule, replace(found, strength=rule.strength, reason=reason)
+    def _best_strength(self, problem, metric, criterion):
+        """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
+        if problem.n_tasks < 2 or criterion == "query":
+            return 1.0
+        if criterion == "reml" and not problem.has_query_rows:
+            return 1.0
+        problem.need_query_rows("the strength")
+        near = criterion == "reml"
+        return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near)
 
     def _with(self, metric, strength, noise=None):
         return Proximal(float(strength), metric, noise=noise)
@@ -324,7 +294,7 @@ class Proximal(AdaptationRule):
                 f"{self!r} has parameters that are not learned yet; MAMLRegressor.fit learns "
                 "them: use the estimator's adaptation_."
             )
-        return _as_metric(self.metric, d).factor
+        return Metric.read(self.metric, d).factor
 
     def _strength(self, risk):
         """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""
@@ -360,64 +330,3 @@ def _gain(bend, rows, strength):
 def _residual(risk, theta):
     """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
     return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
-
-
-def _as_metric(metric, d):
-    """A `Metric` for d parameters from what a user may give; errors say what was expected."""
-    if not isinstance(metric, Metric):
-        if np.asarray(metric).dtype.kind not in "iuf":
-            raise TypeError(f"metric must be an array of numbers or a name; got {metric!r}.")
-        covariance = np.asarray(metric, dtype=float)
-        if covariance.shape not in ((d,), (d, d)) or not np.isfinite(covariance).all():
-            raise ValueError(
-                f"metric must be finite and of shape ({d},) or ({d}, {d}), one entry for each "
-                f"parameter, the intercept last; got shape {covariance.shape}."
-            )
-        matrix = np.diag(covariance) if covariance.ndim == 1 else covariance
-        size = np.abs(matrix).max(initial=0.0)
-        if np.abs(matrix - matrix.T).max() > 1e-10 * size or (
-            np.linalg.eigvalsh(matrix).min() < -1e-10 * size
-        ):
-            raise ValueError("metric must be symmetric and positive semi-definite.")
-        return Metric.from_covariance(covariance)
-    if len(metric.factor) != d:
-        raise ValueError(f"The metric is for {len(metric.factor)} parameters, but there are {d}.")
-    return metric
-
-
-def _as_noise(noise):
-    """A `Noise`; what a user gives does not depend on the number of rows."""
-    return noise if isinstance(noise, Noise) else Noise(np.ones(1), np.asarray(noise, float)[None])
-
-
-def _no_metric(metric):
-    """The metric of tasks that do not differ."""
-    return Metric(metric.factor[:, :0])
-
-
-def _by_reml(found, coordinates, objective, solver):
-    """Metric and report of the restricted likelihood."""
-    metric, model = restricted_likelihood(objective, coordinates, found.metric)
-    several = objective.n_targets
-    return metric, replace(
-        found,
-        covariance=metric.covariance * model.noise[0],
-        residual_variance=model.noise if several else model.noise[0],
-        fixed_effects=model.fixed if several else model.fixed[0],
-        log_likelihood=model.log_likelihood,
-        singular=model.singular,
-        n_iter=model.n_iter,
-        converged=model.converged,
-    )
-
-
-def _by_query(found, coordinates, objective, solver):
-    """Metric and report of the query loss."""
-    need_query_rows(objective, f"the metric {found.metric!r}")
-    unit = Metric(coordinates.lift)
-    scale = best_scale(objective, solver, lambda x: Proximal(1.0 / x, unit))
-    sought = metric_coordinates(coordinates, found.metric, scale, lambda m: Proximal(1.0, m))
-    x, n_iter, converged = minimize_query_loss(objective, solver, sought)
-    metric = sought.rule(x).metric
-    found = replace(found, covariance=metric.covariance, n_iter=n_iter, converged=converged)
-    return metric, found

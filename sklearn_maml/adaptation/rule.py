@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_maml._component import Component
+from sklearn_maml.adaptation.inner_loop import InnerLoop
 
 __all__ = ["AdaptationRule", "SlopeForm"]
 
@@ -52,10 +53,13 @@ class AdaptationRule(Component):
         comparing it to the meta-loss take such a rule, and certificates use `exact`.
     lengths : (float or ndarray, bool) or None
         For a rule of steps, their length and whether it is capped; the estimator reports them.
+    learnable : bool
+        Whether parameters were left for `learn` to set.
     """
 
     affine = False
     first_order = False
+    learnable = False
     lengths = None
 
     def exact(self):
@@ -81,24 +85,30 @@ class AdaptationRule(Component):
             Maps rows V (..., k, d) to ``V J_i``, of the same shape.
         """
 
-    def follow(self, theta, support, query):
-        """`adapt` seen from the rows, see `_row_steps.follow`; None where it is not cheaper."""
-        return None
+    def bind(self, support, query=None):
+        """The rule bound to the rows of a stack of tasks.
 
-    @property
-    def learnable(self):
-        """The `Learnable` parameters that `learn` will set: none, unless a rule says otherwise."""
-        return ()
+        By default it adapts by `adapt` and keeps nothing. A rule overrides it where there is
+        something to compute once, or a shorter way from theta to the query predictions.
 
-    def learn(self, objective, solver):
+        Parameters
+        ----------
+        support : Risk
+        query : Risk, default=None
+
+        Returns
+        -------
+        InnerLoop
+        """
+        return InnerLoop(self, support, query)
+
+    def learn(self, problem):
         """Learn the parameters that were left to be learned; by default there are none.
 
         Parameters
         ----------
-        objective : MetaObjective
-            The meta-objective with this rule: its tasks, split as in `fit`, and its loss.
-        solver : Solver
-            Finds theta for each candidate.
+        problem : LearningProblem
+            The training tasks, split as in `fit`: what may be asked of them to learn a rule.
 
         Returns
         -------
@@ -124,7 +134,7 @@ class AdaptationRule(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has nothing that a slope would teach.")
 
-    def calibrate(self, objective, theta):
+    def calibrate(self, problem, theta):
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
@@ -164,14 +174,6 @@ class AdaptationRule(Component):
             "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
             f"{type(self).__name__} does not."
         )
-
-    def relative_step(self, risk):
-        """Step length times the support Hessian's largest eigenvalue, for each task.
-
-        Above 1 a step overshoots in some direction, above 2 repeated steps diverge. Rules that
-        take no steps return 0.
-        """
-        return np.zeros(risk.weights.shape[:-1])
 
     def slope_form(self, risk):
         """The rule's `SlopeForm` on a stack of tasks; None, by default, where it has none.

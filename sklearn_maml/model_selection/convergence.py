@@ -17,7 +17,7 @@ class _Recording(MetaObjective):
         super().__init__(
             objective.blocks, objective.loss, objective.rule, objective.penalty, objective.n_jobs
         )
-        self.visited = {}
+        object.__setattr__(self, "visited", {})
 
     def value_and_gradient(self, theta):
         value, gradient = super().value_and_gradient(theta)
@@ -48,7 +48,8 @@ def certified_path(fitted, tasks, y, groups, sample_weight, n_points=50):
     """
     steps, model = unwrap(fitted)
     X, y, given = at_the_model(steps, model, tasks, y, groups, sample_weight)
-    objective = _Recording(objective_on(model, X, y, **given, episodes=model._episodes))
+    plain = objective_on(model, X, y, **given, episodes=model._episodes)
+    objective = _Recording(plain)
     value, _ = objective.value_and_gradient(theta_of(model))
     if not np.isclose(value, model.meta_loss_, rtol=1e-6):
         raise ValueError(
@@ -60,6 +61,6 @@ def certified_path(fitted, tasks, y, groups, sample_weight, n_points=50):
     bounds = np.full(len(values), np.nan)
     for k in np.unique(np.linspace(0, len(values) - 1, n_points).astype(int)):
         if result.values[k] in objective.visited:
-            certificate = certify(objective, objective.visited[result.values[k]])
+            certificate = certify(plain, objective.visited[result.values[k]])
             bounds[k] = certificate.lower_bound
     return values, bounds

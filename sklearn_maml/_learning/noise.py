@@ -1,0 +1,63 @@
+"""The variance of the noise, once theta is found."""
+
+from functools import partial
+
+import numpy as np
+
+from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml.adaptation.prior import Noise
+
+__all__ = ["noise_variance"]
+
+# The variance of the noise is one number: this many tasks determine it.
+TASKS_FOR_NOISE = 20000
+
+# The noise is estimated for each number of shots that so many tasks have rows for.
+TASKS_FOR_SHOTS = 10
+
+
+def noise_variance(objective, theta):
+    """The variance of the noise, from residuals of query rows and the rule's own uncertainty.
+
+    A query row j of its own has residual variance ``s (1 + v_j)``, where ``s v_j`` is the variance
+    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``. Each number of
+    support rows that tasks are split by in turn has an s of its own.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With a quadratic loss and a rule that has a `spread`.
+    theta : ndarray of shape (d,) or (n_targets, d)
+
+    Returns
+    -------
+    Noise
+    """
+    blocks = objective.blocks.sample(TASKS_FOR_NOISE)
+    objective, tasks, support = objective.vary(blocks=blocks), blocks.tasks, blocks.episodes.support
+    shots = np.array(support if isinstance(support, tuple) else [1])
+    squares, size = objective.fold(partial(_residual_moments, objective, theta), add_parts)
+    same = shots == np.unique(shots)[:, None]
+    shots, squares, size = np.unique(shots), squares @ same.T, same @ size
+    n_tasks = (tasks.sizes[tasks.weight > 0] > shots[:, None]).sum(axis=1)
+    often = np.flatnonzero(n_tasks >= TASKS_FOR_SHOTS)
+    if len(often) < 2:
+        return Noise(shots[:1], squares.sum(axis=-1)[None] / size.sum())
+    return Noise(shots[often], (squares[..., often] / size[often]).T)
+
+
+def _residual_moments(objective, theta, i):
+    """A block's weighted squared residuals and what they are divided by, by number of shots."""
+    linearization = objective.linearize(i, theta)
+    query, weight = linearization.query, linearization.row_weight
+    squares = np.square(query.residuals(linearization.predictions))
+    spread = objective.rule.spread(query.features, linearization.support)
+    if query is linearization.support:
+        size = weight * (1 - spread)
+    else:
+        squares, size = squares / (1 + spread), weight
+    squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
+    # Draws of the same number of shots follow one another.
+    shot = objective.blocks[i].draw // objective.blocks.episodes.n_episodes
+    member = (shot[:, None] == np.arange(objective.blocks.episodes.n_shots)).astype(float)
+    return squares @ member, size @ member

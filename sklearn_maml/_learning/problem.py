@@ -1,0 +1,202 @@
+"""What a rule may ask when it is learned: it gets a problem, just as `adapt` gets a risk.
+
+A rule chooses what is to be learned and in which coordinates. It never sees a solver: theta is
+found here, for each candidate, so that a rule knows nothing of how meta-losses are minimised.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sklearn_maml._learning.learned_metric import LearnedMetric
+from sklearn_maml._learning.noise import noise_variance
+from sklearn_maml._learning.proximal import learn_covariance
+from sklearn_maml._learning.random_effects import random_effects_of
+from sklearn_maml._learning.step_lengths import learn_lengths
+from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
+
+__all__ = ["LearningProblem"]
+
+
+@dataclass(frozen=True, eq=False)
+class LearningProblem:
+    """Training tasks, as a rule that is learned from them sees them.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With the rule as the user gave it, its tasks split as in `fit`.
+    solver : Solver
+        Finds theta for each candidate rule.
+    feature_names : array-like of str, default=None
+        Of the features, where they are known.
+    """
+
+    objective: Any
+    solver: Any
+    feature_names: Any = None
+
+    @property
+    def loss(self):
+        """The loss, to be asked for facts such as ``constant_hessian``."""
+        return self.objective.loss
+
+    @property
+    def is_quadratic(self):
+        """Whether the meta-loss is a quadratic in theta."""
+        return self.objective.is_quadratic
+
+    @property
+    def n_tasks(self):
+        """How many tasks weigh something. One task does not show how tasks differ."""
+        return int(np.count_nonzero(self.objective.blocks.tasks.weight))
+
+    @property
+    def n_parameters(self):
+        """d, with the intercept's."""
+        return self.objective.n_parameters
+
+    @property
+    def n_targets(self):
+        """The number of targets, or 0 where targets have one axis."""
+        return self.objective.n_targets
+
+    @property
+    def has_query_rows(self):
+        """Whether tasks are judged on rows that they were not adapted to."""
+        return self.objective.blocks.episodes.support != "all"
+
+    def need_query_rows(self, what):
+        """Raise ValueError unless there are query rows to learn `what` on."""
+        if not self.has_query_rows:
+            raise ValueError(
+                f"support='all' leaves no query rows of their own to learn {what} on; give "
+                "support= a number of rows, a list of them or a fraction, or use support='auto'."
+            )
+
+    @cached_property
+    def _varying(self):
+        return random_effects_of(self.objective.blocks)
+
+    def random_effects(self, which=None):
+        """Which features' effects can differ between tasks.
+
+        Parameters
+        ----------
+        which : None, "intercept", or array-like of names, positions or booleans
+            Of features; the intercept's effect differs too. None is all that vary within tasks.
+
+        Returns
+        -------
+        RandomEffects
+        """
+        return self._varying.only(which, self.feature_names)
+
+    @property
+    def parameter_names(self):
+        """Names of the d parameters: those of the features, or "x0", ..., and "intercept"."""
+        intercept = ["intercept"] * bool(self.objective.blocks.features.intercept)
+        names = self.feature_names
+        if names is None:
+            names = [f"x{j}" for j in range(self.n_parameters - len(intercept))]
+        return (*map(str, names), *intercept)
+
+    @property
+    def standardization(self):
+        """Coordinates in which features are centred and of unit size."""
+        return self._varying.standard
+
+    def query_loss(self, rule):
+        """The smallest meta-loss over theta with that rule.
+
+        Parameters
+        ----------
+        rule : AdaptationRule
+            With all its parameters set.
+
+        Returns
+        -------
+        float
+            Infinite where it overflows.
+        """
+        return Profile(self.objective, self.objective.blocks, self.solver)(rule)[-1]
+
+    def best_scale(self, make_rule, near=False):
+        """The scale of a family of rules that leaves the smallest meta-loss.
+
+        Parameters
+        ----------
+        make_rule : callable
+            From a positive number to a rule, which moves tasks further the larger it is.
+        near : bool, default=False
+            Whether a scale of 1 is about right.
+
+        Returns
+        -------
+        float
+        """
+        return best_scale(self.objective, self.solver, make_rule, near)
+
+    def minimize(self, start, make_rule, chain, bounds=None):
+        """Coordinates of the rule that leaves the smallest meta-loss, by L-BFGS.
+
+        Parameters
+        ----------
+        start : ndarray of shape (k,)
+        make_rule : callable
+            From coordinates to a rule, whose `slope` is asked.
+        chain : callable
+            From coordinates and the slope, summed over tasks, to the derivative in the coordinates.
+        bounds : list of (float, float), default=None
+
+        Returns
+        -------
+        x : ndarray of shape (k,)
+        n_iter : int
+        converged : bool
+        """
+        return minimize_query_loss(self.objective, self.solver, start, make_rule, chain, bounds)
+
+    def given_covariance(self, metric):
+        """The `LearnedMetric` of a covariance that needs no learning."""
+        varies = metric.factor.any(axis=1)
+        return LearnedMetric("given", None, "as given", 1.0, varies, self.parameter_names)
+
+    def covariance(self, effects, structure, criterion, reason, make_rule):
+        """How tasks differ: the covariance of their parameters.
+
+        Parameters
+        ----------
+        effects : RandomEffects
+            What differs between them.
+        structure : {"identity", "intercept", "diagonal", "full"}
+        criterion : {"reml", "query"} or None
+        reason : str
+            Why these were chosen, for the report.
+        make_rule : callable
+            From a `Metric` to the rule that shrinks by it, for the query loss.
+
+        Returns
+        -------
+        metric : Metric
+            Sigma, in units of the noise's variance by "reml". Without a direction where there is
+            only one task.
+        learned : LearnedMetric
+        """
+        return learn_covariance(self, effects, structure, criterion, reason, make_rule)
+
+    def step_lengths(self, make_rule):
+        """One length a parameter, on the query loss: a `LearnedSteps`.
+
+        Parameters
+        ----------
+        make_rule : callable
+            From lengths (d,) to the rule, smooth in them.
+        """
+        return learn_lengths(self, make_rule)
+
+    def noise(self, theta):
+        """The variance of the noise, as a `Noise`, from residuals at theta with the set rule."""
+        return noise_variance(self.objective, theta)

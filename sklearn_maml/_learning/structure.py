@@ -1,0 +1,156 @@
+"""The structure of a covariance: which entries of a factor L of Sigma = L L' there are.
+
+All of a lower triangle, a diagonal, a diagonal of which some entries are one and the same, or a
+diagonal beside k columns (factor analysis): L is linear in its free entries x, so that a derivative
+G in Sigma becomes one in x by the entries of ``2 G L``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FLOOR", "Structure"]
+
+# Standard deviations, in units of the residual's, of random effects of features of unit size. Below
+# this one a variance is no scale for steps.
+FLOOR = 1e-2
+
+# A step changes no standard deviation by more than this, in units of itself (or of FLOOR).
+LONGEST = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Covariances ``Sigma = L L'`` of q effects; build them by a class method.
+
+    Attributes
+    ----------
+    shape : tuple (q, p)
+        Of L.
+    entries : tuple of ndarray (row, column)
+        Of L that are not zero, each of shape (m,).
+    which : ndarray of shape (m,)
+        Which of the k coordinates x each of them is.
+    information : {"full", "diagonal"} or None
+        What of Fisher's information a scoring step needs; None where none can be taken: the
+        squares of such matrices must have the structure too.
+    """
+
+    shape: tuple
+    entries: Any
+    which: np.ndarray
+    information: str | None
+
+    @classmethod
+    def full(cls, q):
+        """All symmetric positive semi-definite matrices (q, q)."""
+        entries = np.tril_indices(q)
+        return cls((q, q), entries, np.arange(len(entries[0])), "full")
+
+    @classmethod
+    def diagonal(cls, which):
+        """Diagonal ones: effect j has the standard deviation ``x[which[j]]``."""
+        q = len(which)
+        return cls((q, q), np.diag_indices(q), np.asarray(which), "diagonal")
+
+    @classmethod
+    def low_rank(cls, q, k):
+        """A diagonal and k factors: ``diag(x[:q]^2) + F F'``, F of shape (q, k)."""
+        row, column = np.indices((q, k)).reshape(2, -1)
+        row, column = np.append(np.arange(q), row), np.append(np.arange(q), q + column)
+        return cls((q, q + k), (row, column), np.arange(len(row)), None)
+
+    @property
+    def size(self):
+        """q, the number of effects."""
+        return self.shape[0]
+
+    def factor(self, x):
+        """L of coordinates x."""
+        factor = np.zeros(self.shape)
+        factor[self.entries] = x[self.which]
+        return factor
+
+    def contract(self, slope):
+        """The derivative in x from that in L."""
+        return np.bincount(self.which, slope[self.entries])
+
+    def coordinates(self, relative):
+        """x of a Sigma, in which no direction is without variance: such a one could not grow."""
+        values, vectors = np.linalg.eigh(relative)
+        relative = (vectors * np.maximum(values, FLOOR**2)) @ vectors.T
+        root = np.linalg.cholesky(relative)
+        x = np.zeros(self.which.max(initial=-1) + 1)
+        x[self.which] = root[self.entries]
+        return x
+
+    def closest(self, slope):
+        """What of a derivative in Sigma (q, q) is left within the structure."""
+        if self.information == "full":
+            return slope
+        sums = np.bincount(self.which, np.diagonal(slope))
+        return np.diag((sums / np.bincount(self.which))[self.which])
+
+    def scoring_step(self, at, damping):
+        """Fisher's step D in the root of S: ``Sigma = K (R + D)^2 K'``; see `Likelihood`.
+
+        Parameters
+        ----------
+        at : Likelihood
+            With its information.
+        damping : float
+
+        Returns
+        -------
+        step : ndarray of shape (q, q)
+            Symmetric.
+        change : float
+            By how much it should lower the value.
+        """
+        slope, hessian, basis = (
+            _in_all_entries(at) if self.information == "full" else self._in_diagonal(at)
+        )
+        size = np.diagonal(hessian)
+        ridge = damping * size + 1e-13 * size.max(initial=0.0) + np.finfo(float).tiny
+        x = np.linalg.solve(hessian + np.diag(ridge), -slope)
+        values, vectors = np.linalg.eigh((basis @ x).reshape(self.shape))
+        step = (vectors * np.clip(values, -LONGEST, LONGEST)) @ vectors.T
+        return step, -0.5 * float(slope @ x)
+
+    def _in_diagonal(self, at):
+        """Slope and bent information in a diagonal D, and the basis of such D, (q * q, k)."""
+        q = self.size
+        ties = np.zeros((q, self.which.max(initial=-1) + 1))
+        ties[np.arange(q), self.which] = 1.0
+        bend = np.abs(np.diagonal(at.gradient))
+        hessian = 4.0 * np.outer(at.root, at.root) * at.information + np.diag(2.0 * bend)
+        slope = 2.0 * at.root * np.diagonal(at.gradient)
+        basis = np.zeros((q * q, ties.shape[1]))
+        basis[:: q + 1] = ties
+        return ties.T @ slope, ties.T @ hessian @ ties, basis
+
+
+def _in_all_entries(at):
+    """Slope and bent information in a symmetric D, and the basis of such D.
+
+    ``d S = R D + D R + D^2``: entry (a, b) is ``(r_a + r_b) D_ab`` to first order, and the gradient
+    bends by its absolute value, so that the step descends whatever the gradient's sign.
+    """
+    q = len(at.root)
+    basis = symmetric_basis(q)
+    values, vectors = np.linalg.eigh(at.gradient)
+    bend = (vectors * np.abs(values)) @ vectors.T
+    weight = (at.root[:, None] + at.root).reshape(-1, 1)
+    scaled = weight * basis
+    hessian = scaled.T @ at.information @ scaled
+    hessian += basis.T @ (np.kron(np.eye(q), bend) + np.kron(bend, np.eye(q))) @ basis
+    return scaled.T @ at.gradient.ravel(), hessian, basis
+
+
+def symmetric_basis(q):
+    """A basis of the symmetric matrices (q, q), shape (q * q, q (q + 1) / 2)."""
+    row, column = np.tril_indices(q)
+    basis = np.zeros((q, q, len(row)))
+    basis[row, column, np.arange(len(row))] = basis[column, row, np.arange(len(row))] = 1.0
+    return basis.reshape(q * q, -1)
