@@ -50,7 +50,7 @@ from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import in_cross_validation, read_tasks, warn_of_single_task
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.certificate.certify import certify
+from sklearn_maml.certificate.certify import certify, check_effort
 from sklearn_maml.solvers import SOLVERS
 from sklearn_maml.solvers.solver import Solver
 
@@ -129,11 +129,12 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             rule, self.learned_ = rule.learn(problem)
             objective = objective_of(self, blocks, rule)
             result = solver.minimize(objective, objective.origin())
-            certificate = _certify(objective, result.theta)
+            self.meta_loss_, self.gap_certificate_ = _certified(
+                objective, result.theta, self.certificate
+            )
             self.adaptation_ = rule.calibrate(LearningProblem(objective, solver), result.theta)
         self.task_ids_, self.n_tasks_, self.n_iter_ = rows.ids, len(rows.ids), result.n_iter
         self.coef_, self.intercept_ = split_theta(result.theta, self.fit_intercept)
-        self.gap_certificate_, self.meta_loss_ = certificate, certificate.meta_loss
         self.meta_losses_ = np.array(result.values)
         self._report_steps(objective)
         self._keep_tasks(objective, rows)
@@ -213,7 +214,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         objective = objective_on(self, X, y, groups, sample_weight, self._episodes)
         with refusing_overflow():
-            return _certify(objective, theta_of(self))
+            return _certified(objective, theta_of(self), self.certificate or "fast")[1]
 
     def _linear(self, X, groups):
         """Predictions before the link: of known tasks by their own parameters."""
@@ -267,6 +268,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _make_solver(self, rule):
         check_number("alpha", self.alpha)
+        check_effort(self.certificate)
         if not isinstance(self.verbose, bool):
             check_number("verbose", self.verbose)
         if not isinstance(self.fit_intercept, bool | np.bool_):
@@ -322,8 +324,12 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return tags
 
 
-def _certify(objective, theta):
-    """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
-    certificate = certify(objective, theta)
+def _certified(objective, theta, effort):
+    """The meta-loss and the certificate; one that is no number shows a fit not to be trusted."""
+    certificate = certify(objective, theta, effort)
+    if certificate is None:
+        value = objective.value(theta)
+        check_overflow([value, *theta.flat])
+        return value, None
     check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
-    return certificate
+    return certificate.meta_loss, certificate
