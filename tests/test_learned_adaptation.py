@@ -526,11 +526,66 @@ def test_fit_leaves_the_rule_alone_and_says_what_it_chose():
     assert MAMLRegressor().fit(mixed_tasks()).learned_ is None
 
 
-def test_auto_takes_a_diagonal_metric_for_many_features():
-    model = MAMLRegressor(adaptation="learned", support=[3], random_state=0)
-    found = model.fit(mixed_tasks(10, d=16)).learned_
-    assert (found.metric, found.criterion) == ("diagonal", "query")
-    assert "17 parameter(s)" in str(found)
+def one_hot_tasks(n_tasks, factors=0, spread=0.0, m=12, c=16, seed=0):
+    """Rows of one of c kinds; tasks differ in how they take them, along few directions or all."""
+    rng = np.random.default_rng(seed)
+    directions = factors and rng.normal(size=(c, factors))
+    tasks = []
+    for _ in range(n_tasks):
+        X = np.eye(c)[rng.integers(c, size=m)]
+        effects = spread * rng.normal(size=c) + rng.normal()
+        if factors:
+            effects = effects + directions @ rng.normal(size=factors)
+        tasks.append((X, X @ effects + 0.3 * rng.normal(size=m)))
+    return tasks
+
+
+def few_shot_error(model, tasks, k):
+    adapted = [model.adapt(X[:k], y[:k]).predict(X[k:]) - y[k:] for X, y in tasks]
+    return np.mean(np.square(adapted))
+
+
+@pytest.mark.parametrize(
+    ("factors", "spread", "kind"), [(2, 0.0, "low_rank"), (0, 0.3, "intercept")]
+)
+def test_many_effects_get_the_structure_that_predicts_held_out_tasks(factors, spread, kind):
+    tasks = one_hot_tasks(110, factors, spread)
+    train, test = tasks[:30], tasks[30:]
+    model = MAMLRegressor(adaptation="learned", support=[2, 6], random_state=0).fit(train)
+    found = model.learned_
+    assert (found.metric, found.criterion) == (kind, "reml")
+    assert (found.n_factors > 0) == (factors > 0)
+    assert "17 parameter(s)" in found.reason
+    assert "held-out tasks are predicted best" in found.reason
+    rule = Proximal(metric="diagonal", criterion="reml")
+    other = clone(model).set_params(adaptation=rule).fit(train)
+    limit = 0.5 if factors else 1.0
+    assert few_shot_error(model, test, 6) < limit * few_shot_error(other, test, 6)
+
+
+def test_a_metric_of_low_rank_is_had_by_name():
+    tasks = one_hot_tasks(60, factors=1, c=6)
+    rule = Proximal(metric="low_rank")
+    model = MAMLRegressor(adaptation=rule, support=[2, 6], random_state=0).fit(tasks)
+    assert model.learned_.metric == "low_rank"
+    assert model.learned_.n_factors == 1
+    assert model.learned_.converged
+    covariance = model.learned_.covariance
+    assert np.linalg.eigvalsh(covariance)[-2:].min() > 0.1  # the factor, and the shift of all
+    both = [(X, np.c_[y, -2 * y]) for X, y in tasks]
+    twice = clone(model).fit(both)
+    assert_allclose(twice.learned_.covariance, covariance, rtol=0.02, atol=0.02)
+
+
+def test_a_column_that_only_some_tasks_have_does_not_stop_the_choice():
+    tasks = one_hot_tasks(40, factors=1, c=6)
+    tasks[0] = (np.c_[tasks[0][0], np.ones(12)], tasks[0][1])
+    tasks[0][0][::2, -1] = 0.0
+    tasks[1:] = [(np.c_[X, np.zeros(12)], y) for X, y in tasks[1:]]
+    rule = Proximal(metric="low_rank")
+    model = MAMLRegressor(adaptation=rule, support=[2, 6], random_state=0).fit(tasks)
+    assert np.isfinite(theta_of(model)).all()
+    assert np.isfinite(model.learned_.log_likelihood)
 
 
 def test_features_that_are_constant_within_tasks_are_not_adapted():
@@ -720,7 +775,7 @@ def test_targets_without_noise_end_where_numbers_do():
     for found in (
         diagonal,
         fit_reml(moments, Structure.full(2)),
-        fit_low_rank(moments, diagonal, 1),
+        fit_low_rank(moments, 1, diagonal),
     ):
         assert np.isfinite(found.log_likelihood)
         assert np.isfinite(found.relative).all()
@@ -758,7 +813,7 @@ def test_a_diagonal_and_q_less_one_factors_are_any_covariance(q):
         fit_reml(moments, Structure.diagonal(range(q))),
         fit_reml(moments, Structure.full(q)),
     )
-    found = fit_low_rank(moments, diagonal, q - 1)
+    found = fit_low_rank(moments, q - 1, diagonal)
     assert found.converged
     assert_allclose(found.log_likelihood, full.log_likelihood, atol=1e-5)
     assert diagonal.log_likelihood < full.log_likelihood - 0.1
@@ -905,7 +960,12 @@ def test_without_an_intercept_something_else_must_differ():
 
 @pytest.mark.parametrize(
     "rule",
-    [Proximal(metric="identity"), Proximal(metric="diagonal"), GradientSteps("learn")],
+    [
+        Proximal(metric="identity"),
+        Proximal(metric="diagonal"),
+        Proximal(metric="low_rank"),
+        GradientSteps("learn"),
+    ],
 )
 def test_learning_on_the_query_loss_needs_query_rows(rule):
     with pytest.raises(ValueError, match="support='all' leaves no query rows"):

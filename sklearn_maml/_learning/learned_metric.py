@@ -1,6 +1,6 @@
 """What was learned of a proximal rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class LearnedMetric:
     Attributes
     ----------
     metric : str
-        "identity", "intercept", "diagonal", "full", or "given".
+        "identity", "intercept", "diagonal", "low_rank", "full", or "given".
     criterion : {"reml", "query"} or None
         None where nothing but the strength was to be learned.
     reason : str
@@ -37,6 +37,8 @@ class LearnedMetric:
         Log restricted likelihood, summed over targets.
     singular : bool
         Whether some direction has no variance.
+    n_factors : int
+        Of a metric of low rank, beside the diagonal.
     n_iter : int
     converged : bool
     """
@@ -54,6 +56,30 @@ class LearnedMetric:
     singular: bool | None = None
     n_iter: int = 0
     converged: bool = True
+    n_factors: int = 0
+
+    def of_model(self, metric, model, n_targets):
+        """The same with what a mixed model says.
+
+        Parameters
+        ----------
+        metric : Metric
+            Covariance of its random effects in units of the residual variance.
+        model : MixedModel
+        n_targets : int
+            0 where targets have one axis.
+        """
+        first = 0 if n_targets == 0 else slice(None)
+        return replace(
+            self,
+            covariance=metric.covariance * model.noise[0],
+            residual_variance=model.noise[first],
+            fixed_effects=model.fixed[first],
+            log_likelihood=model.log_likelihood,
+            singular=model.singular,
+            n_iter=model.n_iter,
+            converged=model.converged,
+        )
 
     def __str__(self):
         how = {"reml": " by REML", "query": " on the query loss", None: ""}[self.criterion]

@@ -19,7 +19,7 @@ Sigma is first sought by Fisher scoring, then, where that stalls, by L-BFGS on a
 stay positive semi-definite, and a variance that wants to be zero gets there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -97,6 +97,28 @@ class Moments:
         """Residual degrees of freedom, n_rows - r."""
         return self.n_rows - self.n_fixed
 
+    @classmethod
+    def joined(cls, parts):
+        """The moments of all tasks of several `Moments`."""
+        return cls(
+            gram=np.concatenate([part.gram for part in parts], axis=-1),
+            cross=np.concatenate([part.cross for part in parts], axis=-1),
+            count=np.concatenate([part.count for part in parts]),
+            total=sum(part.total for part in parts),
+            n_rows=sum(part.n_rows for part in parts),
+            n_targets=parts[0].n_targets,
+        )
+
+    def shrunk(self, share):
+        """The same with so much of a row added for each row, whose targets are 0.
+
+        In fixed effects that are uncorrelated and of unit size: that keeps them determined.
+        """
+        total = self.total.copy()
+        fixed = np.arange(self.n_fixed)
+        total[fixed, fixed] += share * self.n_rows
+        return replace(self, total=total)
+
     def chunks(self):
         """(gram, cross, count) of some tasks at a time."""
         size = max(1, CHUNK // (self.gram[..., 0].size + self.cross[..., 0].size))
@@ -158,6 +180,8 @@ class MixedModel:
     converged : bool
     singular : bool
         Whether a direction of the random effects has (numerically) no variance.
+    coordinates : ndarray of shape (k,), default=None
+        Of Sigma in `Structure.low_rank`, if it has that structure.
     """
 
     relative: np.ndarray
@@ -167,6 +191,7 @@ class MixedModel:
     n_iter: int
     converged: bool
     singular: bool
+    coordinates: np.ndarray | None = None
 
 
 def likelihood(moments, relative, information=None):
@@ -231,8 +256,8 @@ def _eliminate(matrices, right):
     q = len(matrices)
     if q > FEW:
         matrices, right = np.moveaxis(matrices, -1, 0), np.moveaxis(right, -1, 0)
-        solution = np.moveaxis(np.linalg.solve(matrices, right), 0, -1)
-        return solution, np.linalg.slogdet(matrices)[1]
+        solution = np.matmul(np.linalg.inv(matrices), right)  # faster than solve for small ones
+        return np.moveaxis(solution, 0, -1), np.linalg.slogdet(matrices)[1]
     table = np.concatenate([matrices, right], axis=1)
     pivots = np.empty((q, table.shape[-1]))
     for j in range(q):
@@ -303,7 +328,7 @@ def _least_squares(products, r):
     return fixed, residual, np.maximum(np.diagonal(residual.T @ products @ residual), 0.0)
 
 
-def fit_reml(moments, structure, max_iter=100, tol=1e-9):
+def fit_reml(moments, structure, start=None, max_iter=100, tol=1e-9):
     """Maximise the restricted likelihood.
 
     By damped Fisher scoring; where that stalls, by L-BFGS on the entries of a factor, and scoring
@@ -314,6 +339,8 @@ def fit_reml(moments, structure, max_iter=100, tol=1e-9):
     moments : Moments
     structure : Structure
         Of Sigma; one that scoring steps can be taken in.
+    start : MixedModel, default=None
+        With a Sigma of that structure to start from; None starts from I.
     max_iter : int
         Steps of Fisher scoring; L-BFGS may take ten times as many.
     tol : float
@@ -323,27 +350,31 @@ def fit_reml(moments, structure, max_iter=100, tol=1e-9):
     -------
     MixedModel
     """
-    start = np.eye(structure.size)
-    relative, n_iter, converged = _scoring(moments, structure, start, max_iter, tol)
+    relative = np.eye(structure.size)
+    if start is not None:
+        factor = structure.factor(structure.coordinates(start.relative))
+        relative = factor @ factor.T
+    relative, n_iter, converged = _scoring(moments, structure, relative, max_iter, tol)
     if not converged:
-        x = structure.coordinates(relative)
-        relative, more, _ = _lbfgs(moments, structure, x, relative, max_iter, tol)
-        relative, last, converged = _scoring(moments, structure, relative, max_iter, tol)
+        x, more, _ = _lbfgs(moments, structure, structure.coordinates(relative), max_iter, tol)
+        factor = structure.factor(x)
+        best = min(relative, factor @ factor.T, key=lambda at: likelihood(moments, at).value)
+        relative, last, converged = _scoring(moments, structure, best, max_iter, tol)
         n_iter += more + last
     return _model(moments, relative, n_iter, converged)
 
 
-def fit_low_rank(moments, diagonal, k, max_iter=100, tol=1e-9):
+def fit_low_rank(moments, k, start, max_iter=100, tol=1e-9):
     """Maximise the restricted likelihood over ``Sigma = diag(s^2) + F F'``, by L-BFGS.
 
     Parameters
     ----------
     moments : Moments
-    diagonal : MixedModel
-        The one with F = 0, where the search begins: along the directions in which the likelihood
-        grows most.
     k : int
         Columns of F.
+    start : MixedModel
+        Such a one, or one with F = 0: then the search begins along the directions in which the
+        likelihood grows most.
     max_iter, tol
         As in `fit_reml`.
 
@@ -351,14 +382,21 @@ def fit_low_rank(moments, diagonal, k, max_iter=100, tol=1e-9):
     -------
     MixedModel
     """
-    at = likelihood(moments, diagonal.relative)
+    structure = Structure.low_rank(len(start.relative), k)
+    x = start.coordinates
+    if x is None:
+        x = _with_factors(moments, k, start.relative)
+    x, n_iter, converged = _lbfgs(moments, structure, x, max_iter, tol)
+    factor = structure.factor(x)
+    return replace(_model(moments, factor @ factor.T, n_iter, converged), coordinates=x)
+
+
+def _with_factors(moments, k, relative):
+    """Coordinates of a diagonal Sigma with k factors, along the steepest descent."""
+    at = likelihood(moments, relative)
     wanted = np.diag(np.diagonal(at.gradient)) - at.gradient
     factors = FIRST_FACTOR * at.to @ np.linalg.eigh(wanted)[1][:, -k:]
-    deviation = np.sqrt(np.maximum(np.diagonal(diagonal.relative), FLOOR**2))
-    structure = Structure.low_rank(len(deviation), k)
-    x = np.append(deviation, factors.ravel())
-    relative, n_iter, converged = _lbfgs(moments, structure, x, diagonal.relative, max_iter, tol)
-    return _model(moments, relative, diagonal.n_iter + n_iter, converged)
+    return np.append(np.sqrt(np.maximum(np.diagonal(relative), FLOOR**2)), factors.ravel())
 
 
 def _model(moments, relative, n_iter, converged):
@@ -403,12 +441,10 @@ def _is_stationary(at, structure):
     return np.linalg.eigvalsh(wanted).min(initial=0.0) > -WANTED
 
 
-def _lbfgs(moments, structure, x, relative, max_iter, tol):
-    """L-BFGS on a factor, from x: Sigma, the number of evaluations, and whether it converged.
-
-    Sigma stays `relative` where nothing better was found.
-    """
-    origin = likelihood(moments, relative).value
+def _lbfgs(moments, structure, x, max_iter, tol):
+    """L-BFGS on a factor, from x: where it ends, number of evaluations, whether it converged."""
+    factor = structure.factor(x)
+    origin = likelihood(moments, factor @ factor.T).value
 
     def value_and_gradient(x):
         factor = structure.factor(x)
@@ -417,17 +453,9 @@ def _lbfgs(moments, structure, x, relative, max_iter, tol):
             return FAR, np.zeros_like(x)
         return at.value - origin, structure.contract(2.0 * at.slope @ factor)
 
-    found = minimize(
-        value_and_gradient,
-        x,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxfun": 10 * max_iter, "maxiter": 10 * max_iter, "ftol": tol / 10, "gtol": 1e-5},
-    )
-    factor = structure.factor(found.x)
-    if not found.fun < 0.0:  # no better than where it began
-        return relative, int(found.nfev), bool(found.success)
-    return factor @ factor.T, int(found.nfev), bool(found.success)
+    options = {"maxfun": 10 * max_iter, "maxiter": 10 * max_iter, "ftol": tol / 10, "gtol": 1e-5}
+    found = minimize(value_and_gradient, x, jac=True, method="L-BFGS-B", options=options)
+    return found.x, int(found.nfev), bool(found.success)
 
 
 def _attempt(moments, relative, information=None):
