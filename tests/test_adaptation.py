@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import GradientSteps, Standardization
-from sklearn_maml.adaptation.step_geometry import Geometry
+from sklearn_maml.adaptation.step_geometry import Geometry, StepMetric
 from sklearn_maml.losses import LOSSES, SquaredError
 
 STEPS = [0, 1, 2, 5, 50]
@@ -49,7 +49,7 @@ def steps_of(rule, risk):
 @pytest.mark.parametrize("coordinates", [None, Standardization(np.zeros(5), np.arange(1, 6.0))])
 def test_the_gram_matrix_is_the_smaller_one_and_keeps_the_eigenvalues(m, coordinates):
     risk = stacked_risk(m, 5)
-    geometry = Geometry(risk, coordinates)
+    geometry = Geometry(risk, StepMetric(coordinates))
     weights = np.random.default_rng(0).uniform(size=(4, m))
     gram, r = geometry.gram(weights), min(m, 5)
     assert gram.shape == (4, r, r)
@@ -122,7 +122,7 @@ def test_capped_steps_never_overshoot_in_any_direction(inner_lr, relative, coord
     steps = steps_of(rule, risk)
     assert (steps * largest <= 1 + 1e-12).all()
     # A capped step stays within 6 percent of the longest one that is allowed.
-    assert (steps * largest)[rule.relative_step(risk) > 1].min(initial=1) > 0.94
+    assert (steps * largest)[rule.bind(risk).relative_step > 1].min(initial=1) > 0.94
 
 
 def test_a_step_below_the_cap_is_taken_as_it_is():
@@ -214,4 +214,4 @@ def test_bad_hyperparameters_are_named(parameters, error):
 @pytest.mark.parametrize("relative", [False, True])
 def test_without_a_step_none_is_too_long(relative):
     rule = GradientSteps(1e6, n_steps=0, relative=relative)
-    assert (rule.relative_step(stacked_risk(3, 4)) == 0).all()
+    assert (rule.bind(stacked_risk(3, 4)).relative_step == 0).all()

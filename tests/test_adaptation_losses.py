@@ -163,8 +163,11 @@ def test_damped_steps_never_overshoot_and_stay_finite(loss, size):
     risk = stacked_risk(loss, m=6, n_tasks=50)
     theta = size * np.random.default_rng(3).normal(size=4)
     rule = GradientSteps(1e3, 20)
-    step, _ = rule._damped_step(theta, risk, rule._geometry(risk))
-    H = np.einsum("nm,nmd,nme->nde", risk.curvature(theta), risk.features, risk.features)
+    loop = rule.bind(risk)
+    step, _ = loop.step.damped(loop.geometry, theta)
+    H = np.einsum(
+        "nm,nmd,nme->nde", risk.curvatures(risk.predict(theta)), risk.features, risk.features
+    )
     assert (step * np.linalg.eigvalsh(H)[:, -1] <= 1 + 1e-12).all()
     theta_i, _ = rule.adapt(theta, risk)
     assert (risk.value(theta_i) < risk.value(theta)).all()
@@ -172,8 +175,8 @@ def test_damped_steps_never_overshoot_and_stay_finite(loss, size):
 
 def test_a_damped_step_much_shorter_than_the_cap_is_inner_lr():
     risk = stacked_risk(Poisson())
-    rule = GradientSteps(1e-6)
-    step, shortening = rule._damped_step(np.zeros(4), risk, rule._geometry(risk))
+    loop = GradientSteps(1e-6).bind(risk)
+    step, shortening = loop.step.damped(loop.geometry, np.zeros(4))
     np.testing.assert_allclose(step, 1e-6, rtol=1e-9)
     assert np.abs(shortening).max() < 1e-9
 
@@ -226,7 +229,7 @@ def test_a_task_without_curvature_keeps_its_step():
         theta_i, pullback = rule.adapt(np.ones(4), risk)
         assert (theta_i[1] == 1).all()
         assert np.isfinite(pullback(np.ones((5, 1, 4)))).all()
-    assert GradientSteps(0.1).relative_step(risk)[1] == 0
+    assert GradientSteps(0.1).bind(risk).relative_step[1] == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])

@@ -243,8 +243,7 @@ class Bent(AdaptationRule):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_rule_that_is_not_affine_is_not_certified_as_a_quadratic(seed):
     tasks = make_tasks(3, 4, n_features=1, seed=seed)
-    objective = make_objective(tasks, episodes=Episodes(2, "first"))
-    objective.rule = Bent()
+    objective = make_objective(tasks, episodes=Episodes(2, "first")).vary(rule=Bent())
     certificate = certify(objective, np.zeros(2))
     assert certificate.comparator.startswith("each task's own")
     line = np.linspace(-6, 6, 25)

@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
+import sklearn
 from sklearn.base import clone
 from small_tasks import (
     MODELS,
@@ -26,7 +27,7 @@ from small_tasks import (
 )
 
 from sklearn_maml import MAMLRegressor
-from sklearn_maml._objective import meta_objective
+from sklearn_maml._objective import parallel as parallel_module
 from sklearn_maml._tasks import stacks
 
 # The same data in another form, order or partition
@@ -88,13 +89,13 @@ def test_labels_of_groups_change_nothing_but_the_task_ids(model, labels):
 def test_the_size_of_blocks_changes_nothing(model, elements, monkeypatch):
     expected = fit(model, TASKS)
     monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", elements)
-    monkeypatch.setattr(stacks, "CACHED_ELEMENTS", 0)
-    assert_same_fit(fit(model, TASKS), expected, rtol=1e-12)
+    with sklearn.config_context(working_memory=0):  # nothing is kept between passes
+        assert_same_fit(fit(model, TASKS), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("support", ["all", [1, 3]])
 def test_the_number_of_jobs_changes_no_bit(support, monkeypatch):
-    monkeypatch.setattr(meta_objective, "MIN_WORK_IN_PARALLEL", 0)
+    monkeypatch.setattr(parallel_module, "MIN_WORK_IN_PARALLEL", 0)
     monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", 40)
     model = MAMLRegressor(support=support, random_state=0)
     results = set()
@@ -120,10 +121,10 @@ def test_jobs_are_handed_to_joblib_only_where_there_is_work_for_them(monkeypatch
         started.append(n_jobs)
         return joblib.Parallel(n_jobs, **how)
 
-    monkeypatch.setattr(meta_objective, "Parallel", parallel)
+    monkeypatch.setattr(parallel_module, "Parallel", parallel)
     MAMLRegressor(n_jobs=2).fit(TASKS)
     assert not started
-    monkeypatch.setattr(meta_objective, "MIN_WORK_IN_PARALLEL", 0)
+    monkeypatch.setattr(parallel_module, "MIN_WORK_IN_PARALLEL", 0)
     MAMLRegressor(n_jobs=2).fit(TASKS)
     assert set(started) == {2}
 

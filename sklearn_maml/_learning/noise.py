@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml.adaptation.prior import Noise
 
 __all__ = ["noise_variance"]
@@ -35,7 +36,7 @@ def noise_variance(objective, theta):
     blocks = objective.blocks.sample(TASKS_FOR_NOISE)
     objective, tasks, support = objective.vary(blocks=blocks), blocks.tasks, blocks.episodes.support
     shots = np.array(support if isinstance(support, tuple) else [1])
-    squares, size = objective.reduce(partial(_residual_moments, objective.rule, len(shots)), theta)
+    squares, size = objective.fold(partial(_residual_moments, objective, theta), add_parts)
     same = shots == np.unique(shots)[:, None]
     shots, squares, size = np.unique(shots), squares @ same.T, same @ size
     n_tasks = (tasks.sizes[tasks.weight > 0] > shots[:, None]).sum(axis=1)
@@ -45,15 +46,18 @@ def noise_variance(objective, theta):
     return Noise(shots[often], (squares[..., often] / size[often]).T)
 
 
-def _residual_moments(rule, n_shots, linearization):
+def _residual_moments(objective, theta, i):
     """A block's weighted squared residuals and what they are divided by, by number of shots."""
+    linearization = objective.linearize(i, theta)
     query, weight = linearization.query, linearization.row_weight
-    squares = np.square(linearization.loss_gradient / query.loss.hessian_bound)
-    spread = rule.spread(query.features, linearization.support)
+    squares = np.square(query.residuals(linearization.predictions))
+    spread = objective.rule.spread(query.features, linearization.support)
     if query is linearization.support:
         size = weight * (1 - spread)
     else:
         squares, size = squares / (1 + spread), weight
     squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
-    by_shots = squares.reshape(*squares.shape[:-1], n_shots, -1)  # draws of the same stand together
-    return by_shots.sum(axis=-1), size.reshape(n_shots, -1).sum(axis=-1)
+    # Draws of the same number of shots follow one another.
+    shot = objective.blocks[i].draw // objective.blocks.episodes.n_episodes
+    member = (shot[:, None] == np.arange(objective.blocks.episodes.n_shots)).astype(float)
+    return squares @ member, size @ member

@@ -158,10 +158,10 @@ def random_effects_of(blocks):
     mean, deviation = moments(blocks)
     standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
     gram, within = 0.0, 0.0
-    for block in blocks.unsplit():
-        rows, share = standard.rows(block.support.features), block.support.weights
+    for stack, weight in blocks.stacks():
+        rows, share = standard.rows(stack.features), stack.weights
         centre = vecmat(share, rows)
-        share = block.weight[:, None] * share
+        share = weight[:, None] * share
         within = within + np.einsum("nm,nmd->d", share, (rows - centre[:, None, :]) ** 2)
         flat = (np.sqrt(share)[..., None] * rows).reshape(-1, len(mean))
         gram = gram + flat.T @ flat

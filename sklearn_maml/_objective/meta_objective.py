@@ -1,28 +1,25 @@
-"""The meta-objective: the chain rule, written once, summed over blocks of tasks in parallel.
+"""The meta-objective: what a task contributes, summed over blocks of tasks in parallel.
 
 It joins tasks, a loss and an adaptation rule by duck type and knows none of them:
 
     L(theta) = sum_i p_i sum_j b_ij l(phi_ij' A_i(theta), y_ij) + alpha ||theta||^2
 """
 
-from functools import partial, reduce
-from itertools import chain
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
-from joblib.parallel import get_active_backend
 
+from sklearn_maml._objective.gauss_newton_hessian import hessian_product
 from sklearn_maml._objective.linearization import Linearization
-from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._objective.parallel import fold_blocks
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import report
 
 __all__ = ["MetaObjective", "QueryPredictions", "add_parts"]
-
-# Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
-MIN_WORK_IN_PARALLEL = 2**28
 
 # What support rows tell of all tasks is kept where it fits into 128 MiB.
 KEPT_INFORMATION = 2**24
@@ -47,26 +44,26 @@ class QueryPredictions(NamedTuple):
     task: np.ndarray
 
 
-def _with_gradient(f, linearization):
-    """A block's part of the meta-loss, of its gradient and of whatever f adds."""
-    rest = f(linearization)  # first: a design that it needs serves the gradient too
-    return linearization.value, linearization.gradient, *rest
+class Evaluation(NamedTuple):
+    """The meta-loss and its gradient at theta."""
+
+    theta: np.ndarray
+    value: float
+    gradient: np.ndarray
 
 
-def _value(linearization):
-    return (linearization.value,)
-
-
-def _nothing(linearization):
-    return ()
-
-
+@dataclass(frozen=True, eq=False)
 class MetaObjective:
     """The meta-loss L(theta) over blocks of tasks.
 
-    Parameters
+    It is frozen: the rule is a copy of its own, so that nothing which is computed once, and kept
+    for the next pass over the data, can become untrue. What is kept belongs to a block and this
+    rule (its `InnerLoop`), or to a block and the last theta (its `Linearization`); it is kept where
+    the blocks themselves are, and is never sent to worker processes.
+
+    Attributes
     ----------
-    blocks : sequence of Block
+    blocks : Blocks
     loss : Loss
     rule : AdaptationRule
     penalty : ndarray of shape (d,)
@@ -77,16 +74,19 @@ class MetaObjective:
         Whether to report each evaluation.
     """
 
-    def __init__(self, blocks, loss, rule, penalty, n_jobs=None, verbose=0):
-        self.blocks, self.loss, self.rule, self.penalty = blocks, loss, rule, penalty
-        self.n_jobs, self.verbose = n_jobs, verbose
-        self.facts = {}  # what is true of the objective as a whole, such as its Hessian
-        self._memos = [{} for _ in range(len(blocks))]  # and of each block's support rows
-        self._kept = [{} for _ in range(len(blocks))]
-        self._last = (None, None)
+    blocks: Any
+    loss: Any
+    rule: Any
+    penalty: np.ndarray
+    n_jobs: int | None = None
+    verbose: int = 0
+    _kept: dict = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(self, "rule", copy(self.rule))
 
     def __getstate__(self):
-        return {**self.__dict__, "_kept": [{} for _ in self._kept]}
+        return {**self.__dict__, "_kept": {}}
 
     @property
     def is_quadratic(self):
@@ -98,35 +98,35 @@ class MetaObjective:
         """d: the length of theta."""
         return len(self.penalty)
 
-    def origin(self):
-        """Parameters that are all zero, of the shape that theta has."""
-        return np.zeros(
-            (self.n_targets, self.n_parameters) if self.n_targets else self.n_parameters
-        )
-
     @property
     def n_targets(self):
         """The number of targets, or 0 where targets have one axis."""
         y = self.blocks.tasks.y
         return 0 if y.ndim == 1 else y.shape[1]
 
+    def origin(self):
+        """Parameters that are all zero, of the shape that theta has."""
+        d = self.n_parameters
+        return np.zeros((self.n_targets, d) if self.n_targets else d)
+
     def exact(self):
         """The objective with its rule's true derivative: itself, unless the rule is first-order."""
-        rule = self.rule.exact()
-        if rule is self.rule:
-            return self
-        return self.vary(rule=rule, verbose=self.verbose)
+        return replace(self, rule=self.rule.exact()) if self.rule.first_order else self
 
     def vary(self, rule=None, blocks=None, verbose=0):
         """The objective with another rule or on other blocks."""
-        return MetaObjective(
-            self.blocks if blocks is None else blocks,
-            self.loss,
-            self.rule if rule is None else rule,
-            self.penalty,
-            self.n_jobs,
-            verbose,
+        return replace(
+            self,
+            blocks=self.blocks if blocks is None else blocks,
+            rule=self.rule if rule is None else rule,
+            verbose=verbose,
         )
+
+    def keep(self, name, make):
+        """``make(self)``, computed once: a fact of the objective as a whole."""
+        if name not in self._kept:
+            self._kept[name] = make(self)
+        return self._kept[name]
 
     def report(self, message):
         """Log a message, at level INFO if the objective is verbose."""
@@ -146,17 +146,31 @@ class MetaObjective:
         """
         if not self._known(theta):
             self.reduce_with_gradient(_nothing, theta)
-        return self._last[1]
+        return self._kept["last"][1:]
 
     def value(self, theta):
         """L(theta) alone, for half the price."""
         if self._known(theta):
-            return self._last[1][0]
+            return self._kept["last"].value
         (value,) = self.reduce(_value, theta)
         return float(value + (self.penalty * theta**2).sum())
 
-    def _known(self, theta):
-        return self._last[0] is not None and np.array_equal(self._last[0], theta)
+    def hessian_dot(self, theta, v):
+        """The Gauss-Newton Hessian at theta times v; exact where the meta-loss is a quadratic.
+
+        ``H v = sum_i p_i sum_j b_ij l''_ij psi_ij (psi_ij' v) + 2 alpha v`` with the adapted design
+        psi: no d x d matrix is formed.
+
+        Parameters
+        ----------
+        theta, v : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        ndarray of the shape of v
+        """
+        (product,) = self.reduce(partial(hessian_product, v), theta)
+        return product + 2.0 * self.penalty * v
 
     def reduce_with_gradient(self, f, theta):
         """`reduce`, with value and gradient at theta evaluated in the same pass and kept."""
@@ -167,8 +181,12 @@ class MetaObjective:
         gradient = gradient + 2 * self.penalty * theta
         size = np.hypot.reduce(gradient, axis=None)  # no square overflows
         self.report(f"meta-loss {value:.8g}, gradient norm {size:.3g}")
-        self._last = theta.copy(), (value, gradient)
+        self._kept["last"] = Evaluation(theta.copy(), value, gradient)
         return rest
+
+    def _known(self, theta):
+        last = self._kept.get("last")
+        return last is not None and np.array_equal(last.theta, theta)
 
     def reduce(self, f, theta, combine=None):
         """``f`` of each block's `Linearization` at theta, summed over blocks in their order.
@@ -183,6 +201,45 @@ class MetaObjective:
             How two results become one; None adds them entry by entry.
         """
         return self.fold(partial(self._apply, f, theta), combine or add_parts)
+
+    def _apply(self, f, theta, i):
+        # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return f(self.linearize(i, theta))
+
+    def fold(self, f, combine):
+        """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
+        work = self.blocks.n_query() * self.n_parameters**2
+        return fold_blocks(f, len(self.blocks), combine, self.n_jobs, work)
+
+    def linearize(self, i, theta):
+        """The `Linearization` of block i at theta."""
+        known = self._kept.get(("linearization", i))
+        if known is not None and np.array_equal(known.theta, theta):
+            return known
+        loop, weight = self._loop(i)
+        # A copy of theta: a solver may go on in the same memory.
+        linearization = Linearization(loop.support, loop.query, weight, theta.copy(), loop)
+        if self.blocks.kept:
+            self._kept["linearization", i] = linearization
+        return linearization
+
+    def _loop(self, i):
+        """The `InnerLoop` of block i, and its tasks' weights."""
+        if ("loop", i) in self._kept:
+            return self._kept["loop", i]
+        support, query, weight = self.risks(i)
+        loop = self.rule.bind(support, query), weight
+        if self.blocks.kept:
+            self._kept["loop", i] = loop
+        return loop
+
+    def risks(self, i):
+        """Support risk, query risk and task weights of block i."""
+        block = self.blocks[i]
+        support = Risk(self.loss, *block.support)
+        query = support if block.query is block.support else Risk(self.loss, *block.query)
+        return support, query, block.weight
 
     def adapted(self, theta):
         """The adapted parameters of every task, from its support rows.
@@ -204,6 +261,15 @@ class MetaObjective:
         known = None if information[0] is None else np.concatenate(information)[order]
         return np.concatenate(theta_i)[order], known
 
+    def _adapted(self, theta, i):
+        loop, _ = self._loop(i)
+        theta_i, _ = loop.adapt(theta[..., None, :])
+        information = self.rule.information(loop.support)
+        if information is not None:
+            kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
+            information = information if kept else None
+        return [(self.blocks[i].owner, np.moveaxis(theta_i, -2, 0), information)]
+
     def query_predictions(self, theta):
         """The query rows of all tasks, predicted by the adapted parameters.
 
@@ -216,6 +282,18 @@ class MetaObjective:
         QueryPredictions
         """
         return QueryPredictions(*self.fold(partial(self._query_predictions, theta), _concatenate))
+
+    def _query_predictions(self, theta, i):
+        at = self.linearize(i, theta)
+        targets, weights = at.query.targets, at.query.weights
+        # An episode of weight 0 stands for a task that is too small for it.
+        real = (weights > 0) & (at.weight > 0)[:, None]
+        n_tasks = len(self.blocks.tasks.weight)
+        scaled = weights * (weights > 0).sum(axis=1, keepdims=True)
+        scaled = scaled * n_tasks * at.weight[:, None]
+        owner = np.broadcast_to(self.blocks[i].owner[:, None], weights.shape)
+        predictions = np.broadcast_to(at.predictions, targets.shape)
+        return targets[..., real], predictions[..., real], scaled[real], owner[real]
 
     def relative_step_shares(self, limits):
         """The shares of tasks, by weight, whose relative step exceeds each limit.
@@ -231,42 +309,8 @@ class MetaObjective:
         return self.fold(partial(self._shares, np.asarray(limits)), np.add)
 
     def _shares(self, limits, i):
-        support, _, weight = self.risks(i)
-        return (self.rule.relative_step(support) > limits[:, None]) @ weight
-
-    def _adapted(self, theta, i):
-        support, _, _ = self.risks(i)
-        theta_i, _ = self.rule.adapt(theta[..., None, :], support)
-        information = self.rule.information(support)
-        if information is not None:
-            kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
-            information = information if kept else None
-        return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
-
-    def _query_predictions(self, theta, i):
-        at = self.linearize(i, theta)
-        targets, weights = at.query.targets, at.query.weights
-        # An episode of weight 0 stands for a task that is too small for it.
-        real = (weights > 0) & (at.weight > 0)[:, None]
-        n_tasks = len(self.blocks.tasks.weight)
-        scaled = weights * (weights > 0).sum(axis=1, keepdims=True)
-        scaled = scaled * n_tasks * at.weight[:, None]
-        owner = np.broadcast_to(self.blocks.owner(i)[:, None], weights.shape)
-        predictions = np.broadcast_to(at.predictions, targets.shape)
-        return targets[..., real], predictions[..., real], scaled[real], owner[real]
-
-    def linearize(self, i, theta):
-        """The `Linearization` of block i at theta."""
-        return Linearization(*self.risks(i), theta, self.rule)
-
-    def risks(self, i):
-        """Support risk, query risk and task weights of block i."""
-        block = self.blocks[i]
-        kept = self._kept[i] if self.blocks.cached else None
-        support = Risk(self.loss, *block.support, memo=self._memos[i], kept=kept)
-        if block.query is block.support:
-            return support, support, block.weight
-        return support, Risk(self.loss, *block.query), block.weight
+        loop, weight = self._loop(i)
+        return (loop.relative_step > limits[:, None]) @ weight
 
     def batches(self, size, random):
         """Random batches of tasks, each a function from theta to an unbiased gradient.
@@ -299,40 +343,22 @@ class MetaObjective:
         support, query, weight = risks
         chosen = support.take(members)
         other = chosen if query is support else query.take(members)
-        part = Linearization(chosen, other, weight[members], theta, self.rule)
+        loop = self.rule.bind(chosen, other)
+        part = Linearization(chosen, other, weight[members], theta, loop)
         return scale * part.gradient + 2 * self.penalty * theta
 
-    def _apply(self, f, theta, i):
-        # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return f(self.linearize(i, theta))
 
-    def fold(self, f, combine):
-        """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
-        n_blocks = len(self.blocks)
-        # One BLAS thread: workers are the parallelism, and sums do not depend on their number.
-        with one_blas_thread():
-            work = self.blocks.n_query() * self.n_parameters**2
-            if effective_n_jobs(self.n_jobs) == 1 or work < MIN_WORK_IN_PARALLEL:
-                return reduce(combine, map(f, range(n_blocks)))
-            return reduce(combine, self._in_parallel(f, range(n_blocks)))
-
-    def _in_parallel(self, f, numbers):
-        """``f(i)`` for each number, in order, by joblib's workers."""
-        backend, _ = get_active_backend(prefer="threads")
-        # Threads share the objective. Processes get a copy with each call: so make few calls.
-        size = 1
-        if not getattr(backend, "uses_threads", False):
-            size = -(-len(numbers) // (4 * effective_n_jobs(self.n_jobs)))
-        chunks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-        lazily = "generator" if getattr(backend, "supports_return_generator", False) else "list"
-        parallel = Parallel(self.n_jobs, prefer="threads", return_as=lazily)
-        return chain.from_iterable(parallel(delayed(_each)(f, chunk) for chunk in chunks))
+def _with_gradient(f, linearization):
+    """A block's part of the meta-loss, of its gradient and of whatever f adds."""
+    return linearization.value, linearization.gradient, *f(linearization)
 
 
-def _each(f, numbers):
-    with one_blas_thread():  # worker processes have a BLAS of their own
-        return [f(i) for i in numbers]
+def _value(linearization):
+    return (linearization.value,)
+
+
+def _nothing(linearization):
+    return ()
 
 
 def _concatenate(total, part):

@@ -1,12 +1,18 @@
 """Blocks of tasks over joblib's workers, with one BLAS thread each, so that no bit changes."""
 
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, reduce
+from itertools import chain
 from threading import Lock
 
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["one_blas_thread"]
+__all__ = ["fold_blocks", "one_blas_thread"]
+
+# Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
+MIN_WORK_IN_PARALLEL = 2**28
 
 _LOCK, _LIMITS = Lock(), []
 
@@ -35,3 +41,43 @@ def one_blas_thread():
             _LIMITS.pop()
             if not _LIMITS:
                 first.restore_original_limits()
+
+
+def fold_blocks(f, n_blocks, combine, n_jobs, work):
+    """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`.
+
+    Parameters
+    ----------
+    f : callable
+        Takes a block's number.
+    n_blocks : int
+    combine : callable
+        How two results become one.
+    n_jobs : int or None
+        As in joblib.
+    work : float
+        About rows * d^2; little work is not worth to be spread.
+    """
+    # One BLAS thread: workers are the parallelism, and sums do not depend on their number.
+    with one_blas_thread():
+        if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(n_jobs) == 1:
+            return reduce(combine, map(f, range(n_blocks)))
+        return reduce(combine, _in_parallel(f, range(n_blocks), n_jobs))
+
+
+def _in_parallel(f, numbers, n_jobs):
+    """``f(i)`` for each number, in order, by joblib's workers."""
+    backend, _ = get_active_backend(prefer="threads")
+    # Threads share the objective. Processes get a copy with each call: so make few calls.
+    size = 1
+    if not getattr(backend, "uses_threads", False):
+        size = -(-len(numbers) // (4 * effective_n_jobs(n_jobs)))
+    chunks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    lazily = "generator" if getattr(backend, "supports_return_generator", False) else "list"
+    parallel = Parallel(n_jobs, prefer="threads", return_as=lazily)
+    return chain.from_iterable(parallel(delayed(_each)(f, chunk) for chunk in chunks))
+
+
+def _each(f, numbers):
+    with one_blas_thread():  # worker processes have a BLAS of their own
+        return [f(i) for i in numbers]

@@ -114,10 +114,8 @@ def quadratic(objective):
     -------
     Quadratic
     """
-    if "quadratic" not in objective.facts:
-        with one_blas_thread():
-            objective.facts["quadratic"] = _factorise(objective)
-    return objective.facts["quadratic"]
+    with one_blas_thread():
+        return objective.keep("quadratic", _factorise)
 
 
 def _factorise(objective):
@@ -146,7 +144,7 @@ def _factorise(objective):
 def _scale(squares, objective):
     """Root mean squares of the columns; 1 for a column of zeros."""
     small = np.flatnonzero(squares < SMALLEST_FEATURE**2)
-    if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or).any():
+    if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or):
         raise ValueError(
             f"Features whose root mean square is below {SMALLEST_FEATURE:g} are lost to rounding "
             f"(columns {small.tolist()} of phi); rescale them, for example with a StandardScaler."
@@ -156,7 +154,10 @@ def _scale(squares, objective):
 
 
 def _any_entry(objective, columns, i):
-    return objective.risks(i)[1].features[..., columns].any(axis=(0, 1))
+    """Whether some row that weighs something is not zero in these columns."""
+    _, query, weight = objective.risks(i)
+    real = (query.weights > 0) & (weight > 0)[:, None]
+    return query.features[..., columns][real].any()
 
 
 def safe_cholesky(matrix):

@@ -1,6 +1,6 @@
 """A risk: a loss averaged over the rows of a task, of many tasks at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,6 @@ class Risk:
         Sum to 1 over the rows of a task; padding has weight 0.
     size : ndarray of shape (...), default=None
         How many rows a task counts for; None counts those that weigh something.
-    memo : dict
-        Facts of the size of a task that depend on neither theta nor the targets, such as the
-        curvature of the squared loss. It outlives the features.
-    kept : dict, default=None
-        Such facts of the size of the features, where these are kept between passes; else None.
     """
 
     loss: Any
@@ -35,8 +30,6 @@ class Risk:
     targets: np.ndarray
     weights: np.ndarray
     size: np.ndarray | None = None
-    memo: dict = field(default_factory=dict)
-    kept: dict | None = None
 
     def take(self, members):
         """The risk of some of the stacked tasks."""
@@ -61,28 +54,25 @@ class Risk:
         """The risk, shape (...)."""
         return (self.weights * self.loss.value(self.targets, self.predict(theta))).sum(axis=-1)
 
-    def residual(self, theta):
-        """``a_j l'(phi_j' theta, y_j)``, shape (..., m)."""
-        return self.residual_at(self.predict(theta))
-
-    def residual_at(self, z):
-        """`residual` where the rows are predicted to be z."""
+    def slopes(self, z):
+        """``a_j l'(z_j, y_j)`` where the rows are predicted to be z, shape (..., m)."""
         return self.weights * self.loss.gradient(self.targets, z)
 
     def gradient(self, theta):
         """``sum_j a_j l'_j phi_j``, shape (..., d)."""
-        return vecmat(self.residual(theta), self.features)
+        return vecmat(self.slopes(self.predict(theta)), self.features)
 
-    def curvature(self, theta):
-        """``a_j l''(phi_j' theta, y_j)``, shape (..., m)."""
-        return self.curvature_at(None if self.loss.constant_hessian else self.predict(theta))
-
-    def curvature_at(self, z):
-        """`curvature` where the rows are predicted to be z; anything if it is constant."""
+    def curvatures(self, z):
+        """``a_j l''(z_j, y_j)``, shape (..., m); z may be None where l'' is constant."""
         if self.loss.constant_hessian:
             return self.weights * self.loss.hessian_bound
         return self.weights * self.loss.hessian(self.targets, z)
 
     def hessian_dot(self, theta, V):
         """``V H`` for rows `V` (..., k, d), with ``H = sum_j a_j l''_j phi_j phi_j'``."""
-        return row_products(V, self.features, self.curvature(theta), self.features)
+        curvatures = self.curvatures(self.predict(theta))
+        return row_products(V, self.features, curvatures, self.features)
+
+    def residuals(self, z):
+        """``y_j - z_j`` for a loss with a constant Hessian, a square about y: ``-l'_j / l''``."""
+        return self.loss.gradient(self.targets, z) / -self.loss.hessian_bound

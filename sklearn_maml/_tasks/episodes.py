@@ -53,20 +53,26 @@ class Episodes:
                 f"support={self.support!r}, split={self.split!r}; use n_episodes=1."
             )
 
-    def adjusted(self, n_splits, n_tasks):
+    def adjusted(self, n_splits, n_rows, n_tasks, n_rows_read):
         """As many draws per task, up to 20, as make up `n_splits`; and no task is too small.
 
         Parameters
         ----------
         n_splits : int
             Wanted for each number of shots, over all tasks.
-        n_tasks : int
+        n_rows : int
+            Read for each number of shots, over all draws: no further draws beyond it, so that
+            the cost of tasks with many rows is linear in them.
+        n_tasks, n_rows_read : int
+            How many there are.
 
         Returns
         -------
         Episodes
         """
-        n_draws = 1 if self.split == "first" else min(20, -(-n_splits // n_tasks))
+        n_draws = 1
+        if self.split == "random":
+            n_draws = max(1, min(20, -(-n_splits // n_tasks), n_rows // n_rows_read))
         return replace(self, n_episodes=max(self.n_episodes, n_draws), lenient=True)
 
     def shots(self, sizes):
@@ -102,41 +108,48 @@ class Episodes:
                 "Use a smaller support or leave the task out."
             )
 
-    def index(self, sizes, offsets):
-        """Positions of the support and query rows within each task.
+    @property
+    def n_shots(self):
+        """How many numbers of shots a task is split at."""
+        return len(self.support) if isinstance(self.support, tuple) else 1
+
+    @property
+    def n_draws(self):
+        """How often a task is split: `n_episodes` for each number of shots, one after another."""
+        return self.n_shots * self.n_episodes
+
+    def order(self, sizes, offsets, draws):
+        """The order in which each draw takes the rows of each task: support rows come first.
 
         Parameters
         ----------
         sizes : ndarray of shape (n_tasks,)
         offsets : ndarray of shape (n_tasks,)
             The position of each task's first row among the rows of all tasks.
+        draws : range
+            Which of the `n_draws`.
 
         Returns
         -------
-        support, query : tuples of ndarrays (position, mask) of shape (n_stacked, m)
-            n_stacked = n_draws * n_tasks, draws first; the mask is False where padded.
+        order : ndarray of shape (n_stacked, max(sizes)) or None
+            Positions within the task, draws first: n_stacked = len(draws) * n_tasks. Those from
+            the task's size on are padding. None where all draws take the rows as they come.
+        shots : ndarray of shape (n_stacked,)
+            How many of them are support rows; the others are query rows.
         share : ndarray of shape (n_stacked,)
-            The share of its task's weight that each episode carries.
+            The share of its task's weight that each episode carries; 0 for a task too small for it.
         """
         shots = self.shots(sizes)
-        n_draws, width = len(shots), sizes.max()
         fits = shots >= 0
-        share = (fits / fits.sum(axis=0)).ravel()
-        shots = np.maximum(shots, 0).ravel()[:, None]
-        sizes = np.tile(sizes, n_draws)[:, None]
-        place = np.arange(width)
-        order = np.broadcast_to(place, (len(sizes), width))
-        if self.split == "random":
-            draws = np.repeat(np.arange(n_draws), len(offsets))[:, None]
-            keys = random_keys(self.seed, draws, np.tile(offsets, n_draws)[:, None] + place)
-            order = np.argsort(np.where(place < sizes, keys, np.inf), axis=1)
-        support = order[:, : shots.max()]
-        n_query = (sizes - shots).max()
-        later = np.minimum(shots + np.arange(n_query), width - 1)
-        query = np.take_along_axis(order, later, axis=1)
-        in_support = np.arange(support.shape[1]) < shots
-        in_query = shots + np.arange(n_query) < sizes
-        return (support, in_support), (query, in_query), share
+        share = (fits / fits.sum(axis=0))[draws].ravel()
+        shots = np.maximum(shots[draws], 0).ravel()
+        if self.split == "first":
+            return None, shots, share
+        place, n_draws = np.arange(sizes.max()), len(draws)
+        draw = np.repeat(np.asarray(draws), len(offsets))[:, None]
+        keys = random_keys(self.seed, draw, np.tile(offsets, n_draws)[:, None] + place)
+        keys[place >= np.tile(sizes, n_draws)[:, None]] = np.inf
+        return np.argsort(keys, axis=1), shots, share
 
 
 def random_keys(seed, draws, positions):

@@ -62,6 +62,38 @@ def pool(tasks, numeric=True):
     """
     if len(tasks) == 0:
         raise ValueError("Got an empty list of tasks; at least one (X, y) tuple is required.")
+    pooled = _pool_arrays(tasks, numeric)
+    return _pool_checked(tasks, numeric) if pooled is None else pooled
+
+
+def _pool_arrays(tasks, numeric):
+    """`pool` for what is common: pairs of numpy arrays that fit together; None for all else.
+
+    Some comprehensions over all tasks take a tenth of the time that looking at each task in turn
+    does, which would be as long as a fit. They accept or say nothing: what is wrong with a task
+    is found, and said, by `_pool_checked`.
+    """
+    if set(map(type, tasks)) != {tuple} or set(map(len, tasks)) != {2}:
+        return None
+    tables, targets = zip(*tasks, strict=True)
+    if {*map(type, tables), *map(type, targets)} != {np.ndarray}:  # no subclass: masked, matrix
+        return None
+    shapes, shapes_of_y = [X.shape for X in tables], [y.shape for y in targets]
+    if len({shape[1:] for shape in shapes}) > 1 or len({shape[1:] for shape in shapes_of_y}) > 1:
+        return None
+    if len(shapes[0]) != 2 or len(shapes_of_y[0]) not in ((1, 2) if numeric else (1,)):
+        return None
+    sizes = [shape[0] for shape in shapes]
+    if not all(sizes) or sizes != [shape[0] for shape in shapes_of_y]:
+        return None
+    kinds = {y.dtype.kind for y in targets}
+    if not (kinds <= set("biuf") or (not numeric and kinds in ({"U"}, {"O"}))):
+        return None
+    return Pooled(_concatenate(tables), np.concatenate(targets), None, None, np.array(sizes))
+
+
+def _pool_checked(tasks, numeric):
+    """`pool` for whatever a list of tasks may hold, task by task."""
     parts = [_check_task(i, task, numeric) for i, task in enumerate(tasks)]
     tables, targets, weights = zip(*parts, strict=True)
     sizes = np.array([len(target) for target in targets])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import sklearn
 
 from sklearn_maml._tasks.episodes import Episodes
 
@@ -120,9 +121,10 @@ class Tasks:
 
 # A block's features fill about 2 MiB: large enough for BLAS, small enough for a core's cache.
 BLOCK_ELEMENTS = 2**18
-
-# Blocks are kept between passes over the data only where all of them fit into 64 MiB.
-CACHED_ELEMENTS = 2**23
+# Draws of the same tasks are spread over several blocks beyond this.
+LARGEST_BLOCK = 2**21
+# Rows are kept between passes over the data where they take 1 / 4 of scikit-learn's working_memory.
+SHARE_OF_MEMORY = 4
 
 
 class Rows(NamedTuple):
@@ -140,18 +142,33 @@ class Rows(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A stack of tasks (or of episodes of tasks) with their weights p_i, shape (n_stacked,)."""
+    """A stack of tasks, or of episodes of tasks.
+
+    Attributes
+    ----------
+    support, query : Rows
+        One and the same object where every row is both.
+    weight : ndarray of shape (n_stacked,)
+        p_i; the episodes of a task share its weight.
+    owner : ndarray of shape (n_stacked,)
+        The number of each entry's task.
+    draw : ndarray of shape (n_stacked,)
+        The number of each entry's draw.
+    """
 
     support: Rows
     query: Rows
     weight: np.ndarray
+    owner: np.ndarray
+    draw: np.ndarray
 
 
 class Blocks(Sequence):
-    """All tasks, stacked: ``blocks[i]`` is a `Block`, built anew unless all blocks are small.
+    """All tasks, stacked: ``blocks[i]`` is a `Block`.
 
-    The partition depends on the tasks' sizes only, so sums over blocks are the same, to the bit,
-    however the blocks are spread over workers.
+    Rows are gathered once and kept where they take at most a quarter of scikit-learn's
+    ``working_memory``; else anew in each pass over the data. The partition depends on the tasks'
+    sizes only, so sums over blocks are the same, to the bit, however they are spread over workers.
 
     Parameters
     ----------
@@ -161,36 +178,46 @@ class Blocks(Sequence):
 
     Attributes
     ----------
-    cached : bool
+    kept : bool
         Whether blocks are kept.
     """
 
     def __init__(self, tasks, features, episodes):
         self.tasks, self.features, self.episodes = tasks, features, episodes
-        self._members = _partition(tasks.sizes, features.width)
-        self._cache, self._flat_cache = {}, {}
-        n_draws = 1 if episodes.support == "all" else len(episodes.shots(tasks.sizes[:1]))
-        self.cached = tasks.offsets[-1] * n_draws * features.width <= CACHED_ELEMENTS
+        self._groups = partition(tasks.sizes, features.width)
+        # Many draws of many rows make several blocks of one group of tasks.
+        self._parts = [
+            (g, draws)
+            for g, group in enumerate(self._groups)
+            for draws in _draws(episodes.n_draws, tasks.sizes[group].sum() * features.width)
+        ]
+        self.draws_apart = len(self._parts) > len(self._groups)
+        room = sklearn.get_config()["working_memory"] * 2**20 / 8 / SHARE_OF_MEMORY
+        self._keeps_stacks = tasks.offsets[-1] * features.width <= room
+        self.kept = tasks.offsets[-1] * episodes.n_draws * features.width <= room
+        self._stacks, self._blocks = {}, {}
 
     def __len__(self):
-        return len(self._members)
+        return len(self._parts)
 
     def __getitem__(self, i):
-        if i in self._cache:
-            return self._cache[i]
+        if i in self._blocks:
+            return self._blocks[i]
         if not 0 <= i < len(self):
             raise IndexError(i)
-        block = self._build(i)
-        if self.cached:
-            self._cache[i] = block
+        block = self._block(i)
+        if self.kept:
+            self._blocks[i] = block
         return block
 
     def __getstate__(self):
-        return {**self.__dict__, "_cache": {}, "_flat_cache": {}}
+        return {**self.__dict__, "_stacks": {}, "_blocks": {}}
 
     def unsplit(self):
-        """The same tasks with ``support="all"``."""
-        return Blocks(self.tasks, self.features, Episodes())
+        """The same tasks with ``support="all"``; they share the rows that are kept."""
+        other = Blocks(self.tasks, self.features, Episodes())
+        other._stacks = self._stacks
+        return other
 
     def sample(self, n_tasks):
         """At most that many of the tasks that weigh something, at random, split as they are."""
@@ -223,107 +250,118 @@ class Blocks(Sequence):
         shots = episodes.shots(tasks.sizes)
         return int(((tasks.sizes - shots) * (shots >= 0)).sum())
 
-    def owner(self, i):
-        """The task number of each entry of block i's stack, shape (n_stacked,)."""
-        draws = 1 if self.episodes.support == "all" else len(self.episodes.shots(np.ones(1, int)))
-        return np.tile(self._members[i], draws)
+    def stacks(self):
+        """All rows of the tasks, unsplit: an iterator over `Rows` and task weights."""
+        for g, group in enumerate(self._groups):
+            yield self._stack(g)[0], self.tasks.weight[group]
 
-    def pooled(self, i):
-        """Features (r, d) of block i's rows, unstacked, and their weights p_i b_ij (r,)."""
-        flat, start, sizes = self._flat(i)
-        total = np.add.reduceat(flat.weights, start)
-        share = self.tasks.weight[self._members[i]] / total
-        return flat.features, flat.weights * np.repeat(share, sizes)
+    def _stack(self, g):
+        """All rows of a group of tasks, (n, m, d), as `Rows`; and their weights as given."""
+        if g in self._stacks:
+            return self._stacks[g]
+        rows, sizes = self._rows(self._groups[g])
+        parts = self.features[rows], self.tasks.y[rows].T, self.tasks.row_weight[rows]
+        features, targets, weights = _padded(*parts, sizes)
+        size = weights.sum(axis=1)
+        stack = Rows(features, targets, weights / size[:, None], size), weights
+        if self._keeps_stacks:
+            self._stacks[g] = stack
+        return stack
 
-    def _flat(self, i):
-        """Rows of block i, unstacked; where each of its tasks starts among them, and the sizes."""
-        if i in self._flat_cache:
-            return self._flat_cache[i]
-        rows, start, sizes = self._rows(i)
-        weights = self.tasks.row_weight[rows]
-        flat = Rows(self.features[rows], self.tasks.y[rows].T, weights, weights.sum())
-        if self.cached:
-            self._flat_cache[i] = flat, start, sizes
-        return flat, start, sizes
-
-    def _rows(self, i):
-        """Row numbers of block i, where each of its tasks starts among them, and the sizes."""
-        members, tasks = self._members[i], self.tasks
-        sizes = tasks.sizes[members]
-        start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        first, last = members[0], members[-1]
-        if last - first + 1 == len(members):  # neighbours: their rows are a slice
+    def _rows(self, group):
+        """Row numbers of a group of tasks, task after task, and the tasks' sizes."""
+        tasks = self.tasks
+        sizes = tasks.sizes[group]
+        first, last = group[0], group[-1]
+        if last - first + 1 == len(group):  # neighbours: their rows are a slice
             rows = slice(int(tasks.offsets[first]), int(tasks.offsets[last + 1]))
         else:
-            shift = tasks.offsets[members] - start
+            shift = tasks.offsets[group] - np.concatenate([[0], np.cumsum(sizes)[:-1]])
             rows = np.repeat(shift, sizes) + np.arange(sizes.sum())
-        return (rows if tasks.rows is None else tasks.rows[rows]), start, sizes
+        return (rows if tasks.rows is None else tasks.rows[rows]), sizes
 
-    def _build(self, i):
-        flat, start, sizes = self._flat(i)
-        weight = self.tasks.weight[self._members[i]]
+    def _block(self, i):
+        g, draws = self._parts[i]
+        group, (stack, weights) = self._groups[g], self._stack(g)
+        weight = self.tasks.weight[group]
         if self.episodes.support == "all":
-            place = np.arange(sizes.max())
-            every = _stack(flat, start, np.broadcast_to(place, (len(sizes), len(place))), sizes)
-            return Block(every, every, weight)
-        offsets = self.tasks.offsets[self._members[i]]
-        support, query, share = self.episodes.index(sizes, offsets)
-        start = np.tile(start, len(share) // len(sizes))
-        weight = np.tile(weight, len(share) // len(sizes)) * share
-        return Block(
-            _stack(flat, start, *support),
-            _stack(flat, start, *query),
-            weight,
-        )
+            return Block(stack, stack, weight, group, np.zeros(len(group), dtype=int))
+        sizes = self.tasks.sizes[group]
+        order, shots, share = self.episodes.order(sizes, self.tasks.offsets[group], draws)
+        which = np.tile(np.arange(len(group)), len(draws))
+        draw = np.repeat(np.asarray(draws), len(group))
+        rows = stack.features, stack.targets, weights
+        support, query = _split(*rows, which, order, shots, sizes[which])
+        return Block(support, query, weight[which] * share, group[which], draw)
 
 
-def _stack(flat, start, position, mask):
-    """Rows gathered into stacks: position (n_stacked, m) within tasks that begin at `start`.
+def _draws(n_draws, n_elements):
+    """Draws 0, ..., n_draws - 1 in ranges, so that a block of them is not much too large."""
+    step = max(1, int(LARGEST_BLOCK // n_elements))
+    return [range(start, min(start + step, n_draws)) for start in range(0, n_draws, step)]
 
-    `mask` of the same shape tells real rows from padding; given as sizes (n_stacked,), the rows
-    of each stack are its first ones.
+
+def _padded(features, targets, weights, sizes):
+    """Rows (r, ...) of tasks one after another as stacks (n, m, ...); padding has weight 0."""
+    shape = len(sizes), int(sizes.max())
+    if (sizes == shape[1]).all():  # views, no copy
+        targets = targets.reshape(*targets.shape[:-1], *shape)
+        return features.reshape(*shape, -1), targets, weights.reshape(shape)
+    place = np.arange(shape[1])
+    real = place < sizes[:, None]
+    index = np.where(real, (np.cumsum(sizes) - sizes)[:, None] + place, 0)
+    return features[index], targets[..., index], np.where(real, weights[index], 0.0)
+
+
+def _split(features, targets, weights, which, order, shots, sizes):
+    """Support and query `Rows` of episodes.
+
+    Parameters
+    ----------
+    features, targets, weights : ndarray of shape (n, m, d), (..., n, m), (n, m)
+        All rows of n tasks.
+    which : ndarray of shape (n_stacked,)
+        The task of each episode, by its place in the stack.
+    order : ndarray of shape (n_stacked, m) or None
+        See `Episodes.order`.
+    shots, sizes : ndarray of shape (n_stacked,)
     """
-    if mask.ndim == 1:
-        if (mask == position.shape[1]).all():  # equal sizes: a view, no copy
-            shape = position.shape
-            weights = flat.weights.reshape(shape)
-            total = weights.sum(axis=1, keepdims=True)
-            return Rows(
-                flat.features.reshape(*shape, -1),
-                flat.targets.reshape(*flat.targets.shape[:-1], *shape),
-                weights / total,
-                total[:, 0],
-            )
-        mask = position < mask[:, None]
-    index = np.where(mask, start[:, None] + position, 0)
-    weights = np.where(mask, flat.weights[index], 0.0)
-    total = weights.sum(axis=1, keepdims=True)
-    return Rows(
-        flat.features[index],
-        flat.targets[..., index],
-        weights / np.where(total > 0, total, 1.0),
-        total[:, 0],
-    )
+    if order is not None:
+        at = which[:, None], order
+        features, targets, weights = features[at], targets[..., *at], weights[at]
+    elif len(which) != len(weights):  # several numbers of first rows
+        features, targets, weights = features[which], targets[..., which, :], weights[which]
+    place, first, last = np.arange(weights.shape[1]), int(shots.min()), int(shots.max())
+    sides = []
+    for rows, low, high in ((slice(last), 0, shots), (slice(first, None), shots, sizes)):
+        at = place[rows]
+        real = (at >= np.reshape(low, (-1, 1))) & (at < high[:, None])
+        own = np.where(real, weights[:, rows], 0.0)
+        size = own.sum(axis=1)
+        own /= np.where(size > 0, size, 1.0)[:, None]
+        # A slice of features is a view: with equal numbers of shots nothing is copied.
+        sides.append(Rows(features[:, rows], targets[..., rows], own, size))
+    return sides
 
 
-def _partition(sizes, width):
-    """Tasks of about equal size, block by block: arrays of task numbers.
+def partition(sizes, width):
+    """Tasks of about equal size, group by group: arrays of task numbers.
 
-    A block has about BLOCK_ELEMENTS numbers, and at least d rows so that d x d sums do not
-    dominate; sizes within a block differ by at most a quarter, so that padding stays small.
+    A group has about BLOCK_ELEMENTS numbers, and at least d rows so that d x d sums do not
+    dominate; sizes within a group differ by at most a quarter, so that padding stays small.
     """
     order = np.argsort(sizes, kind="stable")
     ordered = sizes[order]
     total = np.concatenate([[0], np.cumsum(ordered)])
     wanted = max(BLOCK_ELEMENTS // width, width)
-    members, start = [], 0
+    groups, start = [], 0
     while start < len(order):
         stop = np.searchsorted(total, total[start] + wanted, side="right") - 1
         similar = np.searchsorted(ordered, max(1.25 * ordered[start], ordered[start] + 2), "right")
         stop = max(min(stop, similar), start + 1)
-        members.append(np.sort(order[start:stop]))
+        groups.append(np.sort(order[start:stop]))
         start = stop
-    return members
+    return groups
 
 
 def moments(blocks):
@@ -339,8 +377,9 @@ def moments(blocks):
     """
     origin = None
     total = square = 0.0
-    for i in range(len(blocks)):
-        phi, weight = blocks.pooled(i)
+    for stack, task_weight in blocks.stacks():
+        phi = stack.features.reshape(-1, stack.features.shape[-1])
+        weight = (task_weight[:, None] * stack.weights).ravel()
         if origin is None:  # near the mean, so that large offsets do not cancel
             origin = phi.mean(axis=0)
             spare = np.empty_like(phi)

@@ -1,27 +1,22 @@
 """Gradient steps: the inner loop of MAML."""
 
-from functools import partial
+from functools import cached_property, partial
 from numbers import Integral
 
 import numpy as np
 
-from sklearn_maml._linalg import (
-    curvature_norm,
-    geometric_sum,
-    largest_eigenvalue,
-    row_products,
-    vecmat,
-)
+from sklearn_maml._linalg import curvature_norm, geometric_sum
+from sklearn_maml.adaptation.affine import AffineLoop
+from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.adaptation.step_geometry import Geometry, Stride, follow
-from sklearn_maml.adaptation.step_length import check_step_lengths
+from sklearn_maml.adaptation.step_geometry import Geometry, StepMetric
+from sklearn_maml.adaptation.step_length import EvenLengths, StepLength, check_step_lengths
+from sklearn_maml.adaptation.step_path import StepPath
 
 __all__ = ["GradientSteps"]
 
-# A step of exactly 1 / lambda_max would erase theta along that task's top direction.
-MARGIN = 1.01
 
-# Up to this many steps are taken one by one, where the loss would allow to take them at once.
+# Up to this many steps are taken one by one where only theta_i is asked for.
 FEW_STEPS = 8
 
 
@@ -143,7 +138,7 @@ class GradientSteps(AdaptationRule):
             return GradientSteps(**{**given, "inner_lr": lengths, **changed})
 
         # Only damping is smooth in the lengths: a cap comes in afterwards.
-        damped = self._is_damped(problem.loss)
+        damped = StepLength(1.0, self.cap, self.relative).is_damped(problem.loss)
         found = problem.step_lengths(partial(steps, cap=damped, first_order=False))
         if not found.inner_lr.any():  # no step is a step of length 0, which none can be
             return steps(found.inner_lr, n_steps=0), found
@@ -158,47 +153,28 @@ class GradientSteps(AdaptationRule):
         With v the loss's derivative in ``theta^{k+1}``, and ``s L diag(l) L' g`` the step, damped
         by s, from ``theta^k``, that in l is ``- s (v L) (g L)``; that of s comes in addition.
         """
-        risk = linearization.support
-        geometry = self._geometry(risk)
-        step = None if self._is_damped(risk.loss) else self._step(risk, geometry)
+        path = StepPath(self, self._geometry(linearization.support), None, self._step, self.n_steps)
+        standardise = StepMetric(self.coordinates).rows
         v = linearization.weight[:, None] * linearization.adapted_gradients
         total = np.zeros(theta.shape[-1])
-        path, _ = self._walk(theta[..., None, :], risk, step, geometry)
-        for stride in reversed(path):
-            share = stride.step[..., None] / self._length()
-            part = -share * self._standardise(v) * self._standardise(risk.gradient(stride.start))
-            if step is None:
+        strides, _ = path.walk(theta[..., None, :])
+        for stride in reversed(strides):
+            share = stride.length[..., None] / self._step.longest
+            gradient = path.support.gradient(stride.start)
+            part = -share * standardise(v) * standardise(gradient)
+            if path.damped:
                 along = (v * stride.move).sum(axis=-1, keepdims=True)
-                part = part + along * self._damping(stride, risk, geometry)
+                shares = self._step.shares(path.geometry, stride.start, stride.length)
+                part = part + along * shares / np.asarray(self.inner_lr)
             total += part.reshape(-1, len(total)).sum(axis=0)
-            v = self._walk_back([stride], risk, v[..., None, :])[..., 0, :]
+            v = path.walk_back([stride], v[..., None, :])[..., 0, :]
         return total
-
-    def _damping(self, stride, risk, geometry):
-        """Minus the gradient, in the lengths, of a damped step's logarithm, shape (..., d)."""
-        root = np.sqrt(risk.weights * self._bend(risk, stride.start))
-        columns = np.swapaxes(root[..., None] * geometry.rows, -1, -2)
-        largest, shares = curvature_norm(columns, np.ones(columns.shape[-2]))
-        return shares * np.square(stride.step * largest)[..., None] / np.asarray(self.inner_lr)
 
     def exact(self):
         """These steps with ``first_order=False``."""
         if not self.first_order:
             return self
         return type(self)(**{**self.get_params(deep=False), "first_order": False})
-
-    def relative_step(self, risk):
-        """``eta * lambda_i`` of each task, before the cap, shape (...).
-
-        Where lambda_i depends on theta, that of predictions which fit the targets exactly.
-        """
-        if self.relative or self.n_steps == 0:
-            return np.full(risk.weights.shape[:-1], self._length() * (self.n_steps > 0))
-        if np.isfinite(risk.loss.hessian_bound):
-            return self._length() * self._largest_curvature(risk, self._geometry(risk))
-        at_targets = risk.weights * risk.loss.saturated_hessian(risk.targets)
-        largest, _ = curvature_norm(self._geometry(risk).rows, at_targets)
-        return self._length() * largest.reshape(-1, *risk.weights.shape[:-1]).max(axis=0)
 
     def lipschitz(self, risk):
         """Constants of steps that overshoot in no direction; see `AdaptationRule.lipschitz`.
@@ -211,14 +187,15 @@ class GradientSteps(AdaptationRule):
         shape = risk.weights.shape[:-1]
         if self.n_steps == 0:
             return np.ones(shape), np.zeros(shape)
-        capped = self.cap or (self.relative and self._length() <= 1)
-        metric = np.linalg.eigvalsh(self._metric(np.eye(risk.features.shape[-1])))
-        if not (capped and np.isfinite(risk.loss.third_bound) and metric[0] > 0):
-            return super().lipschitz(risk)
         geometry = self._geometry(risk)
+        metric = np.linalg.eigvalsh(geometry.metric.apply(np.eye(risk.features.shape[-1])))
+        bounded = np.isfinite(risk.loss.third_bound) and metric[0] > 0
+        if not (self._step.overshoots_nowhere and bounded):
+            return super().lipschitz(risk)
         rows = geometry.rows
         largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        kappa = self.n_steps * self._step(risk, geometry) * risk.loss.third_bound * largest
+        length = EvenLengths(self._step, geometry).length
+        kappa = self.n_steps * length * risk.loss.third_bound * largest
         return (
             np.full(shape, np.sqrt(metric[-1] / metric[0])),
             kappa * np.sqrt(metric[-1]) / metric[0],
@@ -229,181 +206,85 @@ class GradientSteps(AdaptationRule):
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
             return np.broadcast_to(theta, shape).copy(), lambda V: V
-        if self._is_damped(risk.loss):
-            path, theta_i = self._walk(theta, risk, None, self._geometry(risk))
-            pullback = partial(self._walk_back, path, risk)
-        else:
-            theta_i, pullback = self._adapt_evenly(theta, risk)
+        theta_i, pullback = self._bind_exact(risk).adapt(theta)
         return theta_i, (lambda V: V) if self.first_order else pullback
 
-    def follow(self, theta, support, query):
-        """Take the steps in the space of rows; see `AdaptationRule.follow`."""
-        few = self.n_steps <= FEW_STEPS or not support.loss.constant_hessian
-        even = self.n_steps > 0 and not (self.first_order or self._is_damped(support.loss))
-        geometry = self._geometry(support)
-        if support.kept is None or geometry.tall or not (few and even):
-            return None
-        return follow(theta, support, query, geometry, self._step(support, geometry), self.n_steps)
+    def bind(self, support, query=None):
+        """The steps of a stack of tasks: their lengths, and for a square the closed form."""
+        if self.n_steps == 0:
+            return InnerLoop(self, support, query)
+        if self.first_order:
+            return FirstOrderLoop(self, self._bind_exact(support), query)
+        return self._bind_exact(support, query)
 
-    def _is_damped(self, loss):
-        return (self.cap or self.relative) and not np.isfinite(loss.hessian_bound)
-
-    def _adapt_evenly(self, theta, risk):
-        """Steps whose length does not depend on theta."""
-        geometry = self._geometry(risk)
-        step = self._step(risk, geometry)
-        if risk.loss.constant_hessian and self.n_steps > FEW_STEPS:
-            pullback = partial(self._pull_back_at_once, risk, step, geometry)
-            return theta - self._all_steps(theta, risk, step, geometry), pullback
-        path, theta_i = self._walk(theta, risk, step, geometry)
-
-        def pullback(V):
-            if risk.loss.constant_hessian and V.shape[-2] > 1:
-                return self._pull_back_at_once(risk, step, geometry, V)
-            return self._walk_back(path, risk, V)
-
-        return theta_i, pullback
-
-    def _walk(self, theta, risk, step, geometry):
-        """The `Stride` of each step from theta, and where they end; damped where `step` is None."""
-        path, even = [], (step, None)
-        for _ in range(self.n_steps):
-            length, shortening = self._damped_step(theta, risk, geometry) if step is None else even
-            z = risk.predict(theta)
-            move = length[..., None] * self._metric(vecmat(risk.residual_at(z), risk.features))
-            path.append(Stride(theta, z, length, move, shortening))
-            theta = theta - move
-        return path, theta
-
-    def _walk_back(self, path, risk, V):
-        """``V J`` along a path: ``d eta = -eta shortening' d theta`` where steps are damped."""
-        for _, z, step, move, shortening in reversed(path):
-            weight = step[..., None] * risk.curvature_at(z)
-            back = row_products(self._metric(V), risk.features, weight, risk.features)
-            if shortening is not None:
-                back -= np.matmul(V, move[..., None]) * shortening[..., None, :]
-            V = np.subtract(V, back, out=back)
-        return V
-
-    def _damped_step(self, theta, risk, geometry):
-        """The step's length at theta, shape (...), and minus its logarithm's gradient (..., d)."""
-        loss, y, z = risk.loss, risk.targets, risk.predict(theta)
-        hessian, bend = loss.hessian(y, z), self._bend(risk, theta)
-        safe = np.where(bend > 0, bend, 1.0)
-        largest, shares = curvature_norm(geometry.rows, risk.weights * bend)
-        slopes = shares * (hessian / safe) * (loss.third(y, z) / safe)
-        if self.relative:
-            length = min(self._length(), 1.0) if self.cap else self._length()
-            step = length / np.where(largest > 0, largest, 1.0)
-        else:
-            step = 1.0 / np.hypot(1.0 / self._length(), largest)
-            slopes = slopes * np.square(step * largest)[..., None]
-        return step, vecmat(slopes, risk.features)
-
-    def _bend(self, risk, theta):
-        """The curvatures by which a step from theta is damped, shape (..., m)."""
-        hessian = risk.loss.hessian(risk.targets, risk.predict(theta))
-        return np.hypot(hessian, risk.loss.saturated_hessian(risk.targets))
-
-    def _all_steps(self, theta, risk, step, geometry):
-        """``theta - theta^K`` for a constant Hessian; see `_pull_back_at_once`."""
-        rows, curvature = geometry.rows, risk.curvature(None)
-        q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
-        if geometry.tall:
-            away = vecmat(vecmat(risk.residual(theta), rows), q)
-        else:
-            root = np.sqrt(curvature)
-            newton = risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
-            away = vecmat(root * vecmat(root * newton, q), rows)
-        return self._lift(away)
-
-    def _pull_back_at_once(self, risk, step, geometry, V):
-        """``V J`` for a constant Hessian, at a cost that hardly grows with the number of steps.
-
-        With F the rows in the stepping coordinates, W the curvatures and ``T = W^1/2 F F' W^1/2``,
-        K steps apply the polynomial ``q(T) = eta sum_{k<K} (I - eta T)^k`` once:
-        ``J = I - L F' W^1/2 q(T) W^1/2 Phi``, or ``I - L q(F' W F) F' W Phi`` where rows
-        outnumber features.
-        """
-        rows, curvature = geometry.rows, risk.curvature(None)
-        if geometry.tall:
-            gram = geometry.gram(curvature)
-            q = geometric_sum(gram, step, self.n_steps)
-            if rows is risk.features:
-                return np.matmul(V, np.eye(V.shape[-1]) - np.matmul(q, gram))
-            left = np.matmul(rows if V is risk.features else geometry.standardise(V), q)
-            return V - row_products(left, rows, curvature, risk.features)
-        if V is risk.features:
-            products = geometry.products
-        else:
-            products = np.matmul(geometry.standardise(V), np.swapaxes(rows, -1, -2))
-        if self.n_steps == 1:
-            products = products * (step[..., None] * curvature)[..., None, :]
-        else:
-            q = geometric_sum(geometry.gram(curvature), step, self.n_steps)
-            root = np.sqrt(curvature)
-            products = np.matmul(products, root[..., :, None] * q * root[..., None, :])
-        if V is risk.features:  # then V J is a product of two small matrices
-            return np.matmul(np.eye(V.shape[-2]) - products, V)
-        return V - np.matmul(products, risk.features)
+    def _bind_exact(self, support, query=None):
+        geometry, step = self._geometry(support), self._step
+        if support.loss.constant_hessian:
+            return AffineSteps(self, geometry, query, step, self.n_steps)
+        return StepPath(self, geometry, query, step, self.n_steps)
 
     def _geometry(self, risk):
         d = risk.features.shape[-1]
-        if np.ndim(self.inner_lr) and len(self.inner_lr) != d:
+        if np.ndim(self.inner_lr) == 0:
+            return Geometry(risk, StepMetric(self.coordinates))
+        if len(self.inner_lr) != d:
             raise ValueError(
                 f"inner_lr has {len(self.inner_lr)} step lengths but there are {d} parameters (one "
                 "a feature, then the intercept if it is fitted)."
             )
-        ratios = None if np.ndim(self.inner_lr) == 0 else self._ratios()
-        return Geometry(risk, self.coordinates, ratios)
+        ratios = np.asarray(self.inner_lr, dtype=float) / self._step.longest
+        return Geometry(risk, StepMetric(self.coordinates, ratios))
 
-    def _metric(self, V):
-        """``V L diag(ratios) L'``."""
-        if np.ndim(self.inner_lr) == 0:
-            return V if self.coordinates is None else self.coordinates.metric(V)
-        if self.coordinates is None:
-            return V * self._ratios()
-        return self.coordinates.lift(self.coordinates.rows(V) * self._ratios())
-
-    def _standardise(self, V):
-        """``V L``."""
-        return V if self.coordinates is None else self.coordinates.rows(V)
-
-    def _lift(self, U):
-        """``U (L diag(ratios)^1/2)'`` for rows U (..., d) in the stepping coordinates."""
-        U = U if np.ndim(self.inner_lr) == 0 else U * np.sqrt(self._ratios())
-        return U if self.coordinates is None else self.coordinates.lift(U)
-
-    def _length(self):
-        """The step length, or the largest one."""
+    @property
+    def _step(self):
+        """The length of the steps, or of the longest of them."""
         if self.learnable:
             raise ValueError(
                 f"{self!r} has lengths that are not learned yet; MAMLRegressor.fit learns them: "
                 "use the estimator's adaptation_."
             )
-        return float(np.max(self.inner_lr))
+        return StepLength(float(np.max(self.inner_lr)), self.cap, self.relative)
 
-    def _ratios(self):
-        return np.asarray(self.inner_lr, dtype=float) / self._length()
 
-    def _step(self, risk, geometry):
-        """The step length of each task, shape (...)."""
-        longest = self._length()
-        if not (self.cap or self.relative):
-            return np.full(risk.weights.shape[:-1], longest)
-        largest = self._largest_curvature(risk, geometry)
-        if self.relative:
-            length = min(longest, 1.0) if self.cap else longest
-            return length / np.where(largest > 0, largest, 1.0)
-        return 1.0 / np.maximum(1.0 / longest, largest)
+class AffineSteps(AffineLoop):
+    """Gradient steps on a square: ``q(S) = eta sum_{k<K} (I - eta S)^k``; see `AffineLoop`."""
 
-    def _largest_curvature(self, risk, geometry):
-        """The lambda_i of each support Hessian; or a larger bound, where even that caps nothing."""
-        if "largest_curvature" not in risk.memo:
-            gram = geometry.gram(risk.weights * risk.loss.hessian_bound)
-            largest = np.asarray(np.einsum("...ii->...", gram))  # the trace
-            near = (largest > 0) if self.relative else (largest > 1 / self._length())
-            if near.any():
-                largest[near] = MARGIN * largest_eigenvalue(gram[near])
-            risk.memo["largest_curvature"] = largest
-        return risk.memo["largest_curvature"]
+    def __init__(self, rule, geometry, query, step, n_steps):
+        super().__init__(rule, geometry, query)
+        self.path = StepPath(rule, geometry, query, step, n_steps)
+
+    @property
+    def relative_step(self):
+        """Before the cap; see `InnerLoop.relative_step`."""
+        return self.path.relative_step
+
+    def adapt(self, theta):
+        """A few steps one by one, which reads the rows less often than to make the filter does."""
+        if self.path.n_steps > FEW_STEPS:
+            return super().adapt(theta)
+        return self.path.walk(theta)[1], self._pullback
+
+    @cached_property
+    def spectral(self):
+        """See `AffineLoop.spectral`."""
+        lengths, n_steps = self.path.lengths, self.path.n_steps
+        if n_steps == 1:
+            return lengths.length
+        return geometric_sum(lengths.gram, lengths.length, n_steps)
+
+
+class FirstOrderLoop(InnerLoop):
+    """An inner loop whose derivative is taken for the identity: first-order MAML."""
+
+    def __init__(self, rule, exact, query):
+        super().__init__(rule, exact.support, query)
+        self.exact = exact
+
+    @property
+    def relative_step(self):
+        """That of the steps themselves."""
+        return self.exact.relative_step
+
+    def adapt(self, theta):
+        """theta_i, and a pullback that leaves rows as they are."""
+        return self.exact.adapt(theta)[0], lambda V: V

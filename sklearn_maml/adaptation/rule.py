@@ -10,6 +10,7 @@ from abc import abstractmethod
 import numpy as np
 
 from sklearn_maml._component import Component
+from sklearn_maml.adaptation.inner_loop import InnerLoop
 
 __all__ = ["AdaptationRule"]
 
@@ -59,9 +60,22 @@ class AdaptationRule(Component):
             Maps rows V (..., k, d) to ``V J_i``, of the same shape.
         """
 
-    def follow(self, theta, support, query):
-        """`adapt` seen from the rows, see `_row_steps.follow`; None where it is not cheaper."""
-        return None
+    def bind(self, support, query=None):
+        """The rule bound to the rows of a stack of tasks.
+
+        By default it adapts by `adapt` and keeps nothing. A rule overrides it where there is
+        something to compute once, or a shorter way from theta to the query predictions.
+
+        Parameters
+        ----------
+        support : Risk
+        query : Risk, default=None
+
+        Returns
+        -------
+        InnerLoop
+        """
+        return InnerLoop(self, support, query)
 
     def learn(self, problem):
         """Learn the parameters that were left to be learned; by default there are none.
@@ -135,14 +149,6 @@ class AdaptationRule(Component):
             "return_std=True needs a rule that knows how tasks vary, such as adaptation='learned'; "
             f"{type(self).__name__} does not."
         )
-
-    def relative_step(self, risk):
-        """Step length times the support Hessian's largest eigenvalue, for each task.
-
-        Above 1 a step overshoots in some direction, above 2 repeated steps diverge. Rules that
-        take no steps return 0.
-        """
-        return np.zeros(risk.weights.shape[:-1])
 
     def lipschitz(self, risk):
         """Lipschitz constants of ``theta -> theta_i`` and of ``theta -> J_i``, for each task.

@@ -1,10 +1,28 @@
-"""How long a gradient step is."""
+"""How long a gradient step is: capped by the support Hessian's largest eigenvalue, or damped.
 
+With lambda_i a bound on that eigenvalue (docs: theory, "Inner loops"):
+
+    a step as it is given      eta
+    capped                     min(eta, 1 / lambda_i)
+    relative                   eta / lambda_i
+    damped                     1 / hypot(1 / eta, lambda_i(theta)),   or eta / lambda_i(theta)
+
+Steps are damped where the loss has no largest curvature, so that no cap holds for all theta. Their
+length then depends on where they start, and its derivative is part of the pullback.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 
 import numpy as np
 
-__all__ = ["check_step_lengths"]
+from sklearn_maml._linalg import curvature_norm, largest_eigenvalue, vecmat
+
+__all__ = ["EvenLengths", "StepLength", "check_step_lengths"]
+
+# A step of exactly 1 / lambda_max would erase theta along that task's steepest direction.
+MARGIN = 1.01
 
 
 def check_step_lengths(inner_lr):
@@ -25,3 +43,143 @@ def check_step_lengths(inner_lr):
         raise ValueError(
             f"inner_lr must be finite, nowhere negative and not all zero; got {inner_lr!r}."
         )
+
+
+@dataclass(frozen=True)
+class StepLength:
+    """The length of steps, of the largest where each parameter has one of its own.
+
+    Attributes
+    ----------
+    longest : float
+        eta.
+    cap, relative : bool
+        As in `GradientSteps`.
+    """
+
+    longest: float
+    cap: bool
+    relative: bool
+
+    def is_damped(self, loss):
+        """Whether the length depends on where a step starts."""
+        return (self.cap or self.relative) and not np.isfinite(loss.hessian_bound)
+
+    @property
+    def overshoots_nowhere(self):
+        """Whether no step is longer than 1 / lambda_i."""
+        return self.cap or (self.relative and self.longest <= 1)
+
+    def damped(self, geometry, theta):
+        """The length of a damped step from theta, and how fast it shortens.
+
+        Parameters
+        ----------
+        geometry : Geometry
+        theta : ndarray of shape (..., n, d)
+
+        Returns
+        -------
+        length : ndarray of shape (..., n)
+        shortening : ndarray of shape (..., n, d)
+            Minus the gradient of log(length) in theta.
+        """
+        risk = geometry.risk
+        z = risk.predict(theta)
+        curvature = _damping_curvature(risk, z)
+        safe = np.where(curvature > 0, curvature, 1.0)
+        largest, shares = curvature_norm(geometry.rows, risk.weights * curvature)
+        hessian = risk.loss.hessian(risk.targets, z)
+        slopes = shares * (hessian / safe) * (risk.loss.third(risk.targets, z) / safe)
+        if self.relative:
+            longest = min(self.longest, 1.0) if self.cap else self.longest
+            length = longest / np.where(largest > 0, largest, 1.0)
+        else:
+            length = 1.0 / np.hypot(1.0 / self.longest, largest)
+            slopes = slopes * np.square(length * largest)[..., None]
+        return length, vecmat(slopes, risk.features)
+
+    def shares(self, geometry, start, length):
+        """Minus the gradient of log(length) in the logarithms of a metric's ratios, (..., d).
+
+        Parameters
+        ----------
+        geometry : Geometry
+        start : ndarray of shape (..., n, d)
+            Where the damped step starts.
+        length : ndarray of shape (..., n)
+        """
+        risk = geometry.risk
+        root = np.sqrt(risk.weights * _damping_curvature(risk, risk.predict(start)))
+        # The rows' transpose has the same eigenvalues, and a column for each parameter.
+        columns = np.swapaxes(root[..., None] * geometry.rows, -1, -2)
+        largest, shares = curvature_norm(columns, np.ones(columns.shape[-2]))
+        return shares * np.square(length * largest)[..., None]
+
+    def saturated(self, geometry):
+        """``eta lambda_i`` where predictions fit the targets exactly, shape (n,)."""
+        risk = geometry.risk
+        at_targets = risk.weights * risk.loss.saturated_hessian(risk.targets)
+        largest, _ = curvature_norm(geometry.rows, at_targets)
+        return self.longest * largest.reshape(-1, *risk.weights.shape[:-1]).max(axis=0)
+
+
+class EvenLengths:
+    """The lengths of a stack's steps where they depend on no theta; computed once.
+
+    Parameters
+    ----------
+    step : StepLength
+    geometry : Geometry
+        Of the support rows of n tasks, whose loss has a finite `hessian_bound`.
+    """
+
+    def __init__(self, step, geometry):
+        self.step, self.geometry = step, geometry
+
+    @cached_property
+    def _largest(self):
+        """lambda_i, shape (n,); a larger bound where even that shortens no step."""
+        bound = np.asarray(self.geometry.trace(self._weights))
+        near = (bound > 0) if self.step.relative else (bound > 1.0 / self.step.longest)
+        if near.any():
+            gram = self.gram if near.all() and near.ndim else self.gram[near]
+            enough = 0.0 if self.step.relative else 1.0 / (MARGIN * self.step.longest)
+            bound[near] = MARGIN * largest_eigenvalue(gram, enough=enough)
+        return bound
+
+    @property
+    def _weights(self):
+        return self.geometry.risk.weights * self.geometry.risk.loss.hessian_bound
+
+    @cached_property
+    def gram(self):
+        """The support Hessian at its largest, from the rows or the features."""
+        return self.geometry.gram(self._weights)
+
+    @cached_property
+    def length(self):
+        """eta_i, shape (n,)."""
+        step = self.step
+        if step.relative:
+            longest = min(step.longest, 1.0) if step.cap else step.longest
+            return longest / np.where(self._largest > 0, self._largest, 1.0)
+        if step.cap:
+            return 1.0 / np.maximum(1.0 / step.longest, self._largest)
+        return np.full(self.geometry.risk.weights.shape[:-1], step.longest)
+
+    @cached_property
+    def relative(self):
+        """``eta lambda_i`` before the cap, shape (n,)."""
+        if self.step.relative:
+            return np.full(self.geometry.risk.weights.shape[:-1], self.step.longest)
+        return self.step.longest * self._largest
+
+
+def _damping_curvature(risk, z):
+    """The curvatures by which a step is damped, shape (..., m).
+
+    That at the target, too, keeps a step from far below it, where l'' is tiny, from overshooting.
+    """
+    hessian = risk.loss.hessian(risk.targets, z)
+    return np.hypot(hessian, risk.loss.saturated_hessian(risk.targets))

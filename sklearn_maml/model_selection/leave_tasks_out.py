@@ -50,7 +50,9 @@ class Folds:
                     "out, or pass another cv."
                 )
         all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
-        self.one_by_one = (all_but_one & self.test.any(axis=1)).all()
+        # A task's rows, in all their draws, have to be in one block to be left out together.
+        together = not blocks.draws_apart
+        self.one_by_one = together and (all_but_one & self.test.any(axis=1)).all()
 
     def scores(self, rule):
         """R2 on the tasks left out, shape (n_splits, n_alphas)."""
@@ -190,7 +192,7 @@ def _merge(total, part):
 def _normal_equations(objective, theta, cell, with_hessian, i):
     """A block's sums for each cell of tasks: [A, gradient at theta]."""
     at = objective.linearize(i, theta)
-    cells, of = np.unique(cell[objective.blocks.owner(i)], return_inverse=True)
+    cells, of = np.unique(cell[objective.blocks[i].owner], return_inverse=True)
     gradients = at.weight[:, None] * at.task_gradients
     members = (of == np.arange(len(cells))[:, None]).astype(float)
     sums = np.matmul(members, gradients)
@@ -236,7 +238,7 @@ def _by_split(values, of, n_splits):
 def _errors(objective, start, theta, split_of, i):
     """A block at a start, the split of its entries, and weighted squares (n_alphas, ..., n, m)."""
     at = objective.linearize(i, start)
-    of = split_of[objective.blocks.owner(i)]
+    of = split_of[objective.blocks[i].owner]
     # Predictions are affine in theta: from those at one theta, all others by one product.
     others = (theta[of] - start).reshape(len(of), -1, theta.shape[-1])
     shift = np.moveaxis(np.matmul(at.design, np.swapaxes(others, -1, -2)), -1, 0)
@@ -247,7 +249,7 @@ def _errors(objective, start, theta, split_of, i):
 def _errors_left_out(objective, start, diagonal, sides, penalties, split_of, i):
     """`_errors`, with each task left out of the solution for all; NaN where that is unsafe."""
     at = objective.linearize(i, start)
-    owner, root = objective.blocks.owner(i), np.sqrt(at.row_weight)
+    owner, root = objective.blocks[i].owner, np.sqrt(at.row_weight)
     tasks = np.unique(owner)
     n_draws = len(owner) // len(tasks)
     rows = _by_task(np.matmul(root[..., None] * at.design, diagonal.basis), n_draws, 0)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import check_number
 from sklearn_maml._estimators.defaults import gradient_rule
+from sklearn_maml._estimators.fitting import all_or_nothing, expect_same, fit_rows, make_plan
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
 from sklearn_maml._tasks.episodes import read_episodes
@@ -152,19 +153,20 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             If the data or a parameter are not as described, or a fold splits a task.
         """
         context = started(self, X, y)
-        check_featurizer(self.featurizer)
-        rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
-        splits = task_splits(self.cv, rows)
-        grid = self._grid()
-        scores = self._scores(grid, rows, splits)
-        self.cv_results_ = _results(grid, scores)
-        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
-        self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
-        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
-        self.best_estimator_ = self._model(self.best_params_).fit(
-            X, y, groups=groups, sample_weight=sample_weight
-        )
-        self.coef_, self.intercept_ = self.best_estimator_.coef_, self.best_estimator_.intercept_
+        with all_or_nothing(self):
+            check_featurizer(self.featurizer)
+            grid = self._grid()
+            rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
+            splits = task_splits(self.cv, rows)
+            featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
+            self.cv_results_ = _results(grid, self._scores(grid, rows, splits, featurizer))
+            self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
+            self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
+            self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
+            best = self.best_estimator_ = self._model(self.best_params_)
+            expect_same(best, self)
+            fit_rows(best, make_plan(best), rows, featurizer)
+            self.coef_, self.intercept_ = best.coef_, best.intercept_
         ended(self, context, X, y)
         return self
 
@@ -214,11 +216,10 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             check_number("each of alphas", alpha)
         return list(ParameterGrid({name: list(values[name]) for name in values}))
 
-    def _scores(self, grid, rows, splits):
+    def _scores(self, grid, rows, splits, featurizer):
         """Test scores of all candidates, shape (n_splits, n_candidates)."""
         episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-        featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
         transform = None if featurizer is None else featurizer.transform
         blocks = Blocks(rows.tasks, Features(rows.X, transform, self.fit_intercept), episodes)
         folds = Folds(blocks, splits, list(self.alphas), self.n_jobs)
