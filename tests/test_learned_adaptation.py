@@ -29,10 +29,11 @@ from sklearn_maml import (
     adapt_tasks,
 )
 from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._learning.likelihood import Moments, likelihood
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.proximal import metric_coordinates
 from sklearn_maml._learning.random_effects import random_effects_of
-from sklearn_maml._learning.reml import Moments, fit_low_rank, fit_reml, likelihood
+from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._learning.variable_projection import Profile
 from sklearn_maml._objective.meta_objective import MetaObjective
@@ -630,6 +631,19 @@ def test_first_rows_as_support_and_several_targets():
     assert_allclose(std[:, 1], 2 * std[:, 0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])
+def test_a_feature_of_first_rows_only_is_learned_of_their_residuals(adaptation):
+    """It is 0 in all query rows with ``split="first"``, but not in the rows adapted to."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.arange(12) / 12, np.arange(12) == 0]
+    tasks = [
+        (X, X @ [1 + rng.normal(), 2.0] + rng.normal() + 0.1 * rng.normal(size=12))
+        for _ in range(60)
+    ]
+    model = MAMLRegressor(adaptation=adaptation, split="first", support=[1, 3]).fit(tasks)
+    assert_allclose(model.coef_, [1.0, 2.0], atol=0.5)
+
+
 def test_intervals_cover_what_they_promise():
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks(100))
     inside = []
@@ -758,7 +772,7 @@ def test_reml_is_never_beaten_by_a_search_without_derivatives_of_ours(kind):
 def test_many_effects_are_eliminated_like_few(seed, monkeypatch):
     moments, q = hard_problem(seed)
     few = likelihood(moments, np.eye(q), "full")
-    monkeypatch.setattr("sklearn_maml._learning.reml.FEW", 0)
+    monkeypatch.setattr("sklearn_maml._learning.likelihood.FEW", 0)
     many = likelihood(moments, np.eye(q), "full")
     for name in ("value", "gradient", "information", "fixed", "noise"):
         assert_allclose(getattr(many, name), getattr(few, name), rtol=1e-9, atol=1e-9)

@@ -6,7 +6,6 @@ minimises the meta-loss over Sigma (`variable_projection`), with the gradient
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
 
-import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.random_effects import fit_covariance
 from sklearn_maml._learning.selection import choose_structure
+from sklearn_maml._progress import warn_user
 from sklearn_maml.adaptation.prior import Metric
 
 __all__ = ["learn_covariance", "metric_coordinates"]
@@ -36,11 +36,10 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
     learn = _by_choice if chosen else {"reml": _by_reml, "query": _by_query}[criterion]
     metric, found = learn(problem, effects, found, make_rule)
     if not found.converged:
-        warnings.warn(
+        warn_user(
             f"The metric {kind!r} did not converge in {found.n_iter} iterations "
             f"(criterion {criterion!r}); it is used as it is.",
             ConvergenceWarning,
-            stacklevel=6,
         )
     return metric, found
 

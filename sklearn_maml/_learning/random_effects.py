@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.reml import Moments, fit_reml
+from sklearn_maml._learning.likelihood import Moments
+from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
