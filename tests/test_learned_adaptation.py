@@ -541,6 +541,16 @@ def one_hot_tasks(n_tasks, factors=0, spread=0.0, m=12, c=16, seed=0):
     return tasks
 
 
+@pytest.mark.parametrize("d", [3, 20, 120])
+def test_fewer_rows_than_parameters_are_learned_from_too(d):
+    rng = np.random.default_rng(0)
+    tasks = [(rng.normal(size=(3, d)), rng.normal() + rng.normal(size=3)) for _ in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the likelihood may have no maximum
+        model = MAMLRegressor(adaptation="learned", support=[1], random_state=0).fit(tasks)
+    assert np.isfinite(model.adapt(*tasks[0]).coef_).all()
+
+
 def few_shot_error(model, tasks, k):
     adapted = [model.adapt(X[:k], y[:k]).predict(X[k:]) - y[k:] for X, y in tasks]
     return np.mean(np.square(adapted))
@@ -1242,8 +1252,69 @@ def test_candidates_that_are_not_solved_are_reported(caplog):
 def test_what_is_learned_on_the_query_loss_is_told():
     rule = Proximal(metric="diagonal")
     found = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(20))
-    deviation = np.sqrt(np.diagonal(found.adaptation_.metric.covariance))
-    assert np.array2string(deviation, precision=4) in str(found.learned_)
+    for deviation in np.sqrt(np.diagonal(found.adaptation_.metric.covariance)):
+        assert f"{deviation:.4g}" in str(found.learned_)
+    frame = found.learned_.to_frame()
+    assert [*frame.index] == ["x0", "x1", "intercept"]
+    assert "fixed_effect" not in frame
+
+
+def sleepstudy_report():
+    data = load("sleepstudy")
+    frame = pd.DataFrame(data.X, columns=["Days"])
+    return MAMLRegressor(adaptation=REML).fit(frame, data.y, groups=data.groups).learned_
+
+
+def test_what_is_learned_is_told_as_mixed_models_are():
+    found = sleepstudy_report()
+    words = " ".join(str(found).split())
+    assert "Days 10.47 35.07 5.922" in words
+    assert "intercept 251.4 612.1 24.74 0.07" in words
+    assert "residual 654.9 25.59" in words
+    html = found._repr_html_()
+    assert "<td>24.74</td>" in html
+    assert found.reason in html
+
+
+def test_what_is_learned_is_a_frame():
+    frame = sleepstudy_report().to_frame()
+    assert [*frame.index] == ["Days", "intercept", "residual"]
+    assert_allclose(frame["std_dev"], [5.922, 24.740, 25.592], atol=2e-3)
+    assert_allclose(frame["variance"], frame["std_dev"] ** 2)
+    assert_allclose(frame.loc["Days", "corr_intercept"], 0.066, atol=5e-4)
+    assert_allclose(frame["fixed_effect"], [10.467, 251.405, np.nan], atol=1e-3)
+
+
+def test_a_report_of_several_targets_names_each():
+    tasks = [(X, np.c_[y, 2 * y]) for X, y in mixed_tasks(20, d=6)]
+    found = MAMLRegressor(adaptation=REML).fit(tasks).learned_
+    frame = found.to_frame()
+    assert_allclose(frame["fixed_effect_1"][:7], 2 * frame["fixed_effect_0"][:7], rtol=1e-6)
+    assert_allclose(frame.loc["residual 1", "std_dev"], 2 * frame.loc["residual 0", "std_dev"])
+    assert "corr x0" not in str(found)  # of seven parameters: to_frame has them
+
+
+def test_long_reports_are_cut_and_empty_ones_refused():
+    rng = np.random.default_rng(0)
+    tasks = [(rng.normal(size=(9, 40)), rng.normal() + rng.normal(size=9)) for _ in range(9)]
+    rule = Proximal(1.0, "full", random_effects="intercept")
+    found = MAMLRegressor(adaptation=rule, support="all").fit(tasks).learned_
+    assert "(11 more: see to_frame)" in str(found)
+    given = MAMLRegressor(adaptation=Proximal(1.0, np.ones(41))).fit(tasks).learned_
+    with pytest.raises(ValueError, match="No covariance was learned of the metric 'given'"):
+        given.to_frame()
+    assert "as given" in str(given)
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.0])
+def test_intraclass_correlation_is_the_share_between_tasks(slope):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 10, 1))
+    effects = rng.normal(size=(400, 1)) + slope * rng.normal(size=(400, 1)) * X[..., 0]
+    y = effects + rng.normal(size=(400, 10))
+    found = MAMLRegressor(adaptation=REML).fit(list(zip(X, y, strict=True))).learned_
+    between = 1.0 + slope**2
+    assert_allclose(found.intraclass_correlation, between / (between + 1.0), atol=0.03)
 
 
 def test_a_rule_without_a_slope_says_so():

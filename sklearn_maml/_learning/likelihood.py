@@ -74,8 +74,8 @@ class Moments:
 
     @property
     def dof(self):
-        """Residual degrees of freedom, n_rows - r."""
-        return self.n_rows - self.n_fixed
+        """Residual degrees of freedom, n_rows - r; 1 where rows leave none."""
+        return max(self.n_rows - self.n_fixed, 1.0)
 
     @classmethod
     def joined(cls, parts):

@@ -224,8 +224,11 @@ class MixedDesign:
         volume = len(model.noise) * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
         values, vectors = np.linalg.eigh(model.relative)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
+        varies = self.effects.varies
+        gram = self.random.T @ self.effects.gram[np.ix_(varies, varies)] @ self.random
         return Metric(self.effects.lift @ self.random @ root), replace(
             model,
+            between=float((model.relative * gram).sum()),
             fixed=model.fixed @ lift.T,
             log_likelihood=float(model.log_likelihood + volume),
         )

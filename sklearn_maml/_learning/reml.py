@@ -50,6 +50,8 @@ class MixedModel:
     converged : bool
     singular : bool
         Whether a direction of the random effects has (numerically) no variance.
+    between : float or None
+        The variance of a row's random part, on average over rows, in units of the noise's.
     coordinates : ndarray of shape (k,), default=None
         Of Sigma in `Structure.low_rank`, if it has that structure.
     """
@@ -61,6 +63,7 @@ class MixedModel:
     n_iter: int
     converged: bool
     singular: bool
+    between: float | None = None
     coordinates: np.ndarray | None = None
 
 

@@ -12,8 +12,10 @@ from sklearn_maml.adaptation.rule import AdaptationRule
 
 __all__ = ["Proximal"]
 
-# "auto" fits a mixed model with a full covariance up to this number of random effects.
-MANY_EFFECTS = 15
+# "auto" fits a mixed model with a full covariance up to the first number of random effects, and one
+# with less of a structure up to the second: beyond, matrices of that size for each task cost too
+# much.
+MANY_EFFECTS, TOO_MANY_EFFECTS = 15, 100
 
 KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
@@ -291,7 +293,9 @@ class Proximal(AdaptationRule):
             return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
-        return "auto", "reml", f"{reason}, too many for a full covariance"
+        if n_effects <= TOO_MANY_EFFECTS:
+            return "auto", "reml", f"{reason}, too many for a full covariance"
+        return "intercept", "query", f"{reason}, too many for a variance each"
 
     def _best_strength(self, problem, metric, criterion):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
