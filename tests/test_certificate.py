@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from objectives import make_objective, smallest_loss
 from reference import adapted_design, meta_loss, with_ones
 
-from sklearn_maml import GapCertificate, MAMLRegressor, certify
+from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import AdaptationRule
 
@@ -148,6 +148,21 @@ def test_unshared_inputs_do_not_bring_it():
     weights = np.arange(1.0, 13.0)
     model = MAMLRegressor().fit([(X, y, weights), (X, y)])
     assert model.gap_certificate_.corollary is None
+
+
+def test_shared_inputs_with_unlike_weight_sums_do_not_bring_it_where_the_rule_asks_for_the_sum():
+    # Weights are normalised within a task, but a proximal step counts them: J_i differs.
+    rng = np.random.default_rng(0)
+    y, weights = 100.0 * rng.normal(size=(20, 1)), np.full((20, 1), 1e3)
+    y[1:] *= 0.01
+    weights[0] = 1e-3
+    tasks = [(np.ones((1, 1)), *task) for task in zip(y, weights, strict=True)]
+    model = MAMLRegressor(adaptation=Proximal(1.0, np.ones(1)), fit_intercept=False).fit(tasks)
+    best = model.meta_loss_
+    model.coef_ = model.coef_ + 1.0
+    certificate = model.certify(tasks)
+    assert certificate.lower_bound <= best * (1 + 1e-12)
+    assert certificate.corollary is None
 
 
 def test_the_comparator_does_not_come_from_the_solver():

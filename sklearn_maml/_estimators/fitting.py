@@ -6,12 +6,20 @@ the third step.
 """
 
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_maml._component import check_number, resolve
+from sklearn_maml._component import (
+    check_bool,
+    check_n_jobs,
+    check_number,
+    check_option,
+    random_of,
+    resolve,
+)
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     AUTO_ROWS,
@@ -101,7 +109,7 @@ def make_plan(model):
     _check_parameters(model)
     solver = make_solver(model, rule)
     support, mixed = choose_support(model.support, rule)
-    episodes = read_episodes(support, model.split, model.n_episodes, model.random_state)
+    episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
     check_featurizer(model.featurizer)
     return Plan(rule, solver, episodes, mixed)
 
@@ -117,14 +125,12 @@ def make_solver(model, rule):
 def _check_parameters(model):
     """Raise for parameters out of range that no part of its own checks."""
     check_number("alpha", model.alpha)
+    check_n_jobs(model.n_jobs)
     if not isinstance(model.verbose, bool):
         check_number("verbose", model.verbose)
-    if not isinstance(model.fit_intercept, bool | np.bool_):
-        raise TypeError(f"fit_intercept must be True or False; got {model.fit_intercept!r}.")
-    if model.on_unknown_task not in ("meta", "raise"):
-        raise ValueError(
-            f"on_unknown_task must be 'meta' or 'raise'; got {model.on_unknown_task!r}."
-        )
+    check_bool("fit_intercept", model.fit_intercept)
+    check_option("on_unknown_task", model.on_unknown_task, ("meta", "raise"))
+    check_option("split", model.split, ("random", "first"))
 
 
 def _given_rule(model):
@@ -137,7 +143,7 @@ def _given_rule(model):
     if model.adaptation is None:
         return None
     automatic = isinstance(model.inner_lr, str) and model.inner_lr == "auto"
-    if not automatic or model.n_steps != 1:
+    if not (automatic and isinstance(model.n_steps, Integral) and model.n_steps == 1):
         raise ValueError(
             f"inner_lr={model.inner_lr!r} and n_steps={model.n_steps!r} have no effect "
             "with adaptation=...; set them on the adaptation rule instead."

@@ -3,7 +3,7 @@
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from sklearn_maml._component import resolve
+from sklearn_maml._component import check_bool, resolve
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -211,6 +211,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
+        check_bool("return_std", return_std)
         rows = self._rows(X, groups)
         if not return_std:
             return response(self, linear(self, rows))

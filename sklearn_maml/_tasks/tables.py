@@ -8,19 +8,29 @@ whether a featurizer reads X (`featurizer`), and whether y holds class labels, a
 
 import sys
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import assert_all_finite, check_array
+from sklearn.utils import _safe_indexing, assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from sklearn_maml._component import check_number
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
-from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
+from sklearn_maml._tasks.lists import (
+    as_array,
+    is_task_list,
+    is_unordered,
+    looks_ragged,
+    pool,
+    refuse_lazy,
+    refuse_masked,
+)
 from sklearn_maml._tasks.stacks import Tasks
 
 __all__ = [
@@ -241,7 +251,7 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
     if estimator.featurizer is None:
         if not _is_ready(X, 2):
             _refuse_dates(X)
-            X = check(X, dtype=np.float64, ensure_all_finite=finite)
+            X = _numbers(X, partial(check, dtype=np.float64, ensure_all_finite=finite))
         elif finite:
             assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
     X = X.tocsr() if sp.issparse(X) else X
@@ -257,6 +267,13 @@ def row_weights(sample_weight, X):
     if sample_weight is None:
         return None
     refuse_masked(sample_weight, "sample_weight")
+    if isinstance(sample_weight, Real):
+        check_number("sample_weight", sample_weight)
+    elif is_unordered(sample_weight):
+        raise TypeError(
+            "sample_weight must be a one-dimensional array or list, or a number; got "
+            f"{type(sample_weight).__name__}."
+        )
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
@@ -289,7 +306,8 @@ def _read_task_list(estimator, tasks, sample_weight):
 
 def _task_weights(sample_weight, ids):
     """Weights of tasks as float64."""
-    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+    sized = hasattr(sample_weight, "__len__") and not is_unordered(sample_weight)
+    if sized and len(sample_weight) != len(ids):
         raise ValueError(
             f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
             f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
@@ -326,8 +344,30 @@ def _check_table(X):
             "tuples goes to fit, score or certify as it is, with y=None."
         )
     refuse_masked(X, "X")
+    refuse_lazy(X, "X")
     if hasattr(X, "columns") and 0 in X.shape:
         raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _numbers(X, check):
+    """X as floats, by `check`; errors name the first column that holds something else."""
+    try:
+        return check(X)
+    except (TypeError, ValueError) as error:
+        columns = getattr(X, "columns", ())
+        for at, name in enumerate(columns):
+            column = _safe_indexing(X, [at], axis=1)
+            try:
+                check(column)
+            except (TypeError, ValueError):
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"column {name!r} of X does not hold numbers (its dtype is "
+                    f"{next(iter(column.dtypes))}); make numbers of it in a featurizer, such as "
+                    f"ColumnTransformer([('codes', OneHotEncoder(), [{name!r}])], "
+                    f"remainder='passthrough'). {error}"
+                ) from error
+        raise
 
 
 def _refuse_dates(X):
@@ -358,7 +398,7 @@ def check_y(y, estimator, finite=True):
     """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
     refuse_masked(y, "y")
     if not hasattr(getattr(y, "dtype", None), "kind"):
-        y = np.asarray(y)
+        y = as_array(y)
     if y.dtype.kind not in "biufc":
         raise ValueError(
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "

@@ -1,14 +1,18 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from sklearn_maml._component import check_number
-from sklearn_maml._linalg import curvature_norm, matvec
+from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
+from sklearn_maml.adaptation.affine import AffineLoop
+from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise
-from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
+from sklearn_maml.adaptation.step_geometry import Geometry
 
 __all__ = ["Proximal"]
 
@@ -125,23 +129,28 @@ class Proximal(AdaptationRule):
 
     def adapt(self, theta, risk):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
+        if risk.loss.constant_hessian:
+            return self.bind(risk).adapt(theta)
         factor = self._factor(risk.features.shape[-1])
         rows, strength = np.matmul(risk.features, factor), self._strength(risk)
-        if risk.loss.constant_hessian:
-            gain = _gain(risk.weights, rows, strength)
-            moved = matvec(gain, _residual(risk, theta))
-        else:
-            start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
-            problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
-            moved = ridge_minimum(problem)
-            bend = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
-            gain = _gain(0.5 * risk.weights * bend, rows, strength)
+        start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
+        problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
+        moved = ridge_minimum(problem)
+        hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
+        gain = _gain(0.5 * risk.weights * hessian, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
             return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
 
         return theta_i, pullback
+
+    def bind(self, support, query=None):
+        """In closed form for a square, else by `adapt`; see `AdaptationRule.bind`."""
+        if not support.loss.constant_hessian:
+            return InnerLoop(self, support, query)
+        metric = Metric(self._factor(support.features.shape[-1]))
+        return RidgeLoop(self, Geometry(support, metric), query, self._strength(support))
 
     def slope(self, theta, linearization):
         """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
@@ -156,23 +165,10 @@ class Proximal(AdaptationRule):
         d = force.shape[-1]
         return pulled.reshape(-1, d).T @ force.reshape(-1, d)
 
-    def lipschitz(self, risk):
-        """Constants of the proximal step; see `AdaptationRule.lipschitz`.
-
-        With ``Sigma = L L'``, f the rows in L's units and ``H = F' W F + 2 strength_i`` the step's
-        Hessian, ``J = 2 strength_i L H^-1 L^-1`` has at most the norm ``|L| |L^-1|``, and changes
-        by at most ``l3 lambda_max(sum_j a_j |f_j| f_j f_j') |L| |L^-1|^2 / (2 strength_i)``.
-        """
-        factor = self._factor(risk.features.shape[-1])
-        size = np.linalg.svd(factor, compute_uv=False)
-        regular = len(size) == len(factor) and size[-1] > 0
-        if not (regular and np.isfinite(risk.loss.third_bound)):
-            return super().lipschitz(risk)
-        rows = np.matmul(risk.features, factor)
-        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        kappa = risk.loss.third_bound * largest / (2.0 * self._strength(risk))
-        shape = risk.weights.shape[:-1]
-        return np.full(shape, size[0] / size[-1]), kappa * size[0] / size[-1] ** 2
+    def slope_form(self, risk):
+        """``theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
+        length = 0.5 / self._strength(risk)
+        return SlopeForm(length, self._factor(risk.features.shape[-1]), implicit=True)
 
     def spread(self, V, risk=None):
         """Variance of ``V theta_i`` given the support rows, in units of the noise's.
@@ -325,6 +321,22 @@ class Proximal(AdaptationRule):
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
 
 
+class RidgeLoop(AffineLoop):
+    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
+
+    def __init__(self, rule, geometry, query, strength):
+        super().__init__(rule, geometry, query)
+        self.strength = strength
+
+    @cached_property
+    def spectral(self):
+        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
+        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
+        gram = self.geometry.gram(curvatures)
+        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
+        return np.linalg.inv(gram + ridge)
+
+
 def _gain(bend, rows, strength):
     """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
 
@@ -348,8 +360,3 @@ def _gain(bend, rows, strength):
         return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
     weighted = np.swapaxes(bend * rows, -1, -2)
     return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
-
-
-def _residual(risk, theta):
-    """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
-    return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound
