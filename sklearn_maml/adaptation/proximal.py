@@ -17,10 +17,12 @@ from sklearn_maml.adaptation.step_geometry import Geometry
 
 __all__ = ["Proximal"]
 
-# "auto" fits a mixed model with a full covariance up to this number of random effects.
-MANY_EFFECTS = 15
+# "auto" fits a mixed model with a full covariance up to the first number of random effects, and one
+# with less of a structure up to the second: beyond, matrices of that size for each task cost too
+# much.
+MANY_EFFECTS, TOO_MANY_EFFECTS = 15, 100
 
-KINDS = ("auto", "identity", "intercept", "diagonal", "full")
+KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
 
 class Proximal(AdaptationRule):
@@ -270,8 +272,14 @@ class Proximal(AdaptationRule):
                 f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
                 f"{loss!r} use criterion='query'."
             )
+        if self.metric == "low_rank" and (self.criterion == "query" or not mixed_model):
+            raise ValueError(
+                "metric='low_rank' is learned by REML, the likelihood of the squared error; got "
+                f"criterion={self.criterion!r} and {loss!r}. Use metric='diagonal' there."
+            )
         if self.metric != "auto":
-            criterion = "reml" if self.metric == "full" and mixed_model else "query"
+            likely = self.metric in ("full", "low_rank") and mixed_model
+            criterion = "reml" if likely else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
         reason = f"{n_effects} parameter(s) can differ between tasks"
@@ -279,7 +287,9 @@ class Proximal(AdaptationRule):
             return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
-        return "diagonal", "query", f"{reason}, too many for a full covariance"
+        if n_effects <= TOO_MANY_EFFECTS:
+            return "auto", "reml", f"{reason}, too many for a full covariance"
+        return "intercept", "query", f"{reason}, too many for a variance each"
 
     def _best_strength(self, problem, metric, criterion):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""

@@ -19,8 +19,7 @@ __all__ = ["certify", "check_effort"]
 
 def check_effort(certificate):
     """Raise unless `certificate` is None or an effort that `certify` knows."""
-    known = isinstance(certificate, str) and certificate in tuple(EFFORTS)
-    if not (certificate is None or known):
+    if certificate is not None and not (isinstance(certificate, str) and certificate in EFFORTS):
         raise ValueError(
             f"certificate must be one of {', '.join(map(repr, EFFORTS))} or None; got "
             f"{certificate!r}."
