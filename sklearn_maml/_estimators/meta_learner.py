@@ -37,8 +37,9 @@ from sklearn_maml._progress import (
 )
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.labels import TaskIndex
+from sklearn_maml._tasks.single_task import in_cross_validation, warn_of_single_task
 from sklearn_maml._tasks.stacks import Blocks
-from sklearn_maml._tasks.tables import in_cross_validation, read_tasks, warn_of_single_task
+from sklearn_maml._tasks.tables import read_tasks
 
 __all__ = ["MetaLearner"]
 
