@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 from families import make_tasks
-from foreign_parts import Shift
 from objectives import objective_of, targets_for
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
