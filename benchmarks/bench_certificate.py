@@ -1,8 +1,8 @@
 """How tight the certificates of convex losses are, and what they cost.
 
 For each fit: the bound as a share of the meta-loss, and the seconds that it took, with
-``certificate="fast"``, ``"full"`` and ``"branch"`` (where there are few parameters), against the seconds
-of the fit alone (``certificate=None``). Medians of a few runs.
+``certificate="fast"``, ``"full"`` and ``"branch"`` (where there are few parameters), against the
+seconds of the fit alone (``certificate=None``). Medians of a few runs.
 
     python benchmarks/bench_certificate.py [--branch] [NAME ...]
 
