@@ -9,7 +9,8 @@
 (15,)
 """
 
-from sklearn_maml._estimators.adapted import AdaptedClassifier, AdaptedRegressor, AdaptedTasks
+from sklearn_maml._estimators.adapted import AdaptedClassifier, AdaptedRegressor
+from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.classifier import MAMLClassifier
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._tasks.tables import SingleTaskWarning

@@ -1,7 +1,8 @@
-"""Progress by `logging` and scikit-learn's callbacks; and one error for all that overflow does."""
+"""What a user is told on the way: progress, callbacks, warnings, and one error for all overflow."""
 
 import logging
 import sys
+import warnings
 from contextlib import contextmanager
 from functools import wraps
 
@@ -14,6 +15,7 @@ __all__ = [
     "refusing_overflow",
     "report",
     "started",
+    "warn_user",
     "with_callbacks",
 ]
 
@@ -64,6 +66,23 @@ def ended(estimator, context, X, y):
     """Tell callbacks that a fit has ended; `context` is what `started` returned."""
     if context is not None:
         context.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes={})
+
+
+# Frames that are no place to point a user to: this package, and the decorator of `fit` that
+# scikit-learn 1.9 puts between it and its caller.
+BETWEEN = ("sklearn_maml.", "sklearn.callback.")
+
+
+def warn_user(message, category):
+    """Warn at the first line outside of this package, however deep inside the warning arises.
+
+    Python shows a warning once a line of code, and filters it by the module of that line: both
+    would go wrong with a line of the package. (Python 3.12 has ``skip_file_prefixes`` for this.)
+    """
+    frame, level = sys._getframe(1), 2  # level 1 is this function itself
+    while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(BETWEEN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager

@@ -1,4 +1,14 @@
-"""Newton's method on many small convex problems at once, each with a line search of its own."""
+"""Newton's method on many small convex problems at once, each with a line search of its own.
+
+One engine, `newton_minima`, and one problem that it solves, `RidgeProblem`: the inner problem of
+proximal adaptation. The other, `QueryMinima`, belongs to the certificate. A problem is n functions
+of an array of shape (n, r), one a task, and has
+
+- ``value(a)``, shape (n,), infinite where it overflows, and ``gradient(a)``, of the shape of a;
+- ``newton(a, value, floor)``: Newton steps, the decrease that the slope along each promises, the
+  best lower bound known on each minimum (`floor` is the one so far), and which tasks are solved;
+- ``take(chosen)``: some of the tasks.
+"""
 
 from typing import NamedTuple
 
@@ -6,8 +16,17 @@ import numpy as np
 
 from sklearn_maml._linalg import matvec, vecmat
 
-__all__ = ["RidgeProblem", "line_search", "ridge_minimum"]
+__all__ = [
+    "Minima",
+    "RidgeProblem",
+    "best_start",
+    "line_search",
+    "newton_minima",
+    "ridge_minimum",
+    "weighted_sum",
+]
 
+# Steps at most: with an exponential far from its minimum, each lowers a prediction by 1.
 MAX_ITER = 200
 
 # A problem is solved where the step is so small a share of the solution, in the problem's own norm:
@@ -20,6 +39,62 @@ UNSEEN = 1e-9
 EPS = np.finfo(float).eps
 
 
+class Minima(NamedTuple):
+    """Where Newton's method on n problems ended.
+
+    Attributes
+    ----------
+    a : ndarray of shape (n, r)
+        The arguments.
+    value : ndarray of shape (n,)
+        The values there.
+    floor : ndarray of shape (n,)
+        The best lower bounds that the problems gave.
+    step : ndarray of shape (n, r)
+        Each task's last Newton step; where it is solved, ``a - step`` is closer still.
+    solved : ndarray of shape (n,)
+        Whether a task was solved, or else stopped where nothing lowered its value any further.
+    """
+
+    a: np.ndarray
+    value: np.ndarray
+    floor: np.ndarray
+    step: np.ndarray
+    solved: np.ndarray
+
+
+def newton_minima(problem, a, value, floor, max_iter):
+    """Damped Newton steps on n problems at once; what is solved does not wait for the others.
+
+    Parameters
+    ----------
+    problem : object
+        Of n tasks, as described in this module's docstring.
+    a : ndarray of shape (n, r)
+        Where to start; not changed.
+    value, floor : ndarray of shape (n,)
+        The values there, and lower bounds that are known; -inf where there is none.
+    max_iter : int
+
+    Returns
+    -------
+    Minima
+    """
+    found = Minima(a.copy(), value.copy(), floor.copy(), 0.0 * a, np.zeros(len(a), dtype=bool))
+    left = np.arange(len(a))
+    for _ in range(max_iter):
+        step, decrease, floor, solved = problem.newton(a, value, floor)
+        ahead, value = line_search(problem, a, value, step, np.where(solved, 0.0, decrease))
+        for whole, part in zip(found, (ahead, value, floor, step, solved), strict=True):
+            whole[left] = part
+        going = (ahead != a).any(axis=-1)
+        if not going.any():
+            break
+        problem, left, a = problem.take(going), left[going], ahead[going]
+        value, floor = value[going], floor[going]
+    return found
+
+
 def line_search(problem, a, value, step, decrease, halvings=60):
     """Newton steps, halved task by task until they lower the value; none where nothing does.
 
@@ -29,8 +104,7 @@ def line_search(problem, a, value, step, decrease, halvings=60):
     Parameters
     ----------
     problem : object
-        Of n tasks, with ``value(a)``, which is infinite where it overflows, ``gradient(a)``, and
-        ``take(chosen)``.
+        Of n tasks, with ``value(a)``, ``gradient(a)`` and ``take(chosen)``.
     a, step : ndarray of shape (n, r)
     value, decrease : ndarray of shape (n,)
         The value at a, and by how much its slope along the step says that it will fall.
@@ -59,6 +133,32 @@ def line_search(problem, a, value, step, decrease, halvings=60):
             left, problem = left[~good], problem.take(~good)
         length *= 0.5
     return a, value
+
+
+def best_start(problem, starts):
+    """The best of several starts, task by task, and the values there.
+
+    Parameters
+    ----------
+    problem : object
+        Of n tasks, with ``value(a)``.
+    starts : sequence of ndarray of shape (n, r)
+        An earlier one is taken where values are equal.
+
+    Returns
+    -------
+    a : ndarray of shape (n, r)
+    value : ndarray of shape (n,)
+    """
+    values = np.stack([problem.value(a) for a in starts])
+    best = np.argmin(values, axis=0)[None]
+    a = np.take_along_axis(np.stack(starts), best[..., None], axis=0)[0]
+    return a, np.take_along_axis(values, best, axis=0)[0]
+
+
+def weighted_sum(weights, values):
+    """Sums over rows; padding, of weight 0, counts for nothing even where its value overflows."""
+    return np.where(weights > 0, weights * values, 0.0).sum(axis=-1)
 
 
 class RidgeProblem(NamedTuple):
@@ -105,28 +205,26 @@ class RidgeProblem(NamedTuple):
 
     def value(self, b):
         """The objective, infinite where it overflows, shape (..., n)."""
-        value = self._mean(self.loss.value(self.targets, self.predict(b)))
+        value = weighted_sum(self.weights, self.loss.value(self.targets, self.predict(b)))
         value = value + self.strength * np.square(b).sum(axis=-1)
         return np.where(np.isfinite(value), value, np.inf)
 
     def gradient(self, b):
         """The objective's gradient, of the shape of b."""
-        slope = self.loss.gradient(self.targets, self.predict(b))
-        slope = np.where(self.weights > 0, self.weights * slope, 0.0)
-        return vecmat(slope, self.rows) + 2.0 * self.strength[..., None] * b
+        return vecmat(self._slopes(self.predict(b)), self.rows) + self._pull(b)
 
-    def newton(self, b):
-        """Newton steps, the decrease that their slope promises, and one that is negligible.
+    def newton(self, b, value, floor):
+        """Newton steps; see `newton_minima`.
 
-        Negligible beside b in the norm of the Hessian, or what the rounding of the gradient makes.
+        Solved is a task whose promised decrease is negligible beside b in the norm of the Hessian,
+        or no more than what the rounding of the gradient makes.
         """
-        z, turned = self.predict(b), np.swapaxes(self.rows, -1, -2)
-        real = self.weights > 0
-        slope = np.where(real, self.weights * self.loss.gradient(self.targets, z), 0.0)
-        bend = np.where(real, self.weights * self.loss.hessian(self.targets, z), 0.0)
-        gradient = vecmat(slope, self.rows) + 2.0 * self.strength[..., None] * b
+        z = self.predict(b)
+        slope = self._slopes(z)
+        bend = np.where(self.weights > 0, self.weights * self.loss.hessian(self.targets, z), 0.0)
+        gradient = vecmat(slope, self.rows) + self._pull(b)
         rounding = 4.0 * EPS * vecmat(np.abs(slope), np.abs(self.rows))
-        hessian = np.matmul(turned, bend[..., None] * self.rows)
+        hessian = np.matmul(np.swapaxes(self.rows, -1, -2), bend[..., None] * self.rows)
         # Where the curvature dwarfs the strength by more than float64 holds, a bit more of it.
         ridge = 2.0 * self.strength + 1e-15 * np.trace(hessian, axis1=-2, axis2=-1)
         hessian = hessian + ridge[..., None, None] * np.eye(b.shape[-1])
@@ -136,14 +234,19 @@ class RidgeProblem(NamedTuple):
         steps = np.linalg.solve(hessian, both)
         decrease, noise = np.moveaxis((both * steps).sum(axis=-2), -1, 0)
         size = (vecmat(b, hessian) * b).sum(axis=-1)
-        negligible = np.maximum(SOLVED**2 * size, noise)
-        return steps[..., 0], np.where(finite, decrease, np.nan), negligible
+        decrease = np.where(finite, decrease, np.nan)
+        return steps[..., 0], decrease, floor, decrease <= np.maximum(SOLVED**2 * size, noise)
 
-    def _mean(self, values):
-        return np.where(self.weights > 0, self.weights * values, 0.0).sum(axis=-1)
+    def _slopes(self, z):
+        """``w_j l'_j``, 0 on padding."""
+        return np.where(self.weights > 0, self.weights * self.loss.gradient(self.targets, z), 0.0)
+
+    def _pull(self, b):
+        """The gradient of ``strength |b|^2``."""
+        return 2.0 * self.strength[..., None] * b
 
 
-def ridge_minimum(problem):
+def ridge_minimum(problem, max_iter=MAX_ITER):
     """The minimisers b of a `RidgeProblem`, to rounding.
 
     The problem is strongly convex, so that damped Newton steps reach its only minimum from
@@ -153,44 +256,30 @@ def ridge_minimum(problem):
     Returns
     -------
     ndarray of shape (..., n, r)
-        Not a number where a task was not solved in `MAX_ITER` steps, far beyond the range in which
+        Not a number where a task was not solved in `max_iter` steps, far beyond the range in which
         its loss can be evaluated; a solver then turns back.
     """
     m, r = problem.rows.shape[-2:]
     if m < r:
         basis, triangle = np.linalg.qr(np.swapaxes(problem.rows, -1, -2))
-        inside = ridge_minimum(problem._replace(rows=np.swapaxes(triangle, -1, -2)))
-        return matvec(basis, inside)
+        inside = problem._replace(rows=np.swapaxes(triangle, -1, -2))
+        return matvec(basis, ridge_minimum(inside, max_iter))
     lead = problem.start.shape[:-1]
     problem = problem.flat()
-    found = np.full((problem.start.shape[0], r), np.nan)
-    left = np.arange(len(found))
     with np.errstate(over="ignore", invalid="ignore"):
-        b, value = _best_start(problem)
-        for _ in range(MAX_ITER):
-            step, decrease, negligible = problem.newton(b)
-            done = decrease <= negligible
-            b, value = line_search(problem, b, value, step, np.where(done, 0.0, decrease))
-            found[left[done]] = (b - step)[done]
-            if done.all():
-                break
-            if done.any():  # the others go on by themselves
-                problem, b, value, left = problem.take(~done), b[~done], value[~done], left[~done]
-    return found.reshape(*lead, r)
+        b, value = best_start(problem, _starts(problem))
+        found = newton_minima(problem, b, value, np.full(len(b), -np.inf), max_iter)
+    return np.where(found.solved[:, None], found.a - found.step, np.nan).reshape(*lead, r)
 
 
-def _best_start(problem):
-    """Zero; or, where an exponential is lower there, what nearly fits the targets' logarithms."""
-    b = np.zeros((*problem.start.shape[:-1], problem.rows.shape[-1]))
-    value = problem.value(b)
+def _starts(problem):
+    """Zero; and, as exponentials explode from there, what nearly fits the targets' logarithms."""
+    zero = np.zeros((*problem.start.shape[:-1], problem.rows.shape[-1]))
     if np.isfinite(problem.loss.hessian_bound):
-        return b, value
+        return (zero,)
     turned = np.swapaxes(problem.weights[..., None] * problem.rows, -1, -2)
     gram = np.matmul(turned, problem.rows)
     ridge = 1e-6 * np.trace(gram, axis1=-2, axis2=-1) + 1e-300
-    gram = gram + ridge[..., None, None] * np.eye(b.shape[-1])
+    gram = gram + ridge[..., None, None] * np.eye(zero.shape[-1])
     wanted = np.log1p(np.abs(problem.targets)) - problem.start
-    fitted = np.linalg.solve(gram, np.matmul(turned, wanted[..., None]))[..., 0]
-    other = problem.value(fitted)
-    lower = other < value
-    return np.where(lower[..., None], fitted, b), np.where(lower, other, value)
+    return zero, np.linalg.solve(gram, np.matmul(turned, wanted[..., None]))[..., 0]

@@ -7,7 +7,7 @@ In scikit-learn's form: a class method computes and draws, ``plot(ax=)`` draws a
 import numpy as np
 
 from sklearn_maml.model_selection import few_shot_curve
-from sklearn_maml.model_selection.baselines import OwnRidge, pooled_task_errors
+from sklearn_maml.model_selection.baselines import own_ridge, pooled_task_errors
 from sklearn_maml.model_selection.convergence import certified_path
 from sklearn_maml.model_selection.pipelines import find_model
 
@@ -31,6 +31,8 @@ class _Display:
         """
         import matplotlib.pyplot as plt
 
+        if not (ax is None or hasattr(type(ax), "set_xlabel")):
+            raise TypeError(f"ax must be matplotlib Axes or None; got {type(ax).__name__}.")
         self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw(self.ax_)
@@ -200,7 +202,7 @@ class FewShotCurveDisplay(_Display):
         curve = few_shot_curve(estimator, tasks, y, supports=supports, **shared)
         (prior,) = few_shot_curve(estimator, tasks, y, supports=[0], **shared).mean
         shots = [k for k in supports if k > 0]
-        alone = {**shared, "supports": shots, "adaptation": OwnRidge()}
+        alone = {**shared, "supports": shots, "adaptation": own_ridge(estimator)}
         own = few_shot_curve(estimator, tasks, y, **alone) if shots else None
         if pooled is not None:
             pooled = pooled_task_errors(estimator, pooled, tasks, y, groups, metric).mean()

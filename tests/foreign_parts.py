@@ -1,6 +1,7 @@
 """The smallest parts that a user could write: a loss, an adaptation rule and a solver."""
 
 import numpy as np
+from scipy.optimize import minimize
 
 from sklearn_maml.adaptation import AdaptationRule
 from sklearn_maml.losses import Loss
@@ -41,20 +42,39 @@ class Shift(AdaptationRule):
         return theta_i, pullback
 
 
-class SteepestDescent(Solver):
-    """Exact line searches along the gradient; stops after `n_iter` of them."""
+class TrustRegion(Solver):
+    """Newton's method in a trust region, by scipy: it asks for products with the Hessian only."""
 
-    def __init__(self, n_iter=200):
-        self.n_iter = n_iter
+    def __init__(self, tol=1e-9, max_iter=200):
+        self.tol = tol
+        self.max_iter = max_iter
 
-    def minimize(self, objective, theta):
-        values = []
-        for _ in range(self.n_iter):
-            value, gradient = objective.value_and_gradient(theta)
-            _, ahead = objective.value_and_gradient(theta - gradient)
-            bend = gradient.ravel() @ (gradient - ahead).ravel()
-            if not bend > 0:
-                break
-            theta = theta - gradient * np.square(gradient).sum() / bend
-            values.append(value)
-        return SolverResult(theta, len(values), True, tuple(values))
+    def minimize(self, objective, theta, callback=None):
+        values, shape = [], theta.shape
+
+        def value_and_gradient(x):
+            value, gradient = objective.value_and_gradient(x.reshape(shape))
+            return value, gradient.ravel()
+
+        def hessian_dot(x, v):
+            return objective.hessian_dot(x.reshape(shape), v.reshape(shape)).ravel()
+
+        def note(x):
+            values.append(objective.value(x.reshape(shape)))
+            if callback is not None:
+                callback(x.reshape(shape).copy(), values[-1])
+
+        note(theta.ravel())
+        found = minimize(
+            value_and_gradient,
+            theta.ravel(),
+            jac=True,
+            hessp=hessian_dot,
+            method="trust-ncg",
+            callback=note,
+            options={
+                "gtol": self.tol * np.linalg.norm(value_and_gradient(theta.ravel())[1]),
+                "maxiter": self.max_iter,
+            },
+        )
+        return SolverResult(found.x.reshape(shape), len(values) - 1, found.success, tuple(values))

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from families import make_tasks
-from foreign_parts import HalfSquaredError, Shift, SteepestDescent
+from foreign_parts import HalfSquaredError, Shift, TrustRegion
+from objectives import targets_for
 
 from sklearn_maml import GradientSteps, MAMLRegressor
+from sklearn_maml.losses import LOSSES
+from sklearn_maml.model_selection.convergence import certified_path
 
 
 def test_half_the_loss_is_the_same_fit_with_half_the_value_and_twice_the_step():
@@ -60,13 +63,29 @@ def test_a_shift_of_the_intercept_leaves_regression_within_tasks():
 
 def test_another_solver_is_certified_by_what_it_returns():
     tasks = make_tasks(20, 8)
-    rough = MAMLRegressor(0.02, solver=SteepestDescent(3)).fit(tasks)
-    fine = MAMLRegressor(0.02, solver=SteepestDescent(500)).fit(tasks)
+    rough = MAMLRegressor(0.02, solver=TrustRegion(max_iter=3)).fit(tasks)
+    fine = MAMLRegressor(0.02, solver=TrustRegion()).fit(tasks)
     exact = MAMLRegressor(0.02).fit(tasks)
     gap = rough.meta_loss_ - exact.meta_loss_
     assert 0 < gap <= rough.gap_certificate_.bound
     assert rough.n_iter_ == 3
     assert fine.coef_ == pytest.approx(exact.coef_, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_targets", [0, 2])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_solver_that_asks_for_hessian_products_gets_what_others_find(loss, n_targets):
+    rng, tasks = np.random.default_rng(2), []
+    for X, y in make_tasks(12, 8):
+        y = np.column_stack([y, rng.normal(size=8)]) if n_targets else y
+        tasks.append((X, targets_for(LOSSES[loss](), y)))
+    parts = {"loss": loss, "alpha": 0.01}
+    peer = MAMLRegressor(**parts).fit(tasks)
+    model = MAMLRegressor(**parts, solver=TrustRegion()).fit(tasks)
+    assert model.meta_loss_ == pytest.approx(peer.meta_loss_, rel=1e-8)
+    drawn = certified_path(model, tasks, None, None, None)
+    np.testing.assert_allclose(drawn[0], model.meta_losses_, rtol=1e-12)
+    assert np.isfinite(drawn[1]).all()
 
 
 def test_a_rule_instance_is_left_as_it_was():

@@ -12,11 +12,18 @@ from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._estimators.prediction import objective_on
-from sklearn_maml._objective.gauss_newton_hessian import damped_cholesky
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
-from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
+from sklearn_maml.solvers import (
+    LBFGS,
+    SGD,
+    SOLVERS,
+    GaussNewton,
+    GradientDescent,
+    LeastSquares,
+)
+from sklearn_maml.solvers.damping import damped_cholesky
 
 RULE = GradientSteps(0.5, 2, relative=True)
 PRECISE = {
@@ -45,6 +52,22 @@ def test_every_solver_finds_the_minimum_of_every_loss(solver, loss, episodes):
     assert np.linalg.norm(gradient) < 1e-5 * (1 + abs(value))
     peer = minimize(lambda t: objective.value_and_gradient(t)[0], start, tol=1e-7)
     assert value <= peer.fun + 1e-9
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_callback_is_told_of_every_iterate(solver):
+    objective, told = small(SquaredError()), []
+
+    def callback(theta, value):
+        told.append((theta.copy(), theta, value))
+
+    result = SOLVERS[solver]().minimize(objective, objective.origin(), callback=callback)
+    assert [value for *_, value in told] == list(result.values)
+    assert (told[0][0] == 0).all()
+    assert (told[-1][0] == result.theta).all()
+    for then, now, value in told:
+        assert (then == now).all()  # an array of its own
+        assert objective.value(then) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,6 +1,7 @@
 """Reading tasks: what `pool`, `group_rows` and `Tasks` make of lists of tuples and of labels."""
 
 import datetime
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import DataConversionWarning
 
 from sklearn_maml._tasks.labels import group_rows
 from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
@@ -144,6 +146,45 @@ def test_several_targets_stay_columns():
     assert pool([(X, np.column_stack([y, y, y])) for X, y in TWO]).y.shape == (4, 3)
 
 
+class Odd(np.ndarray):
+    """No plain array: such a task is looked at by itself."""
+
+
+def outcome(tasks, numeric):
+    """All that `pool` says: the error, or what is pooled."""
+    try:
+        pooled = pool(tasks, numeric)
+    except ValueError as error:
+        return str(error)
+    return [(part.dtype, np.asarray(part).tolist()) for part in (pooled.X, pooled.y, pooled.sizes)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),  # rows
+            st.sampled_from(["?", "u1", "i8", "f4", "f8", "c8", "O"]),
+            st.sampled_from([(2,), (2,), (2,), (3,), ()]),
+            st.sampled_from(["?", "i8", "f4", "f8", "U1", "U2", "S1", "O", "c8"]),
+            st.sampled_from([(), (), (), (2,), (1, 1)]),
+            st.sampled_from([0, 0, 0, 1]),  # rows that y has too many
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
+def test_tasks_read_in_one_sweep_and_one_by_one_give_the_same(plan, numeric):
+    tasks = [
+        (np.ones((m, *columns), kind), np.ones((m + more, *targets), kind_of_y))
+        for m, kind, columns, kind_of_y, targets, more in plan
+    ]
+    odd = [tuple(part.view(Odd) for part in task) for task in tasks]
+    with warnings.catch_warnings(action="ignore", category=DataConversionWarning):
+        assert outcome(tasks, numeric) == outcome(odd, numeric)
+
+
 def test_a_number_weighs_a_task_and_an_array_its_rows():
     (A, a), (B, b) = TWO
     pooled = pool([(A, a, [1, 0, 2]), (B, b, 3), (B, b), (B, b, None), (B, b, np.float32(0.5))])
@@ -261,6 +302,17 @@ def test_arrays_and_lists_of_labels_are_numbered_alike(labels):
     np.testing.assert_array_equal(group_rows(frame["g"], len(labels))[1], codes)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("ab\u00e9", max_size=2), min_size=1, max_size=30))
+def test_text_is_numbered_alike_as_array_objects_and_list(labels):
+    ids, codes = group_rows(labels, len(labels))
+    for form in (np.array, pd.Series, pl.Series, lambda g: np.array(g, dtype=object)):
+        other_ids, other_codes = group_rows(form(labels), len(labels))
+        assert other_ids.tolist() == ids.tolist()
+        np.testing.assert_array_equal(other_codes, codes)
+    assert group_rows(np.array(labels), len(labels))[0].dtype == np.array(labels).dtype
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -295,6 +347,7 @@ def test_a_missing_label_in_a_list_is_refused_with_its_row(missing):
         np.array([1.0, np.nan]),
         np.array(["2020", "NaT"], dtype="M8[D]"),
         np.array(["a", None], dtype=object),
+        np.array(["a", pd.NA], dtype=object),
         pd.Series(["a", None]),
         pd.Series(["a", None], dtype="category"),
         pd.array([1, None], dtype="Int64"),
@@ -338,9 +391,10 @@ def test_masked_labels_are_refused():
 
 
 @pytest.mark.parametrize("label", [[1], {}, np.ones(2), np.ones(1), {1}, ([1],)])
-def test_labels_that_cannot_be_hashed_are_refused_with_row_and_type(label):
-    with pytest.raises(TypeError, match=f"hashable labels; row 1 has .*{type(label).__name__}"):
-        group_rows(["a", label], 2)
+@pytest.mark.parametrize("form", [list, lambda g: np.fromiter(g, dtype=object)])
+def test_labels_that_cannot_be_hashed_are_refused_with_row_and_type(form, label):
+    with pytest.raises(TypeError, match=f"hashable labels; row 3 has .*{type(label).__name__}"):
+        group_rows(form(["a", "a", "b", label]), 4)
 
 
 # Tasks

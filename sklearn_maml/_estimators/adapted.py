@@ -1,7 +1,6 @@
-"""What adapting returns: an estimator for one task, or a mapping from task labels to estimators."""
+"""What adapting to one task returns: an estimator for that task."""
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
@@ -10,32 +9,23 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
-    deviation,
-    deviation_by_task,
+    finite_theta,
     linear,
-    linear_by_task,
+    linear_and_deviation,
     response,
+    rows_of_one,
     split_theta,
     uncertainty_of,
 )
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import feature_names
 
-__all__ = [
-    "Adapted",
-    "AdaptedClassifier",
-    "AdaptedRegressor",
-    "AdaptedTasks",
-    "adapter",
-    "in_pipeline",
-    "of_classes",
-    "through",
-]
+__all__ = ["Adapted", "AdaptedClassifier", "AdaptedRegressor", "adapter", "check_meta"]
 
 
 class Adapted(BaseEstimator, metaclass=ABCMeta):
@@ -63,7 +53,9 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         ValueError
             If the rows are not as in the fit of `meta`, or a class was not seen there.
         """
-        return self._keep(*adapted_theta(self._meta(), X, y, sample_weight))
+        meta = self._meta()
+        check_meta(meta, type(self).__name__, is_classifier(self))
+        return self._keep(*adapted_theta(meta, X, y, sample_weight))
 
     def to_linear(self):
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
@@ -95,24 +87,28 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         """Scikit-learn's own model of the features."""
 
     def _meta(self):
+        """The fitted meta-model."""
         meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
-        check_is_fitted(meta)
-        return meta
+        return getattr(meta, "best_estimator_", meta)
 
     def _keep(self, theta, information):
         """Store a task's parameters, and what is known of them; returns self."""
         meta, self._information = self._meta(), information
-        self.coef_, self.intercept_ = split_theta(theta, meta.fit_intercept)
-        self.n_features_in_ = meta.n_features_in_
-        for name in ("feature_names_in_", "classes_"):
+        self.coef_, self.intercept_ = split_theta(theta, meta._has_intercept)
+        for name in ("n_features_in_", "feature_names_in_", "classes_"):
             if hasattr(meta, name):
                 setattr(self, name, getattr(meta, name))
         return self
 
+    def _rows(self, X):
+        """The meta-model, and rows that are to be predicted for this task."""
+        check_is_fitted(self, "coef_")
+        meta = self._meta()
+        return meta, rows_of_one(meta, X, finite_theta(self, meta._has_intercept))
+
     def _linear(self, X):
         """Predictions before the link."""
-        check_is_fitted(self, "coef_")
-        return linear(self._meta(), X, self.coef_, self.intercept_)
+        return linear(*self._rows(X))
 
 
 class AdaptedRegressor(RegressorMixin, Adapted):
@@ -167,20 +163,21 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         std : ndarray of the same shape
             Only if ``return_std=True``.
         """
-        meta, z = self._meta(), self._linear(X)
-        mean = response(meta, z)
+        check_bool("return_std", return_std)
+        meta, rows = self._rows(X)
         if not return_std:
-            return mean
-        return mean, deviation(meta, X, uncertainty_of(meta, self._information))
+            return response(meta, linear(meta, rows))
+        uncertainty = uncertainty_of(meta, self._information)
+        z, deviation = linear_and_deviation(meta, rows, uncertainty)
+        return response(meta, z), deviation
 
     def _plain(self, meta):
-        z = np.array([-1.0, 0.0, 2.0])
-        if not np.array_equal(meta.loss_.inverse_link(z), z):
+        if not meta.loss_.identity_link:
             raise ValueError(
                 f"The loss {meta.loss_!r} has a link, so that predictions are not linear in the "
                 "features; to_linear is for losses without one, such as 'squared_error'."
             )
-        plain = LinearRegression(fit_intercept=meta.fit_intercept)
+        plain = LinearRegression(fit_intercept=meta._has_intercept)
         plain.coef_, plain.intercept_ = self.coef_.copy(), self.intercept_
         plain.n_features_in_ = self.coef_.shape[-1]
         return plain
@@ -249,148 +246,15 @@ def _logistic(coef, intercept, classes):
     return plain
 
 
+def check_meta(meta, owner, classifies):
+    """Raise for what is no fitted meta-model, or is one of the other kind."""
+    wanted = "MAMLClassifier" if classifies else "MAMLRegressor"
+    if not hasattr(meta, "adapt_tasks") or is_classifier(meta) != classifies:
+        raise TypeError(f"{owner} needs a fitted {wanted}; got {type(meta).__name__}.")
+    check_is_fitted(meta)
+
+
 def adapter(meta):
     """What adapts `meta`, a fitted model in a `FrozenEstimator`, to one task; not fitted."""
     # A frozen estimator copies its tags, which takes longer than adapting.
     return (AdaptedClassifier if is_classifier(meta.estimator) else AdaptedRegressor)(meta)
-
-
-def of_classes(tasks):
-    """Whether adapted tasks are those of a classifier."""
-    return is_classifier(tasks.meta.estimator)
-
-
-class AdaptedTasks(Mapping):
-    """Many tasks, each with its adapted estimator; what `adapt_tasks` returns.
-
-    A read-only mapping from a task's label (its position, for a list of tasks) to its
-    `AdaptedRegressor` or `AdaptedClassifier`.
-
-    Parameters
-    ----------
-    meta : MAMLRegressor or MAMLClassifier
-        Fitted; in a ``sklearn.frozen.FrozenEstimator``.
-    task_ids : ndarray of shape (n_tasks,)
-    theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
-        The tasks' parameters, the intercept last.
-    information : ndarray of shape (n_tasks, k), default=None
-        See ``AdaptationRule.information``.
-    steps : list of (str, transformer), default=()
-        Fitted steps of a pipeline that X goes through first.
-
-    Attributes
-    ----------
-    task_ids : ndarray of shape (n_tasks,)
-    coef : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
-    intercept : ndarray of shape (n_tasks,) or (n_tasks, n_targets)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_maml import MAMLRegressor
-    >>> from sklearn_maml.datasets import make_linear_tasks
-    >>> tasks = make_linear_tasks(n_tasks=30, random_state=0)
-    >>> adapted = MAMLRegressor().fit(tasks[:20]).adapt_tasks(tasks[20:])
-    >>> len(adapted), adapted[3].coef_.shape
-    (10, (5,))
-    >>> rows, labels = np.zeros((2, 5)), [3, 7]
-    >>> np.allclose(adapted.predict(rows, groups=labels), adapted.intercept[labels])
-    True
-    """
-
-    def __init__(self, meta, task_ids, theta, information=None, steps=()):
-        self.meta, self.task_ids, self.steps = meta, task_ids, tuple(steps)
-        self.coef, self.intercept = split_theta(theta, meta.estimator.fit_intercept)
-        self._theta, self._information = theta, information
-        self._known = {label: i for i, label in enumerate(task_ids)}
-
-    def __getitem__(self, label):
-        at = self._known[label]
-        information = None if self._information is None else self._information[at]
-        return in_pipeline(self.steps, adapter(self.meta)._keep(self._theta[at], information))
-
-    def __iter__(self):
-        return iter(self._known)
-
-    def __len__(self):
-        return len(self._known)
-
-    def __repr__(self):
-        return f"<AdaptedTasks: {len(self)} tasks>"
-
-    def behind(self, steps):
-        """The same tasks, for an X that goes through fitted pipeline steps first."""
-        return type(self)(self.meta, self.task_ids, self._theta, self._information, steps)
-
-    def predict(self, X, *, groups=None, return_std=False):
-        """Predict rows of several tasks, each with its task's parameters.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-        groups : array-like of shape (n_rows,), default=None
-            The task of each row; None where X has a task column.
-        return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too; see
-            `AdaptedRegressor.predict`.
-
-        Returns
-        -------
-        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
-            Numbers, or classes.
-        std : ndarray of the same shape
-            Only if ``return_std=True``.
-
-        Raises
-        ------
-        KeyError
-            For a task that is not among these, if ``meta.on_unknown_task`` is "raise"; else the
-            meta-parameters predict its rows.
-        """
-        model = self.meta.estimator
-        mean = response(model, self._linear(X, groups))
-        if not return_std:
-            return mean
-        X = through(self.steps, X)
-        return mean, deviation_by_task(model, X, groups, self._known, self._information)
-
-    @available_if(of_classes)
-    def predict_proba(self, X, *, groups=None):
-        """Probabilities of the classes, of classifiers; see `predict`.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_classes)
-        """
-        return probabilities(self._linear(X, groups))
-
-    @available_if(of_classes)
-    def decision_function(self, X, *, groups=None):
-        """Scores, of classifiers; see `predict`.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,) or (n_rows, n_classes)
-        """
-        return self._linear(X, groups)
-
-    def _linear(self, X, groups):
-        """Predictions before the link."""
-        X = through(self.steps, X)
-        return linear_by_task(self.meta.estimator, X, groups, self._known, self._theta)
-
-
-def in_pipeline(steps, estimator):
-    """The estimator, at the end of a pipeline where there are steps before it."""
-    if not steps:
-        return estimator
-    return Pipeline(
-        [*steps, ("classifier" if is_classifier(estimator) else "regressor", estimator)]
-    )
-
-
-def through(steps, X):
-    """X as it leaves the fitted steps of a pipeline."""
-    for _, step in steps:
-        X = X if step in (None, "passthrough") else step.transform(X)
-    return X

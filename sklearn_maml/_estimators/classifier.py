@@ -5,7 +5,7 @@ from sklearn.metrics import accuracy_score
 
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
-from sklearn_maml._tasks.classes import probabilities
+from sklearn_maml._tasks.classes import probabilities, read_classes
 from sklearn_maml.losses.logistic import LogLoss
 
 __all__ = ["MAMLClassifier"]
@@ -182,6 +182,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         -------
         float
         """
+        y = None if y is None else read_classes(y)
         return self._score(accuracy_score, X, y, groups, sample_weight)
 
     def _make_loss(self):

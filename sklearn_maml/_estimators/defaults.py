@@ -1,5 +1,7 @@
 """What "auto" stands for: step lengths, the support and the solver."""
 
+from numbers import Integral, Real
+
 from sklearn_maml._tasks.stacks import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
 from sklearn_maml.adaptation.standardization import Standardization
@@ -45,6 +47,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
         coordinates = Standardization.from_moments(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
         length = 1.0 - AUTO_REMAINDER ** (1.0 / max(n_steps, 1))
         return GradientSteps(length, n_steps, relative=True, coordinates=coordinates)
+    if isinstance(inner_lr, Integral) and abs(inner_lr) > 2**1023:  # no float64
+        raise ValueError(f"inner_lr must be positive and finite; got {inner_lr!r}.")
     rule = GradientSteps(inner_lr, n_steps)
     rule.validate()
     return rule
@@ -53,7 +57,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
 def choose_support(support, rule):
     """What `support` stands for, and whether that is the mixed shots of a learned rule."""
     if not isinstance(support, str) or support != "auto":
-        return support, False
+        fraction = isinstance(support, Real) and not isinstance(support, Integral)
+        return (float(support) if fraction and 0 < support < 1 else support), False
     mixed = rule is not None and rule.learnable
     return (AUTO_SHOTS if mixed else "all"), mixed
 

@@ -4,40 +4,41 @@ Every function takes a fitted `MAMLRegressor` or `MAMLClassifier`, called `model
 a prediction before the link, shape (n_rows,) or (n_rows, n_targets).
 """
 
-import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._progress import check_overflow, refusing_overflow
+from sklearn_maml._progress import check_overflow, refusing_overflow, warn_user
 from sklearn_maml._tasks.classes import codes_of, most_probable
-from sklearn_maml._tasks.features import Features, check_phi
-from sklearn_maml._tasks.labels import feature_names, positions_of, read_labels
+from sklearn_maml._tasks.features import Features, check_phi, take_rows
+from sklearn_maml._tasks.labels import feature_names, read_labels
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import read_one_task, read_rows, read_tasks
 
 __all__ = [
     "adapted_theta",
     "check_targets",
-    "deviation",
-    "deviation_by_task",
-    "deviations_of_rows",
     "feature_names_of",
     "features_of",
+    "finite_theta",
+    "has_intercept",
     "join_theta",
     "linear",
-    "linear_by_task",
+    "linear_and_deviation",
     "objective_of",
     "objective_on",
-    "predict_rows",
     "prior_of",
     "query_predictions",
     "response",
     "rows_by_task",
+    "rows_of_one",
     "split_theta",
+    "takes_uncapped_steps",
     "theta_of",
     "truth_of",
     "uncertainty_of",
@@ -50,13 +51,28 @@ BATCH_ELEMENTS = 2**19
 
 def theta_of(model):
     """The meta-parameters, shape (d,) or (n_targets, d), the intercept last."""
-    return join_theta(model.coef_, model.intercept_, model.fit_intercept)
+    return finite_theta(model, model._has_intercept)
+
+
+def finite_theta(fitted, has_intercept):
+    """The parameters of a fitted or adapted model; users may have set them, so they are checked."""
+    theta = join_theta(fitted.coef_, fitted.intercept_, has_intercept)
+    if not np.isfinite(theta).all():
+        raise ValueError(
+            f"coef_ or intercept_ of {type(fitted).__name__} holds NaN or infinity; fit it again."
+        )
+    return theta
+
+
+def has_intercept(model):
+    """Whether the last parameter is an intercept, as it was in `fit`."""
+    return model._has_intercept
 
 
 def features_of(model, X):
     """`Features` of rows that were read."""
     transform = None if model.featurizer_ is None else model.featurizer_.transform
-    return Features(X, transform, model.fit_intercept)
+    return Features(X, transform, model._has_intercept)
 
 
 def feature_names_of(model):
@@ -82,85 +98,124 @@ def truth_of(model, y):
     return model.classes_[codes_of(y)] if hasattr(model, "classes_") else y
 
 
-def linear(model, X, coef, intercept):
-    """z of rows that were not read, under one set of parameters."""
-    X, _, _ = read_rows(model, X)
-    phi = X if model.featurizer_ is None else check_phi(model.featurizer_.transform(X))
-    return phi @ coef.T + intercept
+class Rows(NamedTuple):
+    """Rows to be predicted, and whose they are.
+
+    Attributes
+    ----------
+    X : array, CSR matrix or frame of shape (n_rows, n_columns)
+        Read, as phi takes it.
+    theta : ndarray of shape (n, d) or (n, n_targets, d)
+        Parameters of the n tasks that the rows are of.
+    which : ndarray of shape (n_rows,) or None
+        The task of each row; None where all are of the first.
+    at : ndarray of shape (n,) or None
+        Where each of the tasks is among the known ones; -1 for one that is not.
+    """
+
+    X: Any
+    theta: np.ndarray
+    which: np.ndarray | None = None
+    at: np.ndarray | None = None
 
 
-def linear_by_task(model, X, groups, known, theta):
-    """z of rows that were not read, each under the parameters of its task.
+def rows_of_one(model, X, theta):
+    """`Rows` that are all predicted with the same parameters, (d,) or (n_targets, d)."""
+    return Rows(read_rows(model, X)[0], theta[None])
+
+
+def rows_by_task(model, X, groups, known, theta):
+    """`Rows` that are predicted each with the parameters of its task.
 
     Parameters
     ----------
     model : MAMLRegressor or MAMLClassifier
     X, groups
         As in `MAMLRegressor.predict`.
-    known : dict of label to int
+    known : TaskIndex
         Positions in `theta`. Other tasks are what ``model.on_unknown_task`` says.
     theta : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
     """
-    features, at, codes = rows_by_task(model, X, groups, known)
-    own = np.where(at.reshape(-1, *[1] * (theta.ndim - 1)) >= 0, theta[at], theta_of(model))
-    return predict_rows(features, own, codes)
-
-
-def rows_by_task(model, X, groups, known):
-    """Features of rows, where each of their labels is in `known`, and each row's label number."""
     X, _, labels = read_rows(model, X)
     numbered = read_labels(model, labels, groups, X.shape[0])
     if numbered is None:
         raise ValueError("groups= must say which task each row belongs to; got None.")
-    ids, codes = numbered
-    return features_of(model, X), positions_of(ids, known, model.on_unknown_task), codes
+    ids, which = numbered
+    at = known.positions(ids, model.on_unknown_task)
+    is_known = (at >= 0).reshape(-1, *[1] * (theta.ndim - 1))
+    return Rows(X, np.where(is_known, theta[at], theta_of(model)), which, at)
 
 
-def deviation(model, X, uncertainty):
-    """Standard deviations of the targets of rows that were not read, all of one task.
+def linear(model, rows):
+    """z of rows."""
+    return _products(model, rows, rows.theta)[0]
+
+
+def linear_and_deviation(model, rows, uncertainty):
+    """z of rows, and the standard deviations of their targets.
 
     Parameters
     ----------
     model : MAMLRegressor or MAMLClassifier
-    X : array-like of shape (n_rows, n_features)
+    rows : Rows
     uncertainty : tuple of ndarray (noise, U)
-        From `uncertainty_of` or `prior_of`.
-    """
-    features = features_of(model, read_rows(model, X)[0])
-    return deviations_of_rows(features, uncertainty, np.zeros(features.n_rows, dtype=int))
-
-
-def deviation_by_task(model, X, groups, known, information):
-    """Standard deviations of the targets of rows, each given what is known of its task.
-
-    Parameters
-    ----------
-    model, X, groups, known
-        As in `linear_by_task`.
-    information : ndarray of shape (n_tasks, k) or None
-        See `uncertainty_of`.
-    """
-    features, at, codes = rows_by_task(model, X, groups, known)
-    return deviations_of_rows(features, uncertainty_of(model, information, at), codes)
-
-
-def deviations_of_rows(features, uncertainty, which):
-    """Standard deviations of the targets of rows j, each of the task k = which[j].
-
-    Parameters
-    ----------
-    features : Features
-    uncertainty : tuple of ndarray (noise, U)
-        Of n tasks, as ``AdaptationRule.uncertainty`` returns it.
-    which : ndarray of shape (n_rows,)
+        Of the n tasks of the rows, as ``AdaptationRule.uncertainty`` returns it.
 
     Returns
     -------
-    ndarray of shape (n_rows,) or (n_rows, n_targets)
+    z, deviation : ndarray of shape (n_rows,) or (n_rows, n_targets)
     """
     noise, unknown = uncertainty
-    spread = np.square(predict_rows(features, unknown, which)).sum(axis=-1)
-    return np.sqrt(noise[which].T * (1.0 + spread)).T
+    z, spread = _products(model, rows, rows.theta, unknown)
+    which = np.zeros(len(z), dtype=np.intp) if rows.which is None else rows.which
+    return z, np.sqrt(noise[which].T * (1.0 + np.square(spread).sum(axis=-1))).T
+
+
+def _products(model, rows, *stacks):
+    """``phi_j' V_k`` of each row j of task k, for stacks V (n, ..., d): a list of (n_rows, ...).
+
+    Each row is featurised once, however many products it takes part in.
+    """
+    n_rows, width = rows.X.shape[0], rows.theta.shape[-1] - model._has_intercept
+    products = [np.empty((n_rows, *stack.shape[1:-1])) for stack in stacks]
+    whole = rows.which is None and model.featurizer_ is None  # then nothing is copied
+    size = BATCH_ELEMENTS // max(1, *(stack[0].size for stack in stacks))
+    for batch in gen_batches(n_rows, n_rows if whole else max(1, size)):
+        phi = _phi(model, take_rows(rows.X, batch), width)
+        which = None if rows.which is None else rows.which[batch]
+        for stack, product in zip(stacks, products, strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
+                product[batch] = _product(phi, stack[..., :width], which)
+                if model._has_intercept:
+                    product[batch] += stack[0 if which is None else which, ..., -1]
+                if not np.isfinite(np.vdot(product[batch], product[batch])):
+                    raise ValueError(
+                        "Overflow: the squares of predictions are beyond the range of float64; "
+                        f"the largest feature is {np.abs(phi).max():g}. Rescale the columns of X."
+                    )
+    return products
+
+
+def _product(phi, stack, which):
+    """`_products` without an intercept; of one V for all rows where `which` is None."""
+    if which is None:
+        return phi @ stack[0].T
+    phi = phi.toarray() if sp.issparse(phi) else np.asarray(phi)
+    return np.einsum("md,m...d->m...", phi, stack[which])
+
+
+def _phi(model, X, width):
+    """Features of some rows, checked, without the intercept."""
+    if model.featurizer_ is None:
+        check_width(model, X.shape[1])
+        return X
+    phi = check_phi(model.featurizer_.transform(X))
+    if phi.shape != (X.shape[0], width):
+        raise ValueError(
+            f"The featurizer must return one row a row of X and the {width} columns of fit; of "
+            f"{X.shape[0]} rows it made {phi.shape[0]} rows with {phi.shape[1]} columns."
+        )
+    return phi
 
 
 def uncertainty_of(model, information, at=None):
@@ -207,8 +262,8 @@ def prior_of(model):
 
 def objective_of(model, blocks, rule=None):
     """The meta-objective on blocks of tasks, with the model's own rule by default."""
-    penalty = np.full(blocks.features.width, float(model.alpha))
-    if model.fit_intercept:
+    penalty = np.full(blocks.features.width, model._alpha)
+    if model._has_intercept:
         penalty[-1] = 0.0
     rule = model.adaptation_ if rule is None else rule
     return MetaObjective(blocks, model.loss_, rule, penalty, model.n_jobs, model.verbose)
@@ -219,8 +274,9 @@ def objective_on(model, X, y, groups, sample_weight, episodes, rule=None):
     rows = read_tasks(model, X, y, groups, sample_weight)
     check_targets(model, rows.tasks.y)
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-    blocks = Blocks(rows.tasks, features_of(model, rows.X), episodes)
-    return objective_of(model, blocks, rule)
+    features = features_of(model, rows.X)
+    check_width(model, features.n_features)
+    return objective_of(model, Blocks(rows.tasks, features, episodes), rule)
 
 
 def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
@@ -238,19 +294,28 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
 
 def adapted_theta(model, X, y, sample_weight):
     """Parameters of the one task whose support rows these are, and what the rows tell of it."""
-    X, tasks = read_one_task(model, X, y, sample_weight)
-    check_targets(model, tasks.y)
-    rows = slice(None) if tasks.rows is None else tasks.rows
-    weight = tasks.row_weight[rows]
-    phi, size = features_of(model, X)[rows], weight.sum()
-    risk = Risk(model.loss_, phi, tasks.y[rows].T, weight / size, size)
-    rule = model.adaptation_
+    X, y, weight = read_one_task(model, X, y, sample_weight)
+    check_targets(model, y)
+    size, rule = weight.sum(), model.adaptation_
+    features = features_of(model, X)
+    check_width(model, features.n_features)
+    risk = Risk(model.loss_, features[:], y.T, weight / size, size)
     loop = rule.bind(risk)
     with refusing_overflow():
         theta, _ = loop.adapt(theta_of(model))
         check_overflow(theta)
-    warn_if_diverging(rule, (loop.relative_step > 2).mean(), stacklevel=5)
+    if takes_uncapped_steps(rule):
+        warn_if_diverging(rule, (loop.relative_step > 2).mean())
     return theta, rule.information(risk)
+
+
+def check_width(model, n_features):
+    """Raise where coef_ is not of as many features as there are."""
+    if model.coef_.shape[-1] != n_features:
+        raise ValueError(
+            f"coef_ of {type(model).__name__} has {model.coef_.shape[-1]} entries for {n_features} "
+            "features; fit it again."
+        )
 
 
 def check_targets(model, y):
@@ -261,36 +326,20 @@ def check_targets(model, y):
     model.loss_.check_targets(y)
 
 
-def warn_if_diverging(rule, share, stacklevel):
-    """Warn where steps longer than 2 / curvature are taken as they are."""
-    length, capped = rule.lengths or (0.0, True)
-    if share > 0 and not capped:
-        warnings.warn(
-            f"Uncapped inner steps (inner_lr={np.max(length):g}) diverge on {share:.0%} of "
-            "the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or cap=True.",
+def takes_uncapped_steps(rule):
+    """Whether the rule takes steps of its own length however steep a task is."""
+    return rule.lengths is not None and not rule.lengths[1]
+
+
+def warn_if_diverging(rule, share):
+    """Warn where uncapped steps longer than 2 / curvature are taken, on a share of the tasks."""
+    if share > 0:
+        warn_user(
+            f"Uncapped inner steps (inner_lr={np.max(rule.lengths[0]):g}) diverge on {share:.0%} "
+            "of the tasks: step length times curvature exceeds 2. Use a smaller inner_lr or "
+            "cap=True.",
             ConvergenceWarning,
-            stacklevel=stacklevel,
         )
-
-
-def predict_rows(features, theta, which):
-    """``phi_j' theta_k`` for each row j, with k = which[j].
-
-    Parameters
-    ----------
-    features : Features
-    theta : ndarray of shape (n, d) or (n, n_targets, d)
-    which : ndarray of shape (n_rows,)
-
-    Returns
-    -------
-    ndarray of shape (n_rows,) or (n_rows, n_targets)
-    """
-    out = np.empty((features.n_rows, *theta.shape[1:-1]))
-    size = max(1, BATCH_ELEMENTS // max(1, theta[0].size))
-    for rows in gen_batches(features.n_rows, size):
-        out[rows] = np.einsum("md,m...d->m...", features[rows], theta[which[rows]])
-    return out
 
 
 def split_theta(theta, fit_intercept):

@@ -3,9 +3,15 @@
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from sklearn_maml._component import resolve
+from sklearn_maml._component import check_bool, resolve
 from sklearn_maml._estimators.meta_learner import MetaLearner
-from sklearn_maml._estimators.prediction import deviation, deviation_by_task, prior_of, response
+from sklearn_maml._estimators.prediction import (
+    linear,
+    linear_and_deviation,
+    prior_of,
+    response,
+    uncertainty_of,
+)
 from sklearn_maml._tasks.tables import check_y
 from sklearn_maml.losses import LOSSES
 from sklearn_maml.losses.loss import Loss
@@ -211,12 +217,14 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
-        mean = response(self, self._linear(X, groups))
+        check_bool("return_std", return_std)
+        rows = self._rows(X, groups)
         if not return_std:
-            return mean
-        if self.task_column is None and groups is None:
-            return mean, deviation(self, X, prior_of(self))
-        return mean, deviation_by_task(self, X, groups, self._known, self._information)
+            return response(self, linear(self, rows))
+        of_one = rows.at is None
+        uncertainty = prior_of(self) if of_one else uncertainty_of(self, self._information, rows.at)
+        z, deviation = linear_and_deviation(self, rows, uncertainty)
+        return response(self, z), deviation
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.

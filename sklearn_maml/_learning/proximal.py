@@ -6,7 +6,6 @@ minimises the meta-loss over Sigma (`variable_projection`), with the gradient
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
 
-import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.random_effects import fit_covariance
+from sklearn_maml._learning.selection import choose_structure
+from sklearn_maml._progress import warn_user
 from sklearn_maml.adaptation.prior import Metric
 
 __all__ = ["learn_covariance", "metric_coordinates"]
@@ -31,14 +32,14 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found
-    learn = {"reml": _by_reml, "query": _by_query}[criterion]
+    chosen = kind in ("auto", "low_rank")
+    learn = _by_choice if chosen else {"reml": _by_reml, "query": _by_query}[criterion]
     metric, found = learn(problem, effects, found, make_rule)
     if not found.converged:
-        warnings.warn(
+        warn_user(
             f"The metric {kind!r} did not converge in {found.n_iter} iterations "
             f"(criterion {criterion!r}); it is used as it is.",
             ConvergenceWarning,
-            stacklevel=6,
         )
     return metric, found
 
@@ -46,17 +47,20 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
 def _by_reml(problem, effects, found, make_rule):
     """Metric and report of the restricted likelihood."""
     metric, model = fit_covariance(problem.objective, effects, found.metric)
-    several = problem.n_targets
-    return metric, replace(
-        found,
-        covariance=metric.covariance * model.noise[0],
-        residual_variance=model.noise if several else model.noise[0],
-        fixed_effects=model.fixed if several else model.fixed[0],
-        log_likelihood=model.log_likelihood,
-        singular=model.singular,
-        n_iter=model.n_iter,
-        converged=model.converged,
-    )
+    return metric, found.of_model(metric, model, problem.n_targets)
+
+
+def _by_choice(problem, effects, found, make_rule):
+    """Metric and report of the restricted likelihood, with the structure that predicts best."""
+    problem.need_query_rows(f"the metric {found.metric!r}")
+    kinds = ("intercept", "low_rank") if found.metric == "auto" else ("low_rank",)
+    kind, k, metric, model = choose_structure(problem.objective, effects, kinds, make_rule)
+    told = "one variance for the intercept and one for the others"
+    if kind == "low_rank":
+        told = f"a variance for each and {k} factor(s)"
+    reason = f"{found.reason}; held-out tasks are predicted best with {told}"
+    found = replace(found, metric=kind, n_factors=k, reason=reason)
+    return metric, found.of_model(metric, model, problem.n_targets)
 
 
 def _by_query(problem, effects, found, make_rule):

@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.reml import Moments, fit_reml
+from sklearn_maml._learning.likelihood import Moments
+from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
@@ -19,8 +20,10 @@ from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.adaptation.standardization import Standardization
 
 __all__ = [
+    "MixedDesign",
     "RandomEffects",
     "fit_covariance",
+    "mixed_design",
     "random_effects_of",
 ]
 
@@ -179,6 +182,75 @@ def _whitening(gram):
     return vectors[:, kept] / np.sqrt(values[kept])
 
 
+@dataclass(frozen=True, eq=False)
+class MixedDesign:
+    """In which combinations of standardised features a mixed model is fitted.
+
+    Attributes
+    ----------
+    effects : RandomEffects
+    random : ndarray of shape (q_varies, q)
+        Random effects, of unit size, in the standardised features that vary.
+    fixed : ndarray of shape (d, r)
+        Fixed effects, uncorrelated and of unit size, in all standardised features.
+    """
+
+    effects: RandomEffects
+    random: np.ndarray
+    fixed: np.ndarray
+
+    def moments(self, objective):
+        """The `Moments` of all rows of an objective's tasks, whose loss has a constant Hessian."""
+        whole = objective.vary(blocks=objective.blocks.unsplit())
+        gram, cross, share, total, n_rows = whole.fold(
+            partial(_task_moments, whole, self), add_parts
+        )
+        tasks = whole.blocks.tasks
+        return Moments(
+            gram=np.concatenate(gram, axis=-1),
+            cross=np.concatenate(cross, axis=-1),
+            count=np.concatenate(share) * tasks.count,
+            total=sum(total) * tasks.count,
+            n_rows=float(sum(n_rows) * tasks.count),
+            n_targets=whole.n_targets or 1,
+        )
+
+    def lifted(self, model):
+        """The `Metric` of a mixed model, and the model with fixed effects of the features.
+
+        The log likelihood becomes that of the features too; `relative` stays as it is.
+        """
+        lift = self.effects.standard.lift(self.fixed.T).T
+        volume = len(model.noise) * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
+        values, vectors = np.linalg.eigh(model.relative)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        varies = self.effects.varies
+        gram = self.random.T @ self.effects.gram[np.ix_(varies, varies)] @ self.random
+        return Metric(self.effects.lift @ self.random @ root), replace(
+            model,
+            between=float((model.relative * gram).sum()),
+            fixed=model.fixed @ lift.T,
+            log_likelihood=float(model.log_likelihood + volume),
+        )
+
+
+def mixed_design(effects, kind):
+    """The `MixedDesign` in which covariances of a kind have the structure that it says.
+
+    Parameters
+    ----------
+    effects : RandomEffects
+    kind : {"intercept", "diagonal", "low_rank", "full"}
+        "diagonal" is one in the features' own coordinates; for "full" they do not matter.
+    """
+    random = np.eye(int(effects.varies.sum()))
+    if kind == "diagonal":
+        random = effects.own_basis
+    if kind == "full":
+        random = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
+    return MixedDesign(effects, random, _whitening(effects.gram))
+
+
 def fit_covariance(objective, effects, kind):
     """Fit a linear mixed model to the rows of all tasks.
 
@@ -198,58 +270,24 @@ def fit_covariance(objective, effects, kind):
     model : MixedModel
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
-    fixed_basis = _whitening(effects.gram)
-    random_basis = np.eye(int(effects.varies.sum()))
-    if kind == "diagonal":
-        random_basis = effects.own_basis
-    if kind == "full":
-        random_basis = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
-    whole = objective.vary(blocks=objective.blocks.unsplit())
-    collected = _collect(whole, effects, random_basis, fixed_basis)
-    q = random_basis.shape[1]
+    design = mixed_design(effects, kind)
+    moments = design.moments(objective)
+    full = kind == "full"
+    q = design.random.shape[1]
+    structure = Structure.full(q) if full else Structure.diagonal(effects.ties(kind))
     with one_blas_thread():
-        model = fit_reml(collected, _structure(kind, q, effects))
-    lift = effects.standard.lift(fixed_basis.T).T
-    volume = collected.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
-    model = replace(
-        model,
-        fixed=model.fixed @ lift.T,
-        log_likelihood=float(model.log_likelihood + volume),
-    )
-    values, vectors = np.linalg.eigh(model.relative)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return Metric(effects.lift @ random_basis @ root), model
+        return design.lifted(fit_reml(moments, structure))
 
 
-def _structure(kind, q, effects):
-    """The `Structure` of q random effects."""
-    return Structure.full(q) if kind == "full" else Structure.diagonal(effects.ties(kind))
-
-
-def _collect(objective, effects, random_basis, fixed_basis):
-    """The `Moments` of all rows, task by task."""
-    collect = partial(_task_moments, objective, effects, random_basis, fixed_basis)
-    gram, cross, share, total, n_rows = objective.fold(collect, add_parts)
-    tasks = objective.blocks.tasks
-    return Moments(
-        gram=np.concatenate(gram, axis=-1),
-        cross=np.concatenate(cross, axis=-1),
-        count=np.concatenate(share) * tasks.count,
-        total=sum(total) * tasks.count,
-        n_rows=float(sum(n_rows) * tasks.count),
-        n_targets=objective.n_targets or 1,
-    )
-
-
-def _task_moments(objective, effects, random_basis, fixed_basis, i):
+def _task_moments(objective, design, i):
     """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
     risk, _, share = objective.risks(i)
-    rows = effects.standard.rows(risk.features)
-    random = rows[..., effects.varies] @ random_basis
+    rows = design.effects.standard.rows(risk.features)
+    random = rows[..., design.effects.varies] @ design.random
     zero = np.zeros(risk.targets.shape)
     targets = -risk.loss.gradient(risk.targets, zero) / risk.loss.hessian_bound
     targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
-    both = np.concatenate([rows @ fixed_basis, targets], axis=-1)
+    both = np.concatenate([rows @ design.fixed, targets], axis=-1)
     weighted = (risk.size[:, None] * risk.weights)[..., None] * both
     cross = np.matmul(np.swapaxes(random, -1, -2), weighted)
     root = (risk.size[:, None] * risk.weights)[..., None] * random

@@ -1,19 +1,19 @@
 """Labels that say which task a row belongs to: given apart, or in a column of X."""
 
-from collections.abc import Mapping, Set
-from numbers import Integral
+from numbers import Integral, Number
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
-from sklearn_maml._tasks.lists import refuse_masked
+from sklearn_maml._progress import warn_user
+from sklearn_maml._tasks.lists import is_missing, is_unordered, refuse_masked
 
 __all__ = [
+    "TaskIndex",
     "feature_names",
     "group_rows",
     "one_source",
-    "positions_of",
     "read_labels",
     "split_task_column",
 ]
@@ -45,50 +45,71 @@ def group_rows(groups, n_rows):
     refuse_masked(groups, "groups")
     if hasattr(groups, "to_numpy"):
         groups = groups.to_numpy()
-    unordered = isinstance(groups, str | bytes | Mapping | Set) or not hasattr(groups, "__len__")
-    if unordered or getattr(groups, "ndim", 1) != 1:
+    if is_unordered(groups) or not hasattr(groups, "__len__") or getattr(groups, "ndim", 1) != 1:
         got = f"shape {groups.shape}" if hasattr(groups, "shape") else type(groups).__name__
         raise ValueError(
             f"groups must be a one-dimensional array or list, one label a row; got {got}."
         )
     if len(groups) != n_rows:
         raise ValueError(f"groups has {len(groups)} labels but X has {n_rows} rows.")
-    if isinstance(groups, np.ndarray) and groups.dtype.kind in "biufSUmM":
-        missing = np.isnat(groups) if groups.dtype.kind in "mM" else groups != groups
-        if missing.any():
-            raise _missing_label(int(np.argmax(missing)))
-        labels, first, codes = np.unique(groups, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        return labels[order], np.argsort(order)[codes]
-    return _number_labels(groups)
+    if not isinstance(groups, np.ndarray):
+        return _number_labels(groups)
+    groups = np.asarray(groups)  # of no subclass
+    # Rows mostly come task by task; then there is next to nothing to sort or to look up.
+    starts = _starts_of_runs(groups)
+    ids, codes = _number_runs(groups[starts], starts)
+    return ids, np.repeat(codes, np.diff(starts, append=n_rows))
 
 
-def _number_labels(groups):
-    """`group_rows` for labels of any hashable type."""
-    known, codes = {}, np.empty(len(groups), dtype=np.intp)
-    for row, label in enumerate(groups):
-        try:
-            code = known.get(label)
-        except TypeError:
-            raise TypeError(
-                f"groups must hold hashable labels; row {row} has {label!r} "
-                f"of type {type(label).__name__}."
-            ) from None
-        if code is None:
-            if _is_missing(label):
-                raise _missing_label(row)
-            code = known[label] = len(known)
-        codes[row] = code
+def _starts_of_runs(groups):
+    """Where a label is not that of the row before: the first rows of runs of equal labels."""
+    try:
+        changes = np.not_equal(groups[1:], groups[:-1])
+    except Exception:  # labels that do not compare, such as pd.NA: their own methods decide
+        return np.arange(len(groups))
+    return np.flatnonzero(np.concatenate([[True], changes]))
+
+
+def _number_runs(labels, rows):
+    """`group_rows` for the labels of runs, which begin in these rows."""
+    if labels.dtype.kind not in "biufmM":
+        # A dictionary is several times as fast as to sort text; objects may have no order.
+        text = labels.dtype.kind in "SU"
+        ids, codes = _number_labels(labels.tolist() if text else list(labels), rows)
+        return (ids.astype(labels.dtype) if text else ids), codes
+    missing = labels != labels  # NaN and NaT
+    if missing.any():
+        raise _missing_label(rows[np.argmax(missing)])
+    ids, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return ids[order], np.argsort(order)[codes]
+
+
+def _number_labels(labels, rows=None):
+    """`group_rows` for labels of any hashable type; `rows` says in which rows they stand."""
+    rows = range(len(labels)) if rows is None else rows
+    try:
+        known = dict.fromkeys(labels)
+    except TypeError:
+        i, label = next((i, label) for i, label in enumerate(labels) if not _is_hashable(label))
+        raise TypeError(
+            f"groups must hold hashable labels; row {rows[i]} has {label!r} "
+            f"of type {type(label).__name__}."
+        ) from None
+    if any(map(is_missing, known)):
+        raise _missing_label(rows[next(i for i, label in enumerate(labels) if is_missing(label))])
+    codes = {label: code for code, label in enumerate(known)}
     ids = np.empty(len(known), dtype=object)
     ids[:] = list(known)
-    return ids, codes
+    return ids, np.fromiter(map(codes.__getitem__, labels), dtype=np.intp, count=len(labels))
 
 
-def _is_missing(label):
-    """Whether a label is None, NaN, NaT or pd.NA, or a tuple that holds one."""
-    if isinstance(label, tuple):
-        return any(map(_is_missing, label))
-    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label
+def _is_hashable(label):
+    try:
+        hash(label)
+    except TypeError:
+        return False
+    return True
 
 
 def _missing_label(row):
@@ -110,30 +131,93 @@ def read_labels(estimator, labels, groups, n_rows):
     return None if labels is None else group_rows(labels, n_rows)
 
 
-def positions_of(ids, known, on_unknown):
-    """Where each label of `ids` is among the tasks that `known` maps to positions; -1 if nowhere.
+class TaskIndex:
+    """Known tasks: where each label is among theirs.
 
     Parameters
     ----------
-    ids : ndarray of shape (n_labels,)
-    known : dict of label to int
-    on_unknown : {"meta", "raise"}
+    ids : ndarray of shape (n_tasks,)
+        Their labels, as from `group_rows`.
 
-    Raises
-    ------
-    KeyError
-        For an unknown label, if `on_unknown` is "raise".
+    Attributes
+    ----------
+    at : dict of label to int
     """
-    positions = np.array([known.get(label, -1) for label in ids], dtype=np.intp)
-    if on_unknown == "raise" and (positions < 0).any():
-        unknown = [label for label, at in zip(ids.tolist(), positions, strict=True) if at < 0]
-        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise KeyError(
-            f"{len(unknown)} task(s) not seen before: {shown}. Adapt to some of their rows by "
-            "adapt or adapt_tasks, or set on_unknown_task='meta' to predict with the "
-            "meta-parameters."
-        )
-    return positions
+
+    def __init__(self, ids=()):
+        self.ids = np.asarray(ids)
+        self.at = _numbered(self.ids)
+
+    def positions(self, ids, on_unknown):
+        """Where each of the labels `ids` is; -1 for one of no known task.
+
+        Labels of which no type is known are most probably the known ones in another form, such as
+        2 and "2": they lead to a warning. Numbers of two float types are compared in the narrower.
+
+        Parameters
+        ----------
+        ids : ndarray of shape (n,)
+        on_unknown : {"meta", "raise"}
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        KeyError
+            For an unknown label, if `on_unknown` is "raise".
+        """
+        at, asked = self.at, ids
+        common = _common_type(self.ids, ids)
+        if common is not None:
+            at, asked = _numbered(self.ids.astype(common)), ids.astype(common)
+        positions = np.array([at.get(label, -1) for label in _plain(asked)], dtype=np.intp)
+        unknown = positions < 0
+        if on_unknown == "raise" and unknown.any():
+            labels = [label for label, is_new in zip(ids.tolist(), unknown, strict=True) if is_new]
+            shown = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+            raise KeyError(
+                f"{len(labels)} task(s) not seen before: {shown}. Adapt to some of their rows by "
+                "adapt or adapt_tasks, or set on_unknown_task='meta' to predict with the "
+                "meta-parameters."
+            )
+        if unknown.all() and not _types(ids) & _types(self.ids):
+            got, known = (" or ".join(sorted(_types(labels))) for labels in (ids, self.ids))
+            warn_user(
+                f"None of these {len(ids)} task(s) is known: their labels are of type {got}, those "
+                f"of known tasks of type {known}. The meta-parameters predict all of their rows; "
+                "pass labels of the same type for each task's own.",
+                UserWarning,
+            )
+        return positions
+
+
+def _numbered(ids):
+    return {label: i for i, label in enumerate(_plain(ids))}
+
+
+def _plain(ids):
+    """Labels as Python's own objects, which are hashed fast; dates stay as they are."""
+    return ids.tolist() if ids.dtype.kind in "biufSU" else ids
+
+
+def _common_type(known, asked):
+    """The type in which labels of two types are to be compared; None if as they are."""
+    kinds = {known.dtype.kind, asked.dtype.kind}
+    if known.dtype == asked.dtype or len(kinds) > 1:
+        return None
+    if kinds == {"f"}:
+        narrow = min(known.dtype, asked.dtype, key=lambda dtype: dtype.itemsize)
+        return narrow if len(np.unique(known.astype(narrow))) == len(known) else None
+    return np.promote_types(known.dtype, asked.dtype) if kinds <= {"m", "M"} else None
+
+
+def _types(ids):
+    """Names of the labels' types; numbers, which may be equal whatever their types, are one."""
+    numbers = Number | np.bool_
+    kinds = {numbers if isinstance(label, numbers) else type(label) for label in ids}
+    return {"number" if kind is numbers else kind.__name__.rstrip("_") for kind in kinds}
 
 
 def feature_names(estimator):

@@ -180,6 +180,10 @@ class Blocks(Sequence):
     ----------
     kept : bool
         Whether blocks are kept.
+    draws_apart : bool
+        Whether some task has draws in several blocks.
+    n_query : int
+        An upper bound on the number of query rows over all episodes.
     """
 
     def __init__(self, tasks, features, episodes):
@@ -196,6 +200,7 @@ class Blocks(Sequence):
         self._keeps_stacks = tasks.offsets[-1] * features.width <= room
         self.kept = tasks.offsets[-1] * episodes.n_draws * features.width <= room
         self._stacks, self._blocks = {}, {}
+        self.n_query = self._count_query_rows()
 
     def __len__(self):
         return len(self._parts)
@@ -232,18 +237,17 @@ class Blocks(Sequence):
     def lighter(self, work):
         """Fewer draws, then fewer tasks (at least 100), so that rows * d^2 is about `work`."""
         blocks = self
-        excess = self.n_query() * self.features.width**2 / work
+        excess = self.n_query * self.features.width**2 / work
         if excess > 1 and self.episodes.n_episodes > 1:
             n_episodes = max(1, int(self.episodes.n_episodes / excess))
             episodes = replace(self.episodes, n_episodes=n_episodes)
             blocks = Blocks(self.tasks, self.features, episodes)
-            excess = blocks.n_query() * self.features.width**2 / work
+            excess = blocks.n_query * self.features.width**2 / work
         if excess > 1:
             blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
         return blocks
 
-    def n_query(self):
-        """An upper bound on the number of query rows over all episodes."""
+    def _count_query_rows(self):
         tasks, episodes = self.tasks, self.episodes
         if episodes.support == "all":
             return int(tasks.offsets[-1])

@@ -7,19 +7,30 @@ whether a featurizer reads X (`featurizer`), and whether y holds class labels, a
 """
 
 import sys
-import warnings
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import check_array
+from sklearn.utils import _safe_indexing, assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from sklearn_maml._component import check_number
+from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
+from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
-from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
+from sklearn_maml._tasks.lists import (
+    as_array,
+    is_task_list,
+    is_unordered,
+    looks_ragged,
+    pool,
+    refuse_lazy,
+    refuse_masked,
+)
 from sklearn_maml._tasks.stacks import Tasks
 
 __all__ = [
@@ -90,16 +101,15 @@ class SingleTaskWarning(UserWarning):
     """
 
 
-def warn_of_single_task(what, stacklevel):
+def warn_of_single_task(what):
     """Issue a `SingleTaskWarning` that names the three remedies."""
-    warnings.warn(
+    warn_user(
         f"{what} Tell tasks apart in one of three ways: (1) keep the labels in a column of X and "
         "set task_column=; (2) pass a list of (X, y) tuples, one a task; (3) pass groups= to fit, "
         "and around scikit-learn's cross-validation, searches and pipelines switch metadata "
         "routing on (sklearn.config_context(enable_metadata_routing=True)). "
         "If one task is meant, pass groups=np.zeros(n_rows).",
         SingleTaskWarning,
-        stacklevel=stacklevel + 1,
     )
 
 
@@ -132,6 +142,8 @@ class TaskRows(NamedTuple):
         For each row the position of its task in `ids`.
     named : bool
         Whether labels were given.
+    untold : bool
+        Whether nothing was given that tells tasks apart, so that all rows count as one.
     """
 
     X: Any
@@ -139,6 +151,7 @@ class TaskRows(NamedTuple):
     ids: np.ndarray
     codes: np.ndarray
     named: bool
+    untold: bool
 
 
 def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
@@ -165,11 +178,11 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
         _refuse_with_list(estimator, y, groups)
         X, y, codes, ids, weights = _read_task_list(estimator, X, sample_weight)
         X, y, _ = read_rows(estimator, X, y, reset, finite=False)
-        named = False
+        named = untold = False
     else:
         X, y, labels = _read_flat(estimator, X, y, reset, finite=False)
         labels = one_source(estimator, labels, groups)
-        named = labels is not None
+        named, untold = labels is not None, labels is None
         ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
         if named:
             ids, codes = group_rows(labels, len(y))
@@ -177,7 +190,8 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     check_finite(y, codes, ids, "y")
     if estimator.featurizer is None:  # else its output is checked
         check_finite(X, codes, ids, "X")
-    return TaskRows(X, Tasks.from_codes(y, codes, *weights, names=ids), ids, codes, named)
+    tasks = Tasks.from_codes(y, codes, *weights, names=ids)
+    return TaskRows(X, tasks, ids, codes, named, untold)
 
 
 def read_one_task(estimator, X, y, sample_weight):
@@ -185,9 +199,10 @@ def read_one_task(estimator, X, y, sample_weight):
 
     Returns
     -------
-    X : array, CSR matrix or frame
-    tasks : Tasks
-        One.
+    X : array, CSR matrix or frame of shape (m, n_columns)
+    y : ndarray of shape (m,) or (m, n_targets)
+    row_weight : ndarray of shape (m,)
+        Positive: rows of weight 0 are left out.
     """
     X, y, labels = _read_flat(estimator, X, y, reset=False)
     if labels is not None:
@@ -197,8 +212,12 @@ def read_one_task(estimator, X, y, sample_weight):
                 f"adapt takes the rows of one task; got {len(ids)} labels in the task column "
                 f"{estimator.task_column!r} ({ids[0]!r}, {ids[1]!r}, ...). Use adapt_tasks."
             )
+    if sample_weight is None:
+        return X, y, np.ones(len(y))
     codes = np.zeros(len(y), dtype=np.intp)
-    return X, Tasks.from_codes(y, codes, row_weights(sample_weight, X))
+    tasks = Tasks.from_codes(y, codes, row_weights(sample_weight, X))
+    rows = slice(None) if tasks.rows is None else tasks.rows
+    return take_rows(X, rows), y[rows], tasks.row_weight[rows]
 
 
 def read_rows(estimator, X, y=None, reset=False, finite=True):
@@ -225,13 +244,16 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
     """
     _check_table(X)
     check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator, input_name="X")
-    if not hasattr(X, "columns"):
+    if not (hasattr(X, "columns") or _is_ready(X, 2)):
         X = check(X, dtype=None, ensure_all_finite=False)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     X, labels = split_task_column(estimator, X)
     if estimator.featurizer is None:
-        _refuse_dates(X)
-        X = check(X, dtype=np.float64, ensure_all_finite=finite)
+        if not _is_ready(X, 2):
+            _refuse_dates(X)
+            X = _numbers(X, partial(check, dtype=np.float64, ensure_all_finite=finite))
+        elif finite:
+            assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
     X = X.tocsr() if sp.issparse(X) else X
     if y is not None:
         y = _read_y(estimator, y, reset, finite)
@@ -245,6 +267,13 @@ def row_weights(sample_weight, X):
     if sample_weight is None:
         return None
     refuse_masked(sample_weight, "sample_weight")
+    if isinstance(sample_weight, Real):
+        check_number("sample_weight", sample_weight)
+    elif is_unordered(sample_weight):
+        raise TypeError(
+            "sample_weight must be a one-dimensional array or list, or a number; got "
+            f"{type(sample_weight).__name__}."
+        )
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
@@ -277,7 +306,8 @@ def _read_task_list(estimator, tasks, sample_weight):
 
 def _task_weights(sample_weight, ids):
     """Weights of tasks as float64."""
-    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+    sized = hasattr(sample_weight, "__len__") and not is_unordered(sample_weight)
+    if sized and len(sample_weight) != len(ids):
         raise ValueError(
             f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
             f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
@@ -297,16 +327,47 @@ def _read_flat(estimator, X, y, reset, finite=True):
     return read_rows(estimator, X, y, reset, finite)
 
 
+def _is_ready(values, n_axes):
+    """Whether `check_array` would return the values as they are, if they are finite.
+
+    Asked first because `check_array` takes longer than to adapt to a few rows and predict others.
+    """
+    ready = type(values) is np.ndarray and values.dtype == np.float64
+    return ready and values.ndim == n_axes and values.size > 0
+
+
 def _check_table(X):
-    """Raise for what does not hold one row a row: a list of tasks, masked entries, nothing."""
+    """Raise for what is no table of rows: a list of tasks, masked entries, nothing."""
     if looks_ragged(X) or is_task_list(X, y=()):
         raise ValueError(
             "X must be one table of rows; got a list of tables or of tasks. A list of (X, y) "
             "tuples goes to fit, score or certify as it is, with y=None."
         )
     refuse_masked(X, "X")
+    refuse_lazy(X, "X")
     if hasattr(X, "columns") and 0 in X.shape:
         raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _numbers(X, check):
+    """X as floats, by `check`; errors name the first column that holds something else."""
+    try:
+        return check(X)
+    except (TypeError, ValueError) as error:
+        columns = getattr(X, "columns", ())
+        for at, name in enumerate(columns):
+            column = _safe_indexing(X, [at], axis=1)
+            try:
+                check(column)
+            except (TypeError, ValueError):
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"column {name!r} of X does not hold numbers (its dtype is "
+                    f"{next(iter(column.dtypes))}); make numbers of it in a featurizer, such as "
+                    f"ColumnTransformer([('codes', OneHotEncoder(), [{name!r}])], "
+                    f"remainder='passthrough'). {error}"
+                ) from error
+        raise
 
 
 def _refuse_dates(X):
@@ -337,20 +398,23 @@ def check_y(y, estimator, finite=True):
     """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
     refuse_masked(y, "y")
     if not hasattr(getattr(y, "dtype", None), "kind"):
-        y = np.asarray(y)
+        y = as_array(y)
     if y.dtype.kind not in "biufc":
         raise ValueError(
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "
             "example with np.asarray(y, dtype=float)."
         )
-    y = check_array(
-        y,
-        ensure_2d=False,
-        dtype=np.float64,
-        ensure_all_finite=finite,
-        input_name="y",
-        estimator=estimator,
-    )
+    if not _is_ready(y, 1):
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype=np.float64,
+            ensure_all_finite=finite,
+            input_name="y",
+            estimator=estimator,
+        )
+    elif finite:
+        assert_all_finite(y, estimator_name=type(estimator).__name__, input_name="y")
     largest = np.abs(y).max(where=np.isfinite(y), initial=0.0)
     if largest > LARGEST_TARGET or 0 < largest < 1 / LARGEST_TARGET:
         raise ValueError(

@@ -63,7 +63,7 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
             self.query,
             self.support,
             predictions + matvec(self._response, residuals),
-            lambda: self.adapt(theta),
+            lambda: (theta + self._move(residuals), self._pullback),
             lambda V: self._response if V is None else np.matmul(V, self._response),
         )
 

@@ -70,6 +70,14 @@ class Metric:
             raise ValueError("metric must be symmetric and positive semi-definite.")
         return cls.from_covariance(covariance)
 
+    def rows(self, V):
+        """``V L`` for rows V (..., d)."""
+        return np.matmul(V, self.factor)
+
+    def lift(self, U):
+        """``U L'`` for rows U (..., q)."""
+        return np.matmul(U, self.factor.T)
+
     @property
     def covariance(self):
         """Sigma, shape (d, d)."""

@@ -1,21 +1,27 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from sklearn_maml._component import check_number
 from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
+from sklearn_maml.adaptation.affine import AffineLoop
+from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
+from sklearn_maml.adaptation.step_geometry import Geometry
 
 __all__ = ["Proximal"]
 
-# "auto" fits a mixed model with a full covariance up to this number of random effects.
-MANY_EFFECTS = 15
+# "auto" fits a mixed model with a full covariance up to the first number of random effects, and one
+# with less of a structure up to the second: beyond, matrices of that size for each task cost too
+# much.
+MANY_EFFECTS, TOO_MANY_EFFECTS = 15, 100
 
-KINDS = ("auto", "identity", "intercept", "diagonal", "full")
+KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
 
 class Proximal(AdaptationRule):
@@ -123,23 +129,28 @@ class Proximal(AdaptationRule):
 
     def adapt(self, theta, risk):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
+        if risk.loss.constant_hessian:
+            return self.bind(risk).adapt(theta)
         factor = self._factor(risk.features.shape[-1])
         rows, strength = np.matmul(risk.features, factor), self._strength(risk)
-        if risk.loss.constant_hessian:
-            gain = _gain(risk.weights, rows, strength)
-            moved = matvec(gain, _residual(risk, theta))
-        else:
-            start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
-            problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
-            moved = ridge_minimum(problem)
-            bend = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
-            gain = _gain(0.5 * risk.weights * bend, rows, strength)
+        start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
+        problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
+        moved = ridge_minimum(problem)
+        hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
+        gain = _gain(0.5 * risk.weights * hessian, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
             return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
 
         return theta_i, pullback
+
+    def bind(self, support, query=None):
+        """In closed form for a square, else by `adapt`; see `AdaptationRule.bind`."""
+        if not support.loss.constant_hessian:
+            return InnerLoop(self, support, query)
+        metric = Metric(self._factor(support.features.shape[-1]))
+        return RidgeLoop(self, Geometry(support, metric), query, self._strength(support))
 
     def slope(self, theta, linearization):
         """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
@@ -263,8 +274,14 @@ class Proximal(AdaptationRule):
                 f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
                 f"{loss!r} use criterion='query'."
             )
+        if self.metric == "low_rank" and (self.criterion == "query" or not mixed_model):
+            raise ValueError(
+                "metric='low_rank' is learned by REML, the likelihood of the squared error; got "
+                f"criterion={self.criterion!r} and {loss!r}. Use metric='diagonal' there."
+            )
         if self.metric != "auto":
-            criterion = "reml" if self.metric == "full" and mixed_model else "query"
+            likely = self.metric in ("full", "low_rank") and mixed_model
+            criterion = "reml" if likely else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
         reason = f"{n_effects} parameter(s) can differ between tasks"
@@ -272,7 +289,9 @@ class Proximal(AdaptationRule):
             return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
-        return "diagonal", "query", f"{reason}, too many for a full covariance"
+        if n_effects <= TOO_MANY_EFFECTS:
+            return "auto", "reml", f"{reason}, too many for a full covariance"
+        return "intercept", "query", f"{reason}, too many for a variance each"
 
     def _best_strength(self, problem, metric, criterion):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
@@ -302,6 +321,22 @@ class Proximal(AdaptationRule):
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
 
 
+class RidgeLoop(AffineLoop):
+    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
+
+    def __init__(self, rule, geometry, query, strength):
+        super().__init__(rule, geometry, query)
+        self.strength = strength
+
+    @cached_property
+    def spectral(self):
+        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
+        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
+        gram = self.geometry.gram(curvatures)
+        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
+        return np.linalg.inv(gram + ridge)
+
+
 def _gain(bend, rows, strength):
     """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
 
@@ -325,8 +360,3 @@ def _gain(bend, rows, strength):
         return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
     weighted = np.swapaxes(bend * rows, -1, -2)
     return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
-
-
-def _residual(risk, theta):
-    """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
-    return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound

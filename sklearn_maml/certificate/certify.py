@@ -60,11 +60,19 @@ def certify(objective, theta, certificate="fast"):
 
     Raises
     ------
+    TypeError
+        For anything but an objective.
     ValueError
         If the meta-loss is not finite, if a rule's pullback is not its derivative, or for an effort
         that there is not.
     """
     check_effort(certificate)
+    if not hasattr(objective, "value_and_gradient"):
+        raise TypeError(
+            f"certify takes a meta-objective; got {type(objective).__name__}. A fitted model has "
+            "the certificate of its fit as gap_certificate_, and of other tasks by its own method "
+            "certify(X, y)."
+        )
     if certificate is None:
         return None
     objective = objective.exact()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklearn_maml._linalg import matvec, triangle, vecmat
-from sklearn_maml._task_newton import line_search
+from sklearn_maml._task_newton import best_start, newton_minima, weighted_sum
 
 __all__ = ["QueryMinima", "combine", "compare", "compare_all", "query_minima", "representation"]
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-11
 
 
 class QueryMinima(NamedTuple):
-    """Newton's method on the query risks of n tasks, each in an orthonormal basis.
+    """The query risks of n tasks, each in an orthonormal basis, for `newton_minima`.
 
     With Q the left factor of ``B^1/2 Phi = Q R``, predictions are ``z = B^-1/2 Q a``. Q has as many
     columns as the smaller of rows and features, whatever the rank: a larger space can only lower
@@ -39,6 +39,8 @@ class QueryMinima(NamedTuple):
         Roots of the weights, and one over them; both 0 on padding.
     basis : ndarray of shape (n, m, r)
         Q.
+    scale : ndarray of shape (n,)
+        The size of each risk, beside which its slack is negligible.
     """
 
     loss: object
@@ -46,6 +48,7 @@ class QueryMinima(NamedTuple):
     root: np.ndarray
     inverse: np.ndarray
     basis: np.ndarray
+    scale: np.ndarray
 
     @classmethod
     def of(cls, query):
@@ -56,7 +59,8 @@ class QueryMinima(NamedTuple):
         m = root.shape[-1]
         times = query.targets.size // root.size
         flat = [np.tile(part, (times, *[1] * (part.ndim - 1))) for part in (root, inverse, basis)]
-        return cls(query.loss, query.targets.reshape(-1, m), *flat)
+        targets = query.targets.reshape(-1, m)
+        return cls(query.loss, targets, *flat, np.zeros(len(targets)))
 
     def take(self, chosen):
         """Some of the tasks."""
@@ -72,15 +76,19 @@ class QueryMinima(NamedTuple):
 
     def value(self, a):
         """The query risks, infinite where they overflow."""
-        value = self._mean(self.loss.value(self.targets, self.predict(a)))
+        value = weighted_sum(self.root**2, self.loss.value(self.targets, self.predict(a)))
         return np.where(np.isfinite(value), value, np.inf)
 
     def gradient(self, a):
         """The risks' gradients, of the shape of a."""
         return self._to_basis(self.root * self.loss.gradient(self.targets, self.predict(a)))
 
-    def newton(self, a):
-        """Newton steps, their promised decrease, and a slope vector that the duals take."""
+    def newton(self, a, value, floor):
+        """Newton steps; see `newton_minima`. Solved is a task whose floor is all but its value.
+
+        The slopes at the end of a full step, to first order, are nearly orthogonal to the features:
+        made so exactly, they are slopes nu that the dual takes.
+        """
         z = self.predict(a)
         slope = self.loss.gradient(self.targets, z)
         bend = np.where(self.root > 0, self.loss.hessian(self.targets, z), 0.0)
@@ -93,17 +101,17 @@ class QueryMinima(NamedTuple):
         step = step[..., 0]
         nu = self.root * (slope - bend * self.predict(step))
         nu = nu - matvec(self.basis, self._to_basis(nu))
-        return step, (gradient * step).sum(axis=-1), self.inverse * nu
+        dual = self.dual(self.inverse * nu)
+        floor = np.where(dual > floor, dual, floor)  # a dual that is not a number is no bound
+        decrease = (gradient * step).sum(axis=-1)
+        return step, decrease, floor, value - floor <= TOLERANCE * self.scale
 
     def dual(self, nu):
         """The lower bounds that feasible slopes give, -inf where they are outside the domain."""
-        return self._mean(self.loss.dual(self.targets, nu))
+        return weighted_sum(self.root**2, self.loss.dual(self.targets, nu))
 
     def _to_basis(self, rows):
         return vecmat(rows, self.basis)
-
-    def _mean(self, values):
-        return np.where(self.root > 0, self.root**2 * values, 0.0).sum(axis=-1)
 
 
 def query_minima(query, z):
@@ -123,39 +131,18 @@ def query_minima(query, z):
     value, lower : ndarray of shape (..., n)
         The risk there, and a number that no parameters can fall below.
     """
-    whole = problem = QueryMinima.of(query)
-    found = np.empty((len(whole.targets), whole.basis.shape[-1]))
-    values, bounds = np.empty((2, len(found)))
-    left = np.arange(len(found))
+    problem = QueryMinima.of(query)
+    y, z = problem.targets, np.asarray(z)
+    # The predictions given, zero, the targets, and their logarithms for losses that exponentiate.
+    starts = (z.reshape(y.shape), 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        a, value = _best_start(problem, z.reshape(problem.targets.shape))
-        lower = problem.dual(np.zeros(problem.targets.shape))
-        scale = np.maximum(np.abs(value), np.abs(lower))
-        for _ in range(MAX_ITER):
-            step, decrease, nu = problem.newton(a)
-            dual = problem.dual(nu)
-            lower = np.where(dual > lower, dual, lower)  # a dual that is not a number is no bound
-            tight = value - lower <= TOLERANCE * scale
-            ahead, value = line_search(problem, a, value, step, np.where(tight, 0.0, decrease))
-            done = (ahead == a).all(axis=-1)  # tight, or nothing lowers the value any further
-            found[left], values[left], bounds[left] = ahead, value, lower
-            if done.all():
-                break
-            problem, left, a = problem.take(~done), left[~done], ahead[~done]
-            value, lower, scale = value[~done], lower[~done], scale[~done]
-    shape = z.shape[:-1]
-    predictions = whole.predict(found).reshape(z.shape)
-    return predictions, values.reshape(shape), np.minimum(bounds, values).reshape(shape)
-
-
-def _best_start(problem, z):
-    """The best of several starts, task by task: z itself, zero, the targets, their logarithms."""
-    y = problem.targets
-    starts = [problem.project(at) for at in (z, 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)))]
-    values = np.stack([problem.value(a) for a in starts])
-    best = np.argmin(values, axis=0)
-    a = np.take_along_axis(np.stack(starts), best[None, ..., None], axis=0)[0]
-    return a, np.take_along_axis(values, best[None], axis=0)[0]
+        a, value = best_start(problem, [problem.project(at) for at in starts])
+        floor = problem.dual(np.zeros(y.shape))
+        problem = problem._replace(scale=np.maximum(np.abs(value), np.abs(floor)))
+        found = newton_minima(problem, a, value, floor, MAX_ITER)
+    predictions = problem.predict(found.a).reshape(z.shape)
+    lower = np.minimum(found.floor, found.value)
+    return predictions, found.value.reshape(z.shape[:-1]), lower.reshape(z.shape[:-1])
 
 
 def compare(linearization):

@@ -1,7 +1,5 @@
 """Unit deviances with the log link, for counts and amounts."""
 
-from abc import abstractmethod
-
 import numpy as np
 from scipy.special import xlogy
 
@@ -16,12 +14,12 @@ class LogLinkDeviance(Loss):
 
     With ``mu = exp(z)``, ``l' = 2 (mu^(2-p) - y mu^(1-p))``. Under the log link the deviance is
     convex for 1 <= p <= 2 and for no other power.
-    """
 
-    @property
-    @abstractmethod
-    def power(self):
-        """The power p, in [1, 2]."""
+    Attributes
+    ----------
+    power : float
+        p: of a subclass's own, or a hyperparameter.
+    """
 
     @property
     def third_ratios(self):
@@ -150,8 +148,6 @@ class Tweedie(LogLinkDeviance):
     >>> round(float(Tweedie(power=1.5).value(0.0, 0.0)), 4)
     4.0
     """
-
-    power = None  # not the property of the base: a hyperparameter
 
     def __init__(self, power=1.5):
         self.power = power

@@ -114,6 +114,11 @@ class Loss(Component):
             Saying what was got and what is expected.
         """
 
+    @property
+    def identity_link(self):
+        """Whether the response is the prediction z itself: `inverse_link` is as it is here."""
+        return type(self).inverse_link is Loss.inverse_link
+
     def inverse_link(self, z):
         """The response that a prediction ``z`` stands for; the identity by default."""
         return z

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import entr, expit
 
-from sklearn_maml._component import check_number
+from sklearn_maml._component import check_number, check_scale
 from sklearn_maml.losses.logistic import logistic, logistic_slope
 from sklearn_maml.losses.loss import Loss
 
@@ -79,7 +79,7 @@ class PseudoHuber(Loss):
 
     def validate(self):
         """Raise unless delta is a positive number."""
-        check_number("delta", self.delta, above=True)
+        check_scale("delta", self.delta)
 
     @property
     def gradient_bound(self):
@@ -221,7 +221,7 @@ class SmoothedQuantile(Loss):
 
     def validate(self):
         """Raise unless the quantile is inside (0, 1) and smoothing positive."""
-        check_number("smoothing", self.smoothing, above=True)
+        check_scale("smoothing", self.smoothing)
         check_number("quantile", self.quantile, above=True)
         if not self.quantile < 1:
             raise ValueError(f"quantile must be inside (0, 1); got {self.quantile!r}.")

@@ -1,14 +1,14 @@
 """Judging models by what they will be used for: a few rows of a new task."""
 
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.metrics import get_scorer
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sklearn_maml._component import resolve
+from sklearn_maml._component import check_int, random_of, resolve
 from sklearn_maml._estimators.prediction import query_predictions, response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
 from sklearn_maml._tasks.episodes import read_episodes
@@ -25,6 +25,7 @@ __all__ = [
     "few_shot_episodes",
     "few_shot_scorer",
     "mean_errors",
+    "nothing_tells_tasks_apart",
 ]
 
 
@@ -73,9 +74,23 @@ def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
     """
     scorer = FewShotScorer(metric, support, n_draws, random_state)
     scorer.episodes()
-    if metric is not None and not callable(metric):
-        get_scorer(metric)
+    if metric is not None:
+        _scorer_of(metric)
     return scorer
+
+
+def _scorer_of(metric):
+    """A scorer from its name, or checked: it is called with an estimator, X and y."""
+    if not isinstance(metric, str):
+        try:
+            signature(metric).bind("estimator", "X", "y")
+        except TypeError:
+            raise TypeError(
+                "metric must be a name or a scorer, which is called with (estimator, X, y); got "
+                f"{metric!r}. Of a function of (y_true, y_pred) sklearn.metrics.make_scorer makes "
+                "one."
+            ) from None
+    return get_scorer(metric)
 
 
 class FewShotScorer(BaseEstimator):
@@ -108,7 +123,7 @@ class FewShotScorer(BaseEstimator):
         """
         steps, model = unwrap(estimator)
         X, y, given = at_the_model(steps, model, X, y, groups, sample_weight)
-        if y is not None and given["groups"] is None and model.task_column is None:
+        if nothing_tells_tasks_apart(model, y, given["groups"]):
             raise ValueError(
                 "few_shot_scorer got rows without task labels. Pass a list of (X, y) tuples, set "
                 f"task_column= on the {type(model).__name__}, or switch metadata routing on "
@@ -120,7 +135,7 @@ class FewShotScorer(BaseEstimator):
         classes = is_classifier(model)
         shown = _Classified(model) if classes else _Predicted(model)
         metric = self.metric or ("accuracy" if classes else "r2")
-        return get_scorer(metric)(shown, z, truth_of(model, truth), **weighted)
+        return _scorer_of(metric)(shown, z, truth_of(model, truth), **weighted)
 
     def get_metadata_routing(self):
         """With metadata routing enabled, groups arrive without any request.
@@ -227,7 +242,7 @@ def choose_metric(model, metric):
     errors = CLASS_ERRORS if is_classifier(model) else ERRORS
     if metric is None:
         return next(iter(errors))
-    if metric not in errors:
+    if not isinstance(metric, str) or metric not in errors:
         raise ValueError(
             f"metric must be one of {sorted(errors)} for {type(model).__name__}; got {metric!r}."
         )
@@ -293,14 +308,22 @@ def few_shot_curve(
     >>> bool(curve.mean[-1] < curve.mean[0])
     True
     """
-    if np.ndim(supports) != 1:
+    if isinstance(supports, str) or np.ndim(supports) != 1 or len(supports) == 0:
         raise TypeError(f"supports must be a list of numbers of rows; got {supports!r}.")
+    for shots in supports:
+        check_int("each of supports", shots, low=0)
+    check_int("n_draws", n_draws)
     if adaptation is not None:
         adaptation = resolve(adaptation, RULES, AdaptationRule, "adaptation")
-    seed = check_random_state(random_state).randint(2**31 - 1)
+    seed = random_of(random_state).randint(2**31 - 1)
     steps, model = unwrap(model)
     metric = choose_metric(model, metric)
     X, y, given = at_the_model(steps, model, tasks, y, groups, None)
+    if nothing_tells_tasks_apart(model, y, given["groups"]):
+        raise ValueError(
+            "few_shot_curve got rows without task labels. Pass a list of (X, y) tuples, one a "
+            f"task, or groups=, or set task_column= on the {type(model).__name__}."
+        )
     errors = []
     for shots in supports:
         episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
@@ -322,4 +345,9 @@ def few_shot_episodes(support, n_draws, random_state):
             f"support must be a number of rows, a fraction or a list of numbers; got {support!r}, "
             "which leaves no rows to judge by."
         )
-    return read_episodes(support, "random", n_draws, random_state)
+    return read_episodes(support, "random", n_draws, random_of(random_state))
+
+
+def nothing_tells_tasks_apart(model, y, groups):
+    """Whether all rows would count as one task."""
+    return y is not None and groups is None and model.task_column is None

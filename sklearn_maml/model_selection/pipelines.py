@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._estimators.adapted import in_pipeline, through
+from sklearn_maml._estimators.adapted_tasks import in_pipeline, through
 from sklearn_maml._tasks.lists import is_task_list, pool
 
 __all__ = ["adapt", "adapt_tasks", "at_the_model", "find_model", "unwrap"]
@@ -134,7 +134,7 @@ def _peel(fitted):
         return _peel(fitted.best_estimator_)
     if _transforms_target(fitted):
         return [], fitted
-    if hasattr(fitted, "steps"):
+    if hasattr(fitted, "named_steps"):  # a pipeline
         *leading, (_, last) = fitted.steps
         frozen = [
             (name, step if step in (None, "passthrough") else FrozenEstimator(step))

@@ -1,5 +1,6 @@
 """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks."""
 
+from collections.abc import Iterable
 from numbers import Integral
 
 import numpy as np
@@ -14,8 +15,9 @@ from sklearn.model_selection import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._component import check_number
+from sklearn_maml._component import check_n_jobs, check_number, random_of
 from sklearn_maml._estimators.defaults import gradient_rule
+from sklearn_maml._estimators.fitting import all_or_nothing, expect_same, fit_rows, make_plan
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
 from sklearn_maml._tasks.episodes import read_episodes
@@ -152,19 +154,21 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             If the data or a parameter are not as described, or a fold splits a task.
         """
         context = started(self, X, y)
-        check_featurizer(self.featurizer)
-        rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
-        splits = task_splits(self.cv, rows)
-        grid = self._grid()
-        scores = self._scores(grid, rows, splits)
-        self.cv_results_ = _results(grid, scores)
-        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
-        self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
-        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
-        self.best_estimator_ = self._model(self.best_params_).fit(
-            X, y, groups=groups, sample_weight=sample_weight
-        )
-        self.coef_, self.intercept_ = self.best_estimator_.coef_, self.best_estimator_.intercept_
+        with all_or_nothing(self):
+            check_featurizer(self.featurizer)
+            check_n_jobs(self.n_jobs)
+            grid = self._grid()
+            rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
+            splits = task_splits(self.cv, rows)
+            featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
+            self.cv_results_ = _results(grid, self._scores(grid, rows, splits, featurizer))
+            self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
+            self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
+            self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
+            best = self.best_estimator_ = self._model(self.best_params_)
+            expect_same(best, self)
+            fit_rows(best, make_plan(best), rows, featurizer)
+            self.coef_, self.intercept_ = best.coef_, best.intercept_
         ended(self, context, X, y)
         return self
 
@@ -214,11 +218,11 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             check_number("each of alphas", alpha)
         return list(ParameterGrid({name: list(values[name]) for name in values}))
 
-    def _scores(self, grid, rows, splits):
+    def _scores(self, grid, rows, splits, featurizer):
         """Test scores of all candidates, shape (n_splits, n_candidates)."""
-        episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
+        random = random_of(self.random_state)
+        episodes = read_episodes(self.support, self.split, self.n_episodes, random)
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-        featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
         transform = None if featurizer is None else featurizer.transform
         blocks = Blocks(rows.tasks, Features(rows.X, transform, self.fit_intercept), episodes)
         folds = Folds(blocks, splits, list(self.alphas), self.n_jobs)
@@ -267,10 +271,14 @@ def task_splits(cv, rows):
         cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
     elif rows.named and isinstance(cv, Integral):
         cv = GroupKFold(cv)
+    elif isinstance(cv, Iterable):
+        cv = list(cv)
+        if any(not isinstance(split, tuple | list) or len(split) != 2 for split in cv):
+            raise ValueError(f"cv must hold pairs (train, test) of indices; got {cv!r}.")
     splits = []
     given = {"groups": rows.ids[codes]} if rows.named else {}
-    for train, test in check_cv(cv).split(np.zeros((len(codes), 1)), **given):
-        masks = tuple(np.bincount(codes[side], minlength=n_tasks) > 0 for side in (train, test))
+    for sides in check_cv(cv).split(np.zeros((len(codes), 1)), **given):
+        masks = _sides(sides, codes, n_tasks, len(splits))
         torn = masks[0] & masks[1]
         if torn.any():
             raise ValueError(
@@ -278,7 +286,26 @@ def task_splits(cv, rows):
                 "splitter that keeps groups together, such as GroupKFold."
             )
         splits.append(masks)
+    if not splits:
+        raise ValueError(f"cv has no splits; got {cv!r}.")
     return splits
+
+
+def _sides(sides, codes, n_tasks, number):
+    """Which tasks are in train and which in test, of one split that cv yields: two masks."""
+    masks = []
+    for name, side in zip(("train", "test"), sides, strict=True):
+        try:
+            members = codes[np.asarray(side, dtype=None if len(side) else np.intp)]
+        except (IndexError, TypeError, ValueError):
+            raise ValueError(
+                f"cv: the {name} indices of split {number} must be positions among the "
+                f"{len(codes)} that are split; got {side!r}."
+            ) from None
+        if len(members) == 0:
+            raise ValueError(f"cv leaves no task in {name} of split {number}; use another cv.")
+        masks.append(np.bincount(members, minlength=n_tasks) > 0)
+    return tuple(masks)
 
 
 def _results(grid, scores):

@@ -1,17 +1,17 @@
-"""Descent with a Gauss-Newton model that secants keep up to date."""
+"""Descent with a Gauss-Newton model that secants keep up to date.
+
+scipy's trust-exact with the same Hessian reaches the same minima, but evaluates a Hessian at every
+trial point: one and a half to ten times the seconds of this, by benchmarks/bench_solvers.py's
+problems.
+"""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sklearn_maml._objective.gauss_newton_hessian import (
-    damped_cholesky,
-    damped_step,
-    gauss_newton_hessian,
-    triangular,
-)
+from sklearn_maml.solvers.damping import damped_cholesky, triangular
 
-__all__ = ["Descent", "SecantModel", "hessian_pays", "negligible_gap"]
+__all__ = ["Descent", "SecantModel", "hessian_pays", "polish"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +21,8 @@ class SecantModel:
     Attributes
     ----------
     hessian : ndarray of shape (..., d, d)
-    damping : float
-        Times the Hessian's diagonal, added to it.
     lower : ndarray of shape (..., d, d)
-        The Cholesky factor of that sum.
+        The Cholesky factor of the damped Hessian.
     pairs : tuple of (ndarray, ndarray)
         Moves and the changes of the gradient along them, of shape (..., d); the latest last.
     length : float
@@ -33,7 +31,6 @@ class SecantModel:
     """
 
     hessian: np.ndarray
-    damping: float
     lower: np.ndarray
     pairs: tuple = ()
     length: float = 1.0
@@ -42,8 +39,8 @@ class SecantModel:
 
     @classmethod
     def of(cls, hessian, damping):
-        """The model of a Hessian alone."""
-        return cls(hessian, damping, damped_cholesky(hessian, damping))
+        """The model of a Hessian alone, plus its diagonal times a damping."""
+        return cls(hessian, damped_cholesky(hessian, damping))
 
     def with_secant(self, move, change):
         """The model that also knows how the gradient changed along a move.
@@ -59,7 +56,10 @@ class SecantModel:
         return replace(self, pairs=(*self.pairs, (move, change))[-self.MEMORY :], length=length)
 
     def newton_step(self, gradient):
-        """The v with which ``theta - v`` minimises the model: the two loops of L-BFGS."""
+        """The v with which ``y - v`` minimises the model: the two loops of L-BFGS.
+
+        Nocedal & Wright, algorithm 7.4, with ``length * H^-1`` for the initial inverse.
+        """
         shares = []
         for move, change in reversed(self.pairs):
             shares.append((move * gradient).sum() / (move * change).sum())
@@ -76,36 +76,8 @@ LEAST_DAMPING = 1e-9
 # The first damping of one that misled, and the last.
 FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e12
 
-
-def negligible_gap(objective, tol):
-    """From a meta-loss to the gap that is negligible beside it.
-
-    `tol` times the meta-loss; but a loss that falls to zero is not followed below 1e-10 of where it
-    can start: at theta = 0, or at predictions of 0 where adapting from there overshoots.
-
-    Parameters
-    ----------
-    objective : MetaObjective
-    tol : float
-
-    Returns
-    -------
-    callable
-    """
-    origin = objective.origin()
-    (unadapted,) = objective.reduce(_value_at_zero, origin)
-    top = np.fmin(abs(objective.value(origin)), abs(unadapted))
-
-    def enough(value):
-        return max(tol * min(max(abs(value), 1e-10 * top), top), 1e-15 * abs(value))
-
-    return enough
-
-
-def _value_at_zero(linearization):
-    """A block's part of the meta-loss of predictions that are all zero."""
-    query = linearization.query
-    return ((linearization.row_weight * query.loss.value(query.targets, 0.0)).sum(),)
+# Where a step promises a larger share of the value than this, rounding cannot hide what it gains.
+UNSEEN = 1e-5
 
 
 class Descent:
@@ -113,22 +85,19 @@ class Descent:
 
     Parameters
     ----------
-    objective : MetaObjective
-    theta : ndarray of shape (d,) or (n_targets, d)
-        Where it starts.
-
-    Attributes
-    ----------
-    values : list of float
-        The meta-loss at the start and after each step.
+    coordinates : Coordinates
+        The objective, in the coordinates to work in.
+    point : Point
+        Where to start, with its Hessian.
+    iterates : Iterates
+        Is told of the start and of each step that lowers the objective.
     """
 
-    def __init__(self, objective, theta):
-        self.objective, self.theta = objective, theta
-        self.damping, self.rejected = LEAST_DAMPING, 0  # steps from theta that were rejected
-        self._renew(gauss_newton_hessian(objective, theta))
-        self.value, self.gradient = objective.value_and_gradient(theta)
-        self.values = [self.value]
+    def __init__(self, coordinates, point, iterates):
+        self.coordinates, self.point, self.iterates = coordinates, point, iterates
+        self.damping, self.rejected = LEAST_DAMPING, 0  # steps from here that were rejected
+        self._renew(point.hessian)
+        iterates.add(coordinates.theta(point.y), point.value)
 
     def run(self, enough, max_iter):
         """Step until the estimated gap is negligible, or nothing helps; the estimate.
@@ -147,75 +116,114 @@ class Descent:
         """
         promises = []  # since there was a new Hessian, or a step was rejected
         while True:
-            step = self.model.newton_step(self.gradient)
-            promised = 0.5 * (self.gradient * step).sum()
-            wanted = enough(self.value)
+            step = self.model.newton_step(self.point.gradient)
+            promised = 0.5 * (self.point.gradient * step).sum()
+            wanted = self._negligible(promised, enough(self.point.value))
             if promised <= wanted and not self.fresh:
-                self._renew(gauss_newton_hessian(self.objective, self.theta))
+                self._renew(self._hessian())
                 continue
-            spent = len(self.values) > max_iter or self.damping > LAST_DAMPING
+            spent = self.iterates.n_iter >= max_iter or self.damping > LAST_DAMPING
             if spent or promised <= wanted:
-                step, gap = self._newton(self.gradient)
+                gap = self._undamped_gap()
                 if gap <= wanted:  # a damped step may promise little however far it is
-                    return self._polish(step, gap)
+                    return self._polish(enough)
                 if spent:
                     return gap
             promises.append(promised)
             doubted = self.damping > LEAST_DAMPING
-            renew = doubted or hessian_pays(len(self.theta.T), promises, wanted)
+            renew = doubted or hessian_pays(step.shape[-1], promises, wanted)
             if not self._try(step, promised, renew) or renew:
                 promises = []
 
+    def _negligible(self, promised, wanted):
+        """The gap that is wanted, or what the rounding of predictions hides if that is more."""
+        if promised > UNSEEN * abs(self.point.value):
+            return wanted  # far from there: no need to know
+        return max(wanted, self.coordinates.rounding(self.point.y))
+
+    def _hessian(self):
+        return self.coordinates.look(self.point.y, hessian=True).hessian
+
+    def _undamped_gap(self):
+        lower = damped_cholesky(self.model.hessian, LEAST_DAMPING)
+        return 0.5 * np.square(triangular(lower, self.point.gradient, "N")).sum()
+
     def _renew(self, hessian):
-        """Model the loss by its Hessian at theta: `fresh` until there is a step."""
+        """Model the loss by its Hessian here: `fresh` until there is a step."""
         self.model, self.fresh = SecantModel.of(hessian, self.damping), True
 
-    def _newton(self, gradient):
-        """A step free of damping and secants, ``H^-1 g``, and the gap ``g' H^-1 g / 2``."""
-        step = damped_step(self.model.hessian, gradient, LEAST_DAMPING)
-        return step, 0.5 * (gradient * step).sum()
-
-    def _polish(self, step, gap):
-        """One more step, for one gradient, unless rounding is all that is left; the gap then."""
-        there = self.theta - step
-        value, gradient = self.objective.value_and_gradient(there)
-        left = self._newton(gradient)[1]
-        if left < gap and value <= self.value + 1e-14 * abs(self.value):
-            self.theta, self.value, self.gradient = there, value, gradient
-            self.values[-1] = min(self.values[-1], value)
-            return left
+    def _polish(self, enough):
+        """Steps that only slopes can judge; the gap that is left."""
+        before = self.point.value
+        here = self.point._replace(hessian=self.model.hessian)
+        self.point, gap = polish(self.coordinates, here, enough)
+        if self.point.value < before:
+            self.iterates.add(self.coordinates.theta(self.point.y), self.point.value)
         return gap
 
     def _try(self, step, promised, renew):
         """Take the step if it lowers the objective, say so, and learn from it in any case."""
-        there = self.theta - step
-        hessian = gauss_newton_hessian(self.objective, there) if renew else None
-        value, gradient = self.objective.value_and_gradient(there)
-        informed, rise = self.model, value - self.value
+        there = self.coordinates.look(self.point.y - step, hessian=renew)
+        informed, rise = self.model, there.value - self.point.value
         if rise < 10.0 * promised:  # farther up, slopes say nothing of the loss here
-            informed = informed.with_secant(-step, gradient - self.gradient)
+            informed = informed.with_secant(-step, there.gradient - self.point.gradient)
         if not rise < -1e-4 * promised:
             self._turn_back(informed)
             return False
-        self.theta, self.value, self.gradient = there, value, gradient
-        self.values.append(value)
+        self.point = there
+        self.iterates.add(self.coordinates.theta(there.y), there.value)
         self.model, self.fresh, self.rejected = informed, False, 0
         if rise < -0.7 * promised:
             self.damping = self.damping / 8 if self.damping > FIRST_DAMPING else LEAST_DAMPING
         if renew:
-            self._renew(hessian)
+            self._renew(there.hessian)
         return True
 
     def _turn_back(self, informed):
-        """Before the next step from the same place: learn, else doubt the model, else dampen it."""
+        """What to change before the next step from the same place.
+
+        Learn from the step that failed, once; then evaluate the Hessian anew; then dampen it.
+        """
         self.rejected += 1
         if self.rejected == 1 and informed is not self.model:
             self.model = informed
         elif not self.fresh:
-            self._renew(gauss_newton_hessian(self.objective, self.theta))
+            self._renew(self._hessian())
         else:
             self.damping = max(6.0 * self.damping, FIRST_DAMPING)
             self._renew(self.model.hessian)
+
+
+def polish(coordinates, point, enough):
+    """Newton steps where values show little but rounding: each must leave less of the gap.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+    point : Point
+        Where to start, with a Hessian, which serves for all steps.
+    enough : callable
+        From the loss to the gap that is negligible beside it. One step is taken even below it:
+        for one gradient, what is left falls by orders of magnitude.
+
+    Returns
+    -------
+    point : Point
+    gap : float
+        The estimate ``g' H^-1 g / 2`` of the gap that is left.
+    """
+    lower = damped_cholesky(point.hessian, LEAST_DAMPING)
+    half = triangular(lower, point.gradient, "N")
+    gap = 0.5 * np.square(half).sum()
+    while True:
+        there = coordinates.look(point.y - triangular(lower, half, "T"))
+        half = triangular(lower, there.gradient, "N")
+        left = 0.5 * np.square(half).sum()
+        if not left < gap or coordinates.rises(point, there):
+            return point, gap
+        if left <= enough(there.value) or left > 0.5 * gap:
+            return there, left
+        point, gap = there, left
 
 
 def hessian_pays(d, gaps, wanted):

@@ -1,8 +1,9 @@
 """Gauss-Newton steps."""
 
-from sklearn_maml._component import check_int, check_number
-from sklearn_maml.solvers.descent import Descent, negligible_gap
-from sklearn_maml.solvers.solver import Solver, SolverResult, refuse_first_order, warn_unconverged
+from sklearn_maml.solvers.coordinates import Coordinates
+from sklearn_maml.solvers.descent import Descent
+from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping, refuse_first_order
+from sklearn_maml.solvers.stopping import negligible_gap
 
 __all__ = ["GaussNewton"]
 
@@ -44,16 +45,14 @@ class GaussNewton(Solver):
 
     def validate(self):
         """Raise for a tolerance or a number of iterations out of range."""
-        check_number("tol", self.tol)
-        check_int("max_iter", self.max_iter)
+        check_stopping(self)
 
-    def minimize(self, objective, theta):
+    def minimize(self, objective, theta, callback=None):
         """Take steps; see `Solver.minimize`."""
         refuse_first_order(self, objective)
-        descent, enough = Descent(objective, theta), negligible_gap(objective, self.tol)
+        coordinates, point = Coordinates.choose(objective, theta)
+        iterates, enough = Iterates(self, callback), negligible_gap(objective, self.tol)
+        descent = Descent(coordinates, point, iterates)
         gap = descent.run(enough, self.max_iter)
-        values = tuple(descent.values)
-        converged = gap <= max(enough(values[-1]), 1e-12 * abs(values[-1]))
-        if not converged:
-            warn_unconverged(self, len(values) - 1, "estimated gap", gap, enough(values[-1]))
-        return SolverResult(descent.theta, len(values) - 1, bool(converged), values)
+        value, theta = descent.point.value, coordinates.theta(descent.point.y)
+        return iterates.judged(theta, "estimated gap", gap, enough(value), 1e-12 * abs(value))

@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from sklearn_maml._component import check_int, check_number
-from sklearn_maml._objective.gauss_newton_hessian import inverse_curvature
-from sklearn_maml.solvers.solver import Solver, SolverResult, warn_unconverged
+from sklearn_maml._component import check_number
+from sklearn_maml.solvers.coordinates import Coordinates
+from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping
 
 __all__ = ["GradientDescent"]
+
+# Of a column of unit length, squared: the inverse is about how many iterations it would take.
+NEARLY_COLLINEAR = 1e-4
 
 
 class GradientDescent(Solver):
@@ -18,7 +21,9 @@ class GradientDescent(Solver):
     ----------
     learning_rate : "auto", float or callable, default="auto"
         A number; a schedule, called with the iteration l = 0, 1, ...; or "auto": 1 / the largest
-        eigenvalue of the Gauss-Newton Hessian, halved whenever the meta-loss does not fall.
+        eigenvalue of the Gauss-Newton Hessian, halved whenever the meta-loss does not fall. Where
+        features are nearly collinear (one with a mean of 100 deviations nearly is a multiple of
+        the intercept's), "auto" descends in coordinates in which they are orthonormal.
     tol : float, default=1e-6
     max_iter : int, default=10000
 
@@ -45,34 +50,39 @@ class GradientDescent(Solver):
         """Raise for a step length, a tolerance or a number of iterations out of range."""
         if not callable(self.learning_rate) and self.learning_rate != "auto":
             check_number("learning_rate", self.learning_rate, above=True)
-        check_number("tol", self.tol)
-        check_int("max_iter", self.max_iter)
+        check_stopping(self)
 
-    def minimize(self, objective, theta):
+    def minimize(self, objective, theta, callback=None):
         """Descend; see `Solver.minimize`."""
-        value, gradient = objective.value_and_gradient(theta)
-        values, size = [value], float(np.linalg.norm(gradient))
-        wanted, auto = self.tol * size, isinstance(self.learning_rate, str)
-        rate = inverse_curvature(objective, theta) if auto else None
-        while len(values) <= self.max_iter and size > wanted:
+        auto = isinstance(self.learning_rate, str)
+        if auto:
+            coordinates, point = Coordinates.choose(objective, theta, least=NEARLY_COLLINEAR)
+            rate = _inverse_curvature(point.hessian)
+        else:
+            coordinates, point = Coordinates.plain(objective, theta)
+        iterates, size = Iterates(self, callback), float(np.linalg.norm(point.gradient))
+        iterates.add(theta, point.value)
+        wanted = self.tol * size
+        while iterates.n_iter < self.max_iter and size > wanted:
             if not auto:
-                rate = self._rate(len(values) - 1)
-            trial, slope = objective.value_and_gradient(theta - rate * gradient)
-            # What float64 cannot tell apart does not count as a rise.
-            rises = not trial <= value + 1e-14 * abs(value) and not objective.rule.first_order
-            if auto and (rises or not np.isfinite(trial)) and rate * size > 1e-300:
+                rate = self._rate(iterates.n_iter)
+            there = coordinates.look(point.y - rate * point.gradient)
+            rises = not objective.rule.first_order and coordinates.rises(point, there)
+            if auto and (rises or not np.isfinite(there.value)) and rate * size > 1e-300:
                 rate *= 0.5
                 continue
-            if not trial < 1e20 * (1.0 + abs(values[0])):  # diverging
+            if not there.value < 1e20 * (1.0 + abs(iterates.values[0])):  # diverging
                 break
-            theta, value, gradient = theta - rate * gradient, trial, slope
-            size = float(np.linalg.norm(gradient))
-            values.append(value)
-        converged = size <= wanted
-        if not converged:
-            warn_unconverged(self, len(values) - 1, "gradient norm", size, wanted)
-        return SolverResult(theta, len(values) - 1, converged, tuple(values))
+            point, size = there, float(np.linalg.norm(there.gradient))
+            iterates.add(coordinates.theta(point.y), point.value)
+        return iterates.judged(coordinates.theta(point.y), "gradient norm", size, wanted)
 
     def _rate(self, iteration):
         """The given step length at an iteration."""
         return self.learning_rate(iteration) if callable(self.learning_rate) else self.learning_rate
+
+
+def _inverse_curvature(hessian):
+    """1 / the largest eigenvalue of a Hessian, or of several; 1 where that is not positive."""
+    largest = np.linalg.eigvalsh(hessian).max()
+    return 1.0 / largest if largest > 0 else 1.0

@@ -3,18 +3,17 @@
 import numpy as np
 from scipy.optimize import minimize
 
-from sklearn_maml._component import check_int, check_number
-from sklearn_maml._objective.gauss_newton_hessian import (
-    damped_cholesky,
-    gauss_newton_hessian,
-    hessian_diagonal,
-    lifted,
-    triangular,
-)
-from sklearn_maml.solvers.descent import negligible_gap
-from sklearn_maml.solvers.solver import Solver, SolverResult, refuse_first_order, warn_unconverged
+from sklearn_maml._objective.gauss_newton_hessian import hessian_diagonal
+from sklearn_maml.solvers.coordinates import Coordinates
+from sklearn_maml.solvers.damping import damped_cholesky, lifted, triangular
+from sklearn_maml.solvers.descent import polish
+from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping, refuse_first_order
+from sklearn_maml.solvers.stopping import negligible_gap
 
 __all__ = ["LBFGS"]
+
+# Iterations after which the coordinates are renewed.
+ROUND = 30
 
 
 class LBFGS(Solver):
@@ -53,68 +52,86 @@ class LBFGS(Solver):
 
     def validate(self):
         """Raise for a tolerance or a number of iterations out of range."""
-        check_number("tol", self.tol)
-        check_int("max_iter", self.max_iter)
+        check_stopping(self)
 
-    def minimize(self, objective, theta):
+    def minimize(self, objective, theta, callback=None):
         """Run L-BFGS in rounds; see `Solver.minimize`."""
         refuse_first_order(self, objective)
-        enough = negligible_gap(objective, self.tol)
-        values, stalled = [objective.value_and_gradient(theta)[0]], 0
-        gap = np.inf
-        while len(values) <= self.max_iter:
-            to_theta, to_slope = self._coordinates(objective, theta)
-            value, gradient = objective.value_and_gradient(theta)
-            gap = 0.5 * np.square(to_slope(gradient)).sum()
-            if gap <= enough(value) or stalled == 2:
+        enough, iterates = negligible_gap(objective, self.tol), Iterates(self, callback)
+        dense = objective.n_parameters <= self.MAX_DENSE
+        coordinates, point = (Coordinates.choose if dense else Coordinates.plain)(objective, theta)
+        iterates.add(theta, point.value)
+        stalled = 0
+        while True:
+            scaling = _scaling(coordinates, point)
+            _, to_slope = scaling
+            gap = 0.5 * np.square(to_slope(point.gradient)).sum()
+            if gap <= enough(point.value) or stalled == 2 or iterates.n_iter >= self.max_iter:
                 break
-            theta = self._run(objective, theta, to_theta, to_slope, enough(0.0), values)
-            stalled = 0 if objective.value_and_gradient(theta)[0] < value else stalled + 1
-        converged = gap <= max(enough(values[-1]), 1e-12 * abs(values[-1]))
-        if not converged:
-            warn_unconverged(self, len(values) - 1, "estimated gap", gap, enough(values[-1]))
-        return SolverResult(theta, len(values) - 1, bool(converged), tuple(values))
+            y = self._run(_Round(coordinates, point, *scaling), enough(0.0), iterates)
+            before, point = point.value, coordinates.look(y, hessian=dense)
+            stalled = 0 if point.value < before else stalled + 1
+        if stalled == 2 and dense:  # rounding hides from line searches what slopes still tell
+            point, gap = polish(coordinates, point, enough)
+        value, theta = point.value, coordinates.theta(point.y)
+        return iterates.judged(theta, "estimated gap", gap, enough(value), 1e-12 * abs(value))
 
-    def _coordinates(self, objective, theta):
-        """Maps from coordinates to parameters, and from gradients to slopes in coordinates."""
-        if objective.n_parameters > self.MAX_DENSE:
-            (diagonal,) = objective.reduce(hessian_diagonal, theta)
-            root = np.sqrt(lifted(diagonal + 2 * objective.penalty))
-            return (lambda x: x / root), (lambda g: g / root)
-        hessian = gauss_newton_hessian(objective, theta)
-        lower = damped_cholesky(hessian, 1e-9)
-        return (lambda x: triangular(lower, x, "T")), (lambda g: triangular(lower, g, "N"))
-
-    def _run(self, objective, theta, to_theta, to_slope, wanted, values):
-        """One round of L-BFGS from theta; appends the meta-loss after each iteration."""
-        shape, start = theta.shape, values[-1]
-
-        def fun(x):
-            at = theta + to_theta(x.reshape(shape))
-            value, gradient = objective.value_and_gradient(at)
-            if not np.isfinite(value) or not np.isfinite(gradient).all():
-                return start + 1.0 + abs(start), np.zeros(x.size)  # the line search turns back
-            fun.last = value
-            if value < fun.least:  # where scipy gives up it forgets what its line search found
-                fun.least, fun.best = value, at
-            return value, to_slope(gradient).ravel()
-
-        fun.least, fun.best = start, theta
-        rounds = min(30, self.max_iter - len(values) + 1)
-        before = len(values)
+    def _run(self, function, wanted, iterates):
+        """One round of L-BFGS by scipy, and where the objective was least in it."""
+        size, before = function.point.y.size, iterates.n_iter
         minimize(
-            fun,
-            np.zeros(theta.size),
+            function,
+            np.zeros(size),
             jac=True,
             method="L-BFGS-B",
-            callback=lambda _: values.append(fun.last),
+            callback=lambda x: iterates.add(function.theta(x), function.last),
             options={
-                "maxiter": rounds,
+                "maxiter": min(ROUND, self.max_iter - before),
                 "maxcor": 20,
                 "ftol": 0.0,
-                "gtol": np.sqrt(2.0 * wanted / theta.size),
+                "gtol": np.sqrt(2.0 * wanted / size),
             },
         )
-        if len(values) == before or fun.least < values[-1]:
-            values.append(fun.least)  # an aborted round counts too, so that rounds end
-        return fun.best
+        if iterates.n_iter == before or function.least < iterates.values[-1]:
+            # An aborted round counts too, so that rounds end.
+            iterates.add(function.coordinates.theta(function.best), function.least)
+        return function.best
+
+
+class _Round:
+    """What scipy minimises in a round: the objective about a point, in scaled coordinates x.
+
+    It keeps the best of all places: where scipy gives up it forgets what its line search found.
+    """
+
+    def __init__(self, coordinates, point, to_y, to_slope):
+        self.coordinates, self.point, self.to_y, self.to_slope = coordinates, point, to_y, to_slope
+        self.best, self.least, self.last = point.y, point.value, point.value
+
+    def __call__(self, x):
+        there = self.coordinates.look(self._y(x))
+        if not np.isfinite(there.value) or not np.isfinite(there.gradient).all():
+            start = self.point.value
+            return start + 1.0 + abs(start), np.zeros(x.size)  # the line search turns back
+        self.last = there.value
+        if there.value < self.least:
+            self.best, self.least = there.y, there.value
+        return there.value, self.to_slope(there.gradient).ravel()
+
+    def theta(self, x):
+        """The meta-parameters at x."""
+        return self.coordinates.theta(self._y(x))
+
+    def _y(self, x):
+        return self.point.y + self.to_y(x.reshape(self.point.y.shape))
+
+
+def _scaling(coordinates, point):
+    """Maps from moves x to moves of y, and from gradients in y to those in x."""
+    if point.hessian is not None:
+        lower = damped_cholesky(point.hessian, 1e-9)
+        return (lambda x: triangular(lower, x, "T")), (lambda g: triangular(lower, g, "N"))
+    objective = coordinates.objective
+    (diagonal,) = objective.reduce(hessian_diagonal, coordinates.theta(point.y))
+    root = np.sqrt(lifted(diagonal + 2 * objective.penalty))
+    return (lambda x: x / root), (lambda g: g / root)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_maml._objective.quadratic import quadratic
-from sklearn_maml.solvers.solver import Solver, SolverResult, refuse_first_order
+from sklearn_maml.solvers.solver import Iterates, Solver, refuse_first_order
 
 __all__ = ["LeastSquares"]
 
@@ -28,7 +28,7 @@ class LeastSquares(Solver):
 
     MAX_ITER = 10
 
-    def minimize(self, objective, theta):
+    def minimize(self, objective, theta, callback=None):
         """Take Newton steps; see `Solver.minimize`."""
         refuse_first_order(self, objective)
         if not objective.is_quadratic:
@@ -39,15 +39,16 @@ class LeastSquares(Solver):
             )
         shape = quadratic(objective)
         value, gradient = objective.value_and_gradient(theta)
-        values, size = [value], np.linalg.norm(gradient / shape.scale)
+        iterates, size = Iterates(self, callback), np.linalg.norm(gradient / shape.scale)
+        iterates.add(theta, value)
         negligible = 1e-13 * size
-        while len(values) <= self.MAX_ITER and size > negligible:
+        while iterates.n_iter < self.MAX_ITER and size > negligible:
             candidate = theta - shape.newton_step(objective, theta, gradient)
             value, slope = objective.value_and_gradient(candidate)
             # A first step is taken even where rounding hides the gradient's fall.
-            if len(values) > 1 and not np.linalg.norm(slope / shape.scale) < 0.5 * size:
+            if iterates.n_iter and not np.linalg.norm(slope / shape.scale) < 0.5 * size:
                 break
             theta, gradient = candidate, slope
             size = np.linalg.norm(gradient / shape.scale)
-            values.append(value)
-        return SolverResult(theta, len(values) - 1, True, tuple(values))
+            iterates.add(theta, value)
+        return iterates.result(theta)

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_maml._component import check_int, check_number
-from sklearn_maml.solvers.solver import Solver, SolverResult
+from sklearn_maml.solvers.solver import Iterates, Solver
 
 __all__ = ["SGD"]
 
@@ -72,10 +72,11 @@ class SGD(Solver):
         if self.method not in ("momentum", "adam"):
             raise ValueError(f"method must be 'momentum' or 'adam'; got {self.method!r}.")
 
-    def minimize(self, objective, theta):
+    def minimize(self, objective, theta, callback=None):
         """Run all epochs; see `Solver.minimize`."""
         random = check_random_state(self.random_state)
-        values = [objective.value_and_gradient(theta)[0]]
+        iterates = Iterates(self, callback)
+        iterates.add(theta, objective.value(theta))
         velocity, square, step = np.zeros_like(theta), np.zeros_like(theta), 0
         for _ in range(self.n_epochs):
             for part in objective.batches(self.batch_size, random):
@@ -84,13 +85,15 @@ class SGD(Solver):
                 velocity = self.momentum * velocity + (1 - self._share()) * gradient
                 square = 0.999 * square + 0.001 * gradient**2
                 theta = theta - self.learning_rate * self._direction(velocity, square, step)
-            values.append(objective.value_and_gradient(theta)[0])
-            if not np.isfinite(values[-1]):
+            value = objective.value(theta)
+            iterates.add(theta, value)
+            objective.report(f"epoch {iterates.n_iter}: meta-loss {value:.8g}")
+            if not np.isfinite(value):
                 raise FloatingPointError(
-                    f"{self!r} diverged in epoch {len(values) - 1}: the meta-loss is "
-                    f"{values[-1]}. Use a smaller learning_rate, or standardise the features."
+                    f"{self!r} diverged in epoch {iterates.n_iter}: the meta-loss is "
+                    f"{value}. Use a smaller learning_rate, or standardise the features."
                 )
-        return SolverResult(theta, self.n_epochs, True, tuple(values))
+        return iterates.result(theta)
 
     def _share(self):
         return self.momentum if self.method == "adam" else 0.0

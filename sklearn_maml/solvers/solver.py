@@ -1,4 +1,4 @@
-"""What an outer solver is, and what it returns."""
+"""What an outer solver is, what it is given, and what it returns."""
 
 import warnings
 from abc import abstractmethod
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_maml._component import Component
+from sklearn_maml._component import Component, check_int, check_number
 
-__all__ = ["Solver", "SolverResult", "refuse_first_order", "warn_unconverged"]
+__all__ = ["Iterates", "Solver", "SolverResult", "check_stopping", "refuse_first_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +35,53 @@ class SolverResult:
 
 
 class Solver(Component):
-    """Base class of the outer solvers."""
+    """Base class of the outer solvers.
+
+    What `minimize` is given, the objective, is a function of the meta-parameters theta, an array of
+    shape (d,), or (n_targets, d) where targets have two axes: then it is a sum of independent
+    functions, one a row of theta. It is safe to call from several threads. Of it a solver may use
+
+    ``value_and_gradient(theta)``
+        The meta-loss, a float, and its gradient, of the shape of theta. Far from the data the
+        meta-loss may be infinite or not a number; a solver turns back there.
+    ``value(theta)``
+        The meta-loss alone, for about half the price.
+    ``hessian_dot(theta, v)``
+        The Gauss-Newton Hessian times v, of the shape of theta: the Hessian of the meta-loss where
+        the inner loop is replaced by its linearisation. It is positive semi-definite, and exact
+        where `is_quadratic`.
+    ``n_parameters``
+        d.
+    ``origin()``
+        Zeros of the shape of theta.
+    ``is_quadratic``
+        Whether the meta-loss is a quadratic in theta.
+    ``rule.first_order``
+        Whether the gradient leaves terms out: then it is not that of the meta-loss, and a line
+        search that compares the two is misled. `refuse_first_order` raises for it.
+    ``penalty``
+        The penalty's alpha for each parameter, shape (d,); it is part of all of the above.
+    ``batches(size, random)``
+        For stochastic solvers: an iterator over random batches of at most `size` tasks, each a
+        function from theta to an unbiased estimate of the gradient.
+    ``report(message)``
+        Logs a message, where the user asked for it.
+    """
 
     @abstractmethod
-    def minimize(self, objective, theta):
+    def minimize(self, objective, theta, callback=None):
         """Minimise ``objective`` from `theta`.
 
         Parameters
         ----------
-        objective : MetaObjective
+        objective : object
+            As the class describes it.
         theta : ndarray of shape (d,) or (n_targets, d)
             Where to start; not changed.
+        callback : callable, default=None
+            Called with each iterate and its meta-loss, ``callback(theta, value)``, the start
+            included; it must not change theta. `Iterates` does so. A solver that has no such
+            parameter works too: `ConvergenceDisplay` then certifies its start and its end only.
 
         Returns
         -------
@@ -58,6 +94,65 @@ class Solver(Component):
         """
 
 
+class Iterates:
+    """A solver's iterates so far: their meta-losses are kept, and a callback is told of them.
+
+    Parameters
+    ----------
+    solver : Solver
+        Whose iterates they are; the warning names it.
+    callback : callable, default=None
+        Called with (theta, value) of each iterate.
+
+    Attributes
+    ----------
+    values : list of float
+        The meta-loss at the start and after each iteration.
+    """
+
+    def __init__(self, solver, callback=None):
+        self.solver, self.callback, self.values = solver, callback, []
+
+    @property
+    def n_iter(self):
+        """How many iterations there were, the start not counted."""
+        return len(self.values) - 1
+
+    def add(self, theta, value):
+        """Note an iterate."""
+        self.values.append(float(value))
+        if self.callback is not None:
+            self.callback(theta, float(value))
+
+    def result(self, theta, converged=True):
+        """What the solver returns if it stops at theta."""
+        return SolverResult(theta, self.n_iter, bool(converged), tuple(self.values))
+
+    def judged(self, theta, what, got, wanted, tolerated=0.0):
+        """The result at theta, converged if `got` is at most `wanted`; else warn, naming `what`.
+
+        Below `tolerated` rounding is all that is left, whatever was wanted.
+        """
+        converged = got <= max(wanted, tolerated)
+        if not converged:
+            solver = self.solver
+            warnings.warn(
+                f"{type(solver).__name__} stopped after {self.n_iter} iterations: {what} "
+                f"{got:.3g}, wanted at most {wanted:.3g}. Raise max_iter={solver.max_iter} or "
+                f"tol={solver.tol:g}, scale the features, add a penalty alpha, or choose another "
+                "solver; the certificate bounds what is still to be gained.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return self.result(theta, converged)
+
+
+def check_stopping(solver):
+    """Raise for a tolerance `tol` or a number of iterations `max_iter` out of range."""
+    check_number("tol", solver.tol)
+    check_int("max_iter", solver.max_iter)
+
+
 def refuse_first_order(solver, objective):
     """Raise for a rule whose gradient is not that of the meta-loss."""
     if objective.rule.first_order:
@@ -66,15 +161,3 @@ def refuse_first_order(solver, objective):
             f"rule {type(objective.rule).__name__} has first_order=True: its gradient leaves "
             "terms out. Choose solver='gradient_descent' or solver='sgd', or first_order=False."
         )
-
-
-def warn_unconverged(solver, n_iter, what, got, wanted):
-    """Say that a solver stopped before its criterion was met."""
-    warnings.warn(
-        f"{type(solver).__name__} stopped after {n_iter} iterations: {what} {got:.3g}, wanted "
-        f"at most {wanted:.3g}. Raise max_iter={solver.max_iter} or tol={solver.tol:g}, scale the "
-        "features, add a penalty alpha, or choose another solver; the certificate bounds what is "
-        "still to be gained.",
-        ConvergenceWarning,
-        stacklevel=4,
-    )

@@ -1,0 +1,174 @@
+"""What adapting to many tasks returns: a mapping from task labels to estimators."""
+
+from collections.abc import Mapping
+
+from sklearn.base import is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import available_if
+
+from sklearn_maml._component import check_bool
+from sklearn_maml._estimators.adapted import adapter
+from sklearn_maml._estimators.prediction import (
+    linear,
+    linear_and_deviation,
+    response,
+    rows_by_task,
+    split_theta,
+    uncertainty_of,
+)
+from sklearn_maml._tasks.classes import probabilities
+from sklearn_maml._tasks.labels import TaskIndex
+
+__all__ = ["AdaptedTasks", "in_pipeline", "of_classes", "through"]
+
+
+def of_classes(tasks):
+    """Whether adapted tasks are those of a classifier."""
+    return is_classifier(tasks.meta.estimator)
+
+
+class AdaptedTasks(Mapping):
+    """Many tasks, each with its adapted estimator; what `adapt_tasks` returns.
+
+    A read-only mapping from a task's label (its position, for a list of tasks) to its
+    `AdaptedRegressor` or `AdaptedClassifier`.
+
+    Parameters
+    ----------
+    meta : MAMLRegressor or MAMLClassifier
+        Fitted; in a ``sklearn.frozen.FrozenEstimator``.
+    task_ids : ndarray of shape (n_tasks,)
+    theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
+        The tasks' parameters, the intercept last.
+    information : ndarray of shape (n_tasks, k), default=None
+        See ``AdaptationRule.information``.
+    steps : list of (str, transformer), default=()
+        Fitted steps of a pipeline that X goes through first.
+
+    Attributes
+    ----------
+    task_ids : ndarray of shape (n_tasks,)
+    coef : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
+    intercept : ndarray of shape (n_tasks,) or (n_tasks, n_targets)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=30, random_state=0)
+    >>> adapted = MAMLRegressor().fit(tasks[:20]).adapt_tasks(tasks[20:])
+    >>> len(adapted), adapted[3].coef_.shape
+    (10, (5,))
+    >>> rows, labels = np.zeros((2, 5)), [3, 7]
+    >>> np.allclose(adapted.predict(rows, groups=labels), adapted.intercept[labels])
+    True
+    """
+
+    def __init__(self, meta, task_ids, theta, information=None, steps=()):
+        if not isinstance(meta, FrozenEstimator):
+            raise TypeError(
+                "AdaptedTasks is what adapt_tasks returns; to make one, pass a fitted model in a "
+                f"FrozenEstimator; got {type(meta).__name__}."
+            )
+        self.meta, self.task_ids, self.steps = meta, task_ids, tuple(steps)
+        self.coef, self.intercept = split_theta(theta, meta.estimator._has_intercept)
+        self._theta, self._information = theta, information
+        self._known = TaskIndex(task_ids)
+
+    def __getitem__(self, label):
+        at = self._known.at[label]
+        information = None if self._information is None else self._information[at]
+        return in_pipeline(self.steps, adapter(self.meta)._keep(self._theta[at], information))
+
+    def __iter__(self):
+        return iter(self._known.at)
+
+    def __len__(self):
+        return len(self._known.at)
+
+    def __repr__(self):
+        return f"<AdaptedTasks: {len(self)} tasks>"
+
+    def behind(self, steps):
+        """The same tasks, for an X that goes through fitted pipeline steps first."""
+        return type(self)(self.meta, self.task_ids, self._theta, self._information, steps)
+
+    def predict(self, X, *, groups=None, return_std=False):
+        """Predict rows of several tasks, each with its task's parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        groups : array-like of shape (n_rows,), default=None
+            The task of each row; None where X has a task column.
+        return_std : bool, default=False
+            Whether to return the standard deviations of the rows' targets too; see
+            `AdaptedRegressor.predict`.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_rows,) or (n_rows, n_targets)
+            Numbers, or classes.
+        std : ndarray of the same shape
+            Only if ``return_std=True``.
+
+        Raises
+        ------
+        KeyError
+            For a task that is not among these, if ``meta.on_unknown_task`` is "raise"; else the
+            meta-parameters predict its rows.
+        """
+        check_bool("return_std", return_std)
+        model, rows = self.meta.estimator, self._rows(X, groups)
+        if not return_std:
+            return response(model, linear(model, rows))
+        uncertainty = uncertainty_of(model, self._information, rows.at)
+        z, deviation = linear_and_deviation(model, rows, uncertainty)
+        return response(model, z), deviation
+
+    @available_if(of_classes)
+    def predict_proba(self, X, *, groups=None):
+        """Probabilities of the classes, of classifiers; see `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        return probabilities(self._linear(X, groups))
+
+    @available_if(of_classes)
+    def decision_function(self, X, *, groups=None):
+        """Scores, of classifiers; see `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_classes)
+        """
+        return self._linear(X, groups)
+
+    def _rows(self, X, groups):
+        """Rows that are to be predicted, each for its task."""
+        X = through(self.steps, X)
+        return rows_by_task(self.meta.estimator, X, groups, self._known, self._theta)
+
+    def _linear(self, X, groups):
+        """Predictions before the link."""
+        return linear(self.meta.estimator, self._rows(X, groups))
+
+
+def in_pipeline(steps, estimator):
+    """The estimator, at the end of a pipeline where there are steps before it."""
+    if not steps:
+        return estimator
+    return Pipeline(
+        [*steps, ("classifier" if is_classifier(estimator) else "regressor", estimator)]
+    )
+
+
+def through(steps, X):
+    """X as it leaves the fitted steps of a pipeline."""
+    for _, step in steps:
+        X = X if step in (None, "passthrough") else step.transform(X)
+    return X

@@ -1,0 +1,245 @@
+"""What `fit` does, in three steps: check the parameters, read the rows, find the meta-parameters.
+
+Every function takes the estimator that is fitted, called `model`, and stores what it finds in it.
+Whoever has read the rows already, such as a search that fits its best candidate, goes straight to
+the third step.
+"""
+
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from sklearn_maml._component import (
+    check_bool,
+    check_n_jobs,
+    check_number,
+    check_option,
+    random_of,
+    resolve,
+)
+from sklearn_maml._estimators.defaults import (
+    AUTO_EPISODES,
+    AUTO_ROWS,
+    choose_solver,
+    choose_support,
+    gradient_rule,
+)
+from sklearn_maml._estimators.prediction import (
+    feature_names_of,
+    features_of,
+    objective_of,
+    split_theta,
+    takes_uncapped_steps,
+    theta_of,
+    truth_of,
+    warn_if_diverging,
+)
+from sklearn_maml._learning.problem import LearningProblem
+from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._progress import check_overflow, refusing_overflow
+from sklearn_maml._tasks.episodes import Episodes, read_episodes
+from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
+from sklearn_maml._tasks.labels import TaskIndex
+from sklearn_maml._tasks.stacks import Blocks
+from sklearn_maml.adaptation import RULES
+from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.certificate.certify import certify, check_effort
+from sklearn_maml.solvers import SOLVERS
+from sklearn_maml.solvers.solver import Solver
+
+__all__ = [
+    "Plan",
+    "all_or_nothing",
+    "certified",
+    "expect_same",
+    "fit_rows",
+    "make_plan",
+    "make_solver",
+]
+
+
+@contextmanager
+def all_or_nothing(model):
+    """A context in which a model is fitted: as a whole, or not at all.
+
+    What an earlier fit left is forgotten first, and what this one found if it does not end, be it
+    by an error in the featurizer or by Ctrl-C: there is no model of mixed parts.
+    """
+    _forget(model)
+    try:
+        yield
+    except BaseException:
+        _forget(model)
+        raise
+
+
+def _forget(model):
+    """Remove what fits have set: all that ends with an underscore, and what is private to us."""
+    private = ("_alpha", "_episodes", "_has_intercept", "_information", "_known", "_untold")
+    for name in [name for name in vars(model) if name.endswith("_") or name in private]:
+        delattr(model, name)
+
+
+class Plan(NamedTuple):
+    """What the parameters of a model say, checked before any row is read.
+
+    Attributes
+    ----------
+    rule : AdaptationRule or None
+        None where `inner_lr` and `n_steps` say it.
+    solver : Solver
+    episodes : Episodes
+    mixed : bool
+        Whether the episodes are the mixed shots of ``support="auto"``.
+    """
+
+    rule: Any
+    solver: Any
+    episodes: Episodes
+    mixed: bool
+
+
+def make_plan(model):
+    """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""
+    model.loss_ = model._make_loss()
+    rule = _given_rule(model)
+    _check_parameters(model)
+    solver = make_solver(model, rule)
+    support, mixed = choose_support(model.support, rule)
+    episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
+    check_featurizer(model.featurizer)
+    return Plan(rule, solver, episodes, mixed)
+
+
+def make_solver(model, rule):
+    """The solver that the parameters name, for the model's loss and a rule."""
+    solver = model.solver
+    if isinstance(solver, str) and solver == "auto":
+        solver = choose_solver(model.loss_, rule)
+    return resolve(solver, SOLVERS, Solver, "solver")
+
+
+def _check_parameters(model):
+    """Raise for parameters out of range that no part of its own checks."""
+    check_number("alpha", model.alpha)
+    check_effort(model.certificate)
+    check_n_jobs(model.n_jobs)
+    if not isinstance(model.verbose, bool):
+        check_number("verbose", model.verbose)
+    check_bool("fit_intercept", model.fit_intercept)
+    check_option("on_unknown_task", model.on_unknown_task, ("meta", "raise"))
+    check_option("split", model.split, ("random", "first"))
+
+
+def _given_rule(model):
+    """The rule that `adaptation` names or is, or None."""
+    if np.ndim(model.inner_lr):
+        raise TypeError(
+            "inner_lr must be a positive number or 'auto'; for one a parameter pass "
+            f"adaptation=GradientSteps(inner_lr=...); got {model.inner_lr!r}."
+        )
+    if model.adaptation is None:
+        return None
+    automatic = isinstance(model.inner_lr, str) and model.inner_lr == "auto"
+    if not (automatic and isinstance(model.n_steps, Integral) and model.n_steps == 1):
+        raise ValueError(
+            f"inner_lr={model.inner_lr!r} and n_steps={model.n_steps!r} have no effect "
+            "with adaptation=...; set them on the adaptation rule instead."
+        )
+    return clone(resolve(model.adaptation, RULES, AdaptationRule, "adaptation"))
+
+
+def expect_same(model, other):
+    """Let a model expect the X that another was given."""
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(other, name):
+            setattr(model, name, getattr(other, name))
+
+
+def fit_rows(model, plan, rows, featurizer=None):
+    """Find the meta-parameters, and store all that the model is made of.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+        That knows its loss, and which X to expect.
+    plan : Plan
+    rows : TaskRows
+    featurizer : transformer, default=None
+        Already fitted on these rows; None fits that of the model.
+    """
+    model.loss_.check_targets(rows.tasks.y)
+    episodes = plan.episodes
+    if plan.mixed:
+        n_tasks, n_rows = len(rows.ids), int(rows.tasks.offsets[-1])
+        episodes = episodes.adjusted(AUTO_EPISODES, AUTO_ROWS, n_tasks, n_rows)
+    episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
+    # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
+    model._episodes, model._alpha = episodes, float(model.alpha)
+    model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
+    if featurizer is None:
+        told = truth_of(model, rows.tasks.y)
+        featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
+    model.featurizer_ = featurizer
+    blocks = Blocks(rows.tasks, features_of(model, rows.X), episodes)
+    with one_blas_thread():  # entered once, for all passes over the data
+        objective = _minimise(model, plan, blocks)
+        _report_steps(model, objective)
+        _keep_tasks(model, objective, rows)
+
+
+def _minimise(model, plan, blocks):
+    """Learn the rule, find theta and certify it; returns the objective that was minimised."""
+    rule = plan.rule
+    with refusing_overflow():
+        if rule is None:
+            rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
+        objective = objective_of(model, blocks, rule)
+        problem = LearningProblem(objective, plan.solver, feature_names_of(model))
+        rule, model.learned_ = rule.learn(problem)
+        objective = objective_of(model, blocks, rule)
+        result = plan.solver.minimize(objective, objective.origin())
+        loss_and_certificate = certified(objective, result.theta, model.certificate)
+        model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
+    model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
+    model.meta_loss_, model.gap_certificate_ = loss_and_certificate
+    model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
+    return objective
+
+
+def certified(objective, theta, effort):
+    """The meta-loss and the certificate; one that is no number shows a fit not to be trusted."""
+    certificate = certify(objective, theta, effort)
+    if certificate is None:
+        value = objective.value(theta)
+        check_overflow([value, *theta.flat])
+        return value, None
+    check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
+    return certificate.meta_loss, certificate
+
+
+def _report_steps(model, objective):
+    """Store how many steps were capped, and warn where uncapped steps diverge."""
+    rule = model.adaptation_
+    if rule.lengths is not None:
+        capped, diverging = objective.relative_step_shares((1.0, 2.0))
+        uncapped = takes_uncapped_steps(rule)
+        model.inner_lr_, model.capped_share_ = rule.lengths[0], 0.0 if uncapped else capped
+        if uncapped:
+            warn_if_diverging(rule, diverging)
+
+
+def _keep_tasks(model, objective, rows):
+    """Store the tasks, and the parameters of named ones, adapted to all of their rows."""
+    model.task_ids_, model.n_tasks_ = rows.ids, len(rows.ids)
+    model.task_coef_ = model.task_intercept_ = model._information = None
+    model._known = TaskIndex()
+    if rows.named:
+        # With the rule that knows the noise, and the rows that are kept.
+        objective = objective_of(model, objective.blocks.unsplit())
+        theta, model._information = objective.adapted(theta_of(model))
+        model.task_coef_, model.task_intercept_ = split_theta(theta, model._has_intercept)
+        model._known = TaskIndex(rows.ids)
