@@ -6,8 +6,7 @@
 u are the predictions at which a rule takes its slopes: those of the support rows before each step,
 or, for a proximal rule, after adapting. All that is not convex is in the scalar graphs s = l'(u).
 
-Parameters are in coordinates x, ``theta = T x``, in which the rows of all tasks have a unit Gram
-matrix: directions that no row sees are gone, and units and collinearity do no harm.
+Parameters are in coordinates x, ``theta = T x``, in which all rows have a unit Gram matrix.
 """
 
 from dataclasses import dataclass, replace
@@ -16,14 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sklearn_maml._linalg import flat_vecmat, matvec, triangle, vecmat
+from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
+from sklearn_maml.certificate.coordinates import row_coordinates
 
 __all__ = ["Anchor", "NotCovered", "SlopeProblem", "Stack", "gram", "slope_problem"]
-
-EPS = np.finfo(float).eps
-
-# Directions whose rows are a smaller share of the longest are rounding: no row sees them.
-SEEN = 1e-14
 
 
 class NotCovered(Exception):
@@ -267,7 +262,7 @@ def slope_problem(objective, theta, target, max_work, dense):
             f"too many support rows or steps a task for this effort ({work:.2g} multiplications a "
             f"step; at most {max_work:.2g})"
         )
-    basis, inverse = _coordinates(objective)
+    basis, inverse = row_coordinates(objective)
     stacks, shared = [], True
     for i, form in enumerate(forms):
         support, query, weight = objective.risks(i)
@@ -295,34 +290,6 @@ def _one_target(risk, target, kept):
     """The risk of one target, on the tasks that weigh something."""
     targets = risk.targets if risk.targets.ndim == 2 else risk.targets[target]
     return replace(risk, targets=targets).take(np.flatnonzero(kept))
-
-
-def _coordinates(objective):
-    """T and its inverse, from the rows of all tasks reduced to a triangle."""
-    zero = objective.origin()
-    (rows,) = objective.reduce(_all_rows, zero, combine=_stacked)
-    root = np.sqrt(objective.penalty)
-    if root.any():
-        (rows,) = _stacked((rows,), (np.diag(root),))
-    scale = np.sqrt(np.square(rows).sum(axis=0))
-    scale = np.where(scale > 0, scale, 1.0)
-    _, s, vt = np.linalg.svd(rows / scale, full_matrices=False)
-    kept = s > SEEN * len(scale) * s.max(initial=0.0)
-    vt, s = vt[kept], s[kept]
-    return (vt / s[:, None]).T / scale[:, None], s[:, None] * vt * scale
-
-
-def _all_rows(linearization):
-    """Query and support rows of a block, times roots of their weights, as a triangle."""
-    risks = {id(risk): risk for risk in (linearization.query, linearization.support)}.values()
-    rows = [
-        np.sqrt(linearization.weight[:, None] * r.weights)[..., None] * r.features for r in risks
-    ]
-    return (triangle(np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows])),)
-
-
-def _stacked(total, part):
-    return (triangle(np.concatenate([total[0], part[0]])),)
 
 
 def _stack(form, support, query, weight, rule, basis):
