@@ -11,7 +11,7 @@ from sklearn_maml._linalg import curvature_norm
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps, Standardization
-from sklearn_maml.losses import LOSSES, Poisson, PseudoHuber, SquaredError, Tweedie
+from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError, Tweedie
 
 LENGTHS = np.array([0.2, 0.0, 1.0, 0.1])
 UNITS = Standardization(np.array([0.5, -0.2, 0.1, 0.0]), np.array([1.0, 2.0, 0.5, 0.25]))
@@ -136,6 +136,27 @@ def check_slope(objective_at, point, steps, product):
         low, below, above, high = [value.value_and_gradient(theta)[0] for value in values]
         expected = (low - 8 * below + 8 * above - high) / (12 * h)
         assert product(slope, step) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(0.5)], ids=repr)
+@pytest.mark.parametrize("name", RULES)
+def test_the_slope_form_says_how_a_rule_adapts(name, loss):
+    risk, rule = stacked_risk(loss), RULES[name]
+    form, theta = rule.slope_form(risk), np.array([0.3, -0.2, 0.5, 0.1])
+    turned = np.swapaxes(risk.features, 1, 2) * risk.weights[:, None, :]
+    move = form.length[:, None, None] * (form.factor @ form.factor.T @ turned)
+    expected, _ = rule.adapt(theta, risk)
+    theta_i = np.repeat(theta[None], len(risk.features), axis=0)
+    for _ in range(form.n_steps):
+        at = expected if form.implicit else theta_i
+        slopes = loss.gradient(risk.targets, risk.predict(at))
+        theta_i = theta_i - (move @ slopes[..., None])[..., 0]
+    np.testing.assert_allclose(theta_i, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_steps_whose_length_depends_on_theta_have_no_slope_form():
+    assert GradientSteps(0.5).slope_form(stacked_risk(Poisson())) is None
+    assert GradientSteps(0.5, cap=False).slope_form(stacked_risk(Poisson())) is not None
 
 
 @pytest.mark.parametrize("loss", [Poisson(), Tweedie(1.5), Tweedie(2.0)], ids=repr)

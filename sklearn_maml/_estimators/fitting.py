@@ -46,7 +46,7 @@ from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.certificate.certify import certify
+from sklearn_maml.certificate.certify import certify, check_effort
 from sklearn_maml.solvers import SOLVERS
 from sklearn_maml.solvers.solver import Solver
 
@@ -125,6 +125,7 @@ def make_solver(model, rule):
 def _check_parameters(model):
     """Raise for parameters out of range that no part of its own checks."""
     check_number("alpha", model.alpha)
+    check_effort(model.certificate)
     check_n_jobs(model.n_jobs)
     if not isinstance(model.verbose, bool):
         check_number("verbose", model.verbose)
@@ -201,19 +202,23 @@ def _minimise(model, plan, blocks):
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)
         result = plan.solver.minimize(objective, objective.origin())
-        certificate = certified(objective, result.theta)
+        loss_and_certificate = certified(objective, result.theta, model.certificate)
         model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
-    model.gap_certificate_, model.meta_loss_ = certificate, certificate.meta_loss
+    model.meta_loss_, model.gap_certificate_ = loss_and_certificate
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
     return objective
 
 
-def certified(objective, theta):
-    """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
-    certificate = certify(objective, theta)
+def certified(objective, theta, effort):
+    """The meta-loss and the certificate; one that is no number shows a fit not to be trusted."""
+    certificate = certify(objective, theta, effort)
+    if certificate is None:
+        value = objective.value(theta)
+        check_overflow([value, *theta.flat])
+        return value, None
     check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
-    return certificate
+    return certificate.meta_loss, certificate
 
 
 def _report_steps(model, objective):

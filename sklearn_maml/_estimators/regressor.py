@@ -74,6 +74,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
     on_unknown_task : {"meta", "raise"}, default="meta"
         What `predict` does with rows of a task that was not seen in `fit`: predict them with the
         meta-parameters, or raise a KeyError.
+    certificate : {"fast", "full", "branch"} or None, default="fast"
+        What the certificate of a fit may cost, see `sklearn_maml.certify`: no more than about the
+        fit; several times as much, for tighter bounds with other losses than the squared one; or
+        as long as it takes, for few parameters. None makes none.
     n_jobs : int, default=None
         Workers for blocks of tasks, as in joblib. It does not change the result in any bit.
     random_state : int, RandomState or None, default=None
@@ -114,7 +118,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         L at the fitted meta-parameters.
     meta_losses_ : ndarray of shape (n_values,)
         L at the start and after each iteration of the solver.
-    gap_certificate_ : GapCertificate
+    gap_certificate_ : GapCertificate or None
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
     n_features_in_ : int
         Columns of the X that was passed, the task column included.
@@ -161,6 +165,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         n_episodes=1,
         task_column=None,
         on_unknown_task="meta",
+        certificate="fast",
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -178,6 +183,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.n_episodes = n_episodes
         self.task_column = task_column
         self.on_unknown_task = on_unknown_task
+        self.certificate = certificate
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose

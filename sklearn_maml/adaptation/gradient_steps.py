@@ -178,13 +178,13 @@ class GradientSteps(AdaptationRule):
 
     def slope_form(self, risk):
         """Steps of given length, or capped ones; see `AdaptationRule.slope_form`."""
-        d, shape = risk.features.shape[-1], risk.weights.shape[:-1]
+        d = risk.features.shape[-1]
         if self.n_steps == 0:
-            return SlopeForm(np.zeros(shape), np.eye(d))
+            return SlopeForm(np.zeros(risk.weights.shape[:-1]), np.eye(d))
         if self._step.is_damped(risk.loss):
             return None
         geometry = self._geometry(risk)
-        factor = geometry.metric.lift(np.eye(d)).T
+        factor = geometry.metric.rows(np.eye(d))
         return SlopeForm(EvenLengths(self._step, geometry).length, factor, self.n_steps)
 
     def adapt(self, theta, risk):

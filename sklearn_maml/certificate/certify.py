@@ -19,7 +19,7 @@ __all__ = ["certify", "check_effort"]
 
 def check_effort(certificate):
     """Raise unless `certificate` is None or an effort that `certify` knows."""
-    if certificate is not None and certificate not in tuple(EFFORTS):
+    if certificate is not None and not (isinstance(certificate, str) and certificate in EFFORTS):
         raise ValueError(
             f"certificate must be one of {', '.join(map(repr, EFFORTS))} or None; got "
             f"{certificate!r}."

@@ -17,8 +17,10 @@ EPS = np.finfo(float).eps
 
 def certify_convex(objective, theta, effort):
     """The certificate of any convex loss: the smallest of all bounds that apply."""
-    point = certified_point(objective, theta)
-    if not (np.isfinite(point.meta_loss) and np.isfinite(point.gradient).all()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        point = certified_point(objective, theta)
+    epsilon = float(np.hypot.reduce(point.gradient, axis=None))  # no square overflows
+    if not np.isfinite([point.meta_loss, epsilon, point.weight_norm, point.rounding]).all():
         raise ValueError(
             f"The meta-loss at these meta-parameters is {point.meta_loss}; only finite ones have a "
             "certificate. Scale the features, or start the solver elsewhere."
@@ -30,7 +32,7 @@ def certify_convex(objective, theta, effort):
     certificate = tightened(
         GapCertificate(
             bound=np.nan,
-            epsilon=float(np.linalg.norm(point.gradient)),
+            epsilon=epsilon,
             radius=np.nan,
             weight_norm=point.weight_norm,
             representation_error=np.nan,
