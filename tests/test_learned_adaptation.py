@@ -42,7 +42,7 @@ from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import RULES
-from sklearn_maml.adaptation.prior import Metric, Noise
+from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.solvers import GaussNewton, LeastSquares
 
@@ -669,6 +669,71 @@ def test_noise_is_known_between_and_beyond_the_numbers_of_shots():
     both = Noise(noise.shots, np.c_[noise.variance, 10 * noise.variance])
     assert_allclose(both.at(np.array([2, 99])), [[3, 30], [18, 180]])
     assert_allclose(Noise(np.ones(1), np.array([0.5])).at(np.array([0, 7])), 0.5)
+
+
+def bent(n_tasks, bend=4.0, seed=0, d=1):
+    """Curves that lines are to follow: after k first rows another line fits what is left."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(0, 1, 12)
+    X = np.stack([x, np.cos(7 * x)][:d], axis=1)
+    level, slope = rng.normal(size=(2, n_tasks, 1))
+    y = level + (1 + slope) * x - bend * x**2 + 0.1 * rng.normal(size=(n_tasks, 12))
+    return [(X, row) for row in y]
+
+
+def test_first_rows_have_a_starting_point_for_each_number_of_them():
+    """With enough tasks it is the theta of a fit with that number of support rows alone."""
+    tasks = bent(400)
+    model = MAMLRegressor(adaptation="learned", split="first", support=[1, 4, 8]).fit(tasks)
+    rule = model.adaptation_
+    assert rule.starts.shots.tolist() == [0, 1, 4, 8]
+    assert model.learned_.starts == (1, 4, 8)
+    assert "after 1, 4, 8 first row(s)" in str(model.learned_)
+    assert not rule.starts.shift[0].any()
+    plain = Proximal(rule.strength, rule.metric)
+    for k, shift in zip((1, 4, 8), rule.starts.shift[1:], strict=True):
+        alone = MAMLRegressor(adaptation=plain, split="first", support=k).fit(tasks)
+        assert_allclose(theta_of(model) + shift, theta_of(alone), rtol=0.02, atol=0.02)
+    without = clone(model).set_params(adaptation=Proximal(starts=None)).fit(tasks)
+    assert model.meta_loss_ < 0.8 * without.meta_loss_
+    assert model.gap_certificate_.bound < 1e-9 * model.meta_loss_
+    held_out = bent(100, seed=1)
+    for k in (1, 4, 6, 8):
+        assert few_shot_error(model, held_out, k) < few_shot_error(without, held_out, k)
+
+
+def test_straight_curves_all_start_from_theta():
+    model = MAMLRegressor(adaptation="learned", split="first", support=[1, 4])
+    assert model.fit(bent(60, bend=0.0)).adaptation_.starts is None
+    assert model.learned_.starts == ()
+    model.set_params(split="random", random_state=0)
+    assert model.fit(bent(60)).adaptation_.starts is None
+
+
+def test_starting_points_of_several_targets_and_of_many_tasks_at_once():
+    tasks = bent(50, d=2)
+    both = [(X, np.c_[y, -2 * y]) for X, y in tasks]
+    model = MAMLRegressor(adaptation="learned", split="first", support=[2, 6])
+    one = clone(model).fit(tasks)
+    two = model.fit(both)
+    X, y = both[0]
+    assert two.adaptation_.starts.shift.shape == (3, 2, 3)
+    for k in (1, 2, 4, 6, 12):
+        expected = one.adapt(X[:k], y[:k, 0]).predict(X)
+        found = two.adapt(X[:k], y[:k]).predict(X)
+        assert_allclose(found, expected[:, None] * [1, -2], rtol=1e-3, atol=1e-3)
+        many = two.adapt_tasks([(X[:k], y[:k])]).predict(X, groups=[0] * len(X))
+        assert_allclose(many, found, rtol=1e-9)
+
+
+def test_shifts_lie_between_those_of_the_numbers_of_shots():
+    starts = Starts(np.array([0, 2, 4]), np.array([[0.0, 0], [2, 4], [6, 0]]))
+    assert_allclose(starts.at(np.array([0, 1, 3, 9])), [[0, 0], [1, 2], [4, 2], [6, 0]])
+    assert_allclose(starts.at(3), [4, 2])
+    rule = Proximal(2.0, np.zeros(2), starts=starts)  # tasks stay where they start
+    model = MAMLRegressor(adaptation=rule).fit([(np.ones((4, 1)), np.arange(4.0))] * 3)
+    adapted = model.adapt(np.ones((2, 1)), np.zeros(2))
+    assert_allclose(theta_of(adapted) - theta_of(model), [2, 4])
 
 
 def drifting(n_tasks, seed):

@@ -14,6 +14,7 @@ from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.noise import noise_variance
 from sklearn_maml._learning.proximal import learn_covariance
 from sklearn_maml._learning.random_effects import random_effects_of
+from sklearn_maml._learning.starts import learn_starts
 from sklearn_maml._learning.step_lengths import learn_lengths
 from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
 
@@ -196,6 +197,24 @@ class LearningProblem:
             From lengths (d,) to the rule, smooth in them.
         """
         return learn_lengths(self, make_rule)
+
+    def starts(self, rule):
+        """By how much tasks start from elsewhere than theta, by their number of first rows.
+
+        Parameters
+        ----------
+        rule : AdaptationRule
+            With all its other parameters set.
+
+        Returns
+        -------
+        Starts or None
+            None where rows have no order, or held-out tasks are predicted better without.
+        """
+        if not (self.is_quadratic and self.has_query_rows) or self.n_tasks < 2:
+            return None
+        objective, theta, _ = Profile(self.objective, self.objective.blocks, self.solver)(rule)
+        return learn_starts(objective, theta, self._varying)
 
     def noise(self, theta):
         """The variance of the noise, as a `Noise`, from residuals at theta with the set rule."""
