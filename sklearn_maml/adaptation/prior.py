@@ -144,5 +144,5 @@ def _between(n_rows, shots, values):
     """Values (k, ...) by number of shots, at other numbers of rows; linear, and level outside."""
     place = np.interp(n_rows, shots, np.arange(len(shots)))
     below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
-    share = (place - below).reshape(*np.shape(place), *[1] * (values.ndim - 1))
+    share = np.reshape(place - below, np.shape(place) + (1,) * (values.ndim - 1))
     return (1.0 - share) * values[below] + share * values[above]
