@@ -468,7 +468,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
     objective = objective_of(mixed_tasks(15), Proximal(1.0, np.eye(3)))
     profile = Profile(objective, objective.blocks, LeastSquares())
     effects = random_effects_of(objective.blocks)
-    x, make_metric, chain, _ = metric_coordinates(effects, kind, 0.5)
+    x, make_metric, chain, _ = metric_coordinates(effects, kind, np.full(3, 0.7))
     x = x + 0.3 * np.sin(1.0 + np.arange(len(x)))
     at = lambda x: profile.value_and_slope(Proximal(1.0, make_metric(x)))  # noqa: E731
     gradient = chain(x, at(x)[1])
@@ -639,6 +639,18 @@ def test_first_rows_as_support_and_several_targets():
     assert mean.shape == std.shape == y.shape
     assert_allclose(mean, one.adapt(X[:3], y[:3, 0]).predict(X)[:, None] * [1, 2], rtol=1e-3)
     assert_allclose(std[:, 1], 2 * std[:, 0], rtol=1e-3)
+
+
+def test_the_variance_of_a_feature_of_first_rows_only_does_not_run_away():
+    """Query rows hardly show it: the likelihood of all rows holds it where it is."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.arange(12) / 12, np.arange(12) == 0]
+    effects = rng.normal(size=(60, 3))
+    tasks = [(X, X @ e[:2] + e[2] + 0.3 * rng.normal(size=12)) for e in effects]
+    rule = Proximal(metric="diagonal")
+    found = MAMLRegressor(adaptation=rule, split="first", support=[1, 3]).fit(tasks)
+    deviation = 0.3 * np.sqrt(np.diagonal(found.adaptation_.metric.covariance))
+    assert_allclose(deviation[:2], 1.0, rtol=0.7)
 
 
 @pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])

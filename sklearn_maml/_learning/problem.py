@@ -55,6 +55,11 @@ class LearningProblem:
         return int(np.count_nonzero(self.objective.blocks.tasks.weight))
 
     @property
+    def n_rows(self):
+        """How many rows all tasks have."""
+        return int(self.objective.blocks.tasks.offsets[-1])
+
+    @property
     def n_parameters(self):
         """d, with the intercept's."""
         return self.objective.n_parameters
@@ -140,7 +145,7 @@ class LearningProblem:
         """
         return best_scale(self.objective, self.solver, make_rule, near)
 
-    def minimize(self, start, make_rule, chain, bounds=None):
+    def minimize(self, start, make_rule, chain, bounds=None, pull=0.0):
         """Coordinates of the rule that leaves the smallest meta-loss, by L-BFGS.
 
         Parameters
@@ -151,6 +156,8 @@ class LearningProblem:
         chain : callable
             From coordinates and the slope, summed over tasks, to the derivative in the coordinates.
         bounds : list of (float, float), default=None
+        pull : float, default=0.0
+            What a squared distance of 1 from the start costs, in units of the loss there.
 
         Returns
         -------
@@ -158,7 +165,8 @@ class LearningProblem:
         n_iter : int
         converged : bool
         """
-        return minimize_query_loss(self.objective, self.solver, start, make_rule, chain, bounds)
+        sought = start, make_rule, chain, bounds, pull
+        return minimize_query_loss(self.objective, self.solver, *sought)
 
     def given_covariance(self, metric):
         """The `LearnedMetric` of a covariance that needs no learning."""

@@ -139,7 +139,7 @@ def _first_valley(loss, low, high):
     return max(at - 1, low), min(at + 1, high)
 
 
-def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None):
+def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None, pull=0.0):
     """Learn a rule by variable projection.
 
     Parameters
@@ -153,6 +153,8 @@ def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None)
     chain : callable
         From coordinates, and the derivative in what is learned, to that in the coordinates.
     bounds : list of (float, float), default=None
+    pull : float, default=0.0
+        What a squared distance of 1 from the start costs, in units of the loss there.
 
     Returns
     -------
@@ -167,7 +169,8 @@ def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None)
         value, slope = profile.value_and_slope(make_rule(x))
         if slope is None:  # infinite: far above all else, so that the line search turns back
             return FAR, np.zeros_like(x)
-        return value / unit, chain(x, slope) / unit
+        away = x - start
+        return value / unit + pull * (away @ away), chain(x, slope) / unit + 2.0 * pull * away
 
     found = minimize(
         value_and_gradient,
