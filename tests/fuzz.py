@@ -84,7 +84,6 @@ ODD = [
     lambda: np.array(["2020"] * 24, dtype="M8[D]"),
     lambda: np.ma.masked_array(Y, mask=Y > 0),
     lambda: np.zeros(24, dtype=[("a", float)]),
-    lambda: np.matrix(X),
     lambda: sp.csr_matrix(X),
     lambda: sp.coo_array(X),
     lambda: FRAME,
@@ -111,12 +110,12 @@ GOOD = {
     "tasks": [lambda: TASKS, lambda: X, lambda: LABELLED],
 }
 MODELS = [
-    sklearn_maml.MAMLRegressor(support=2, random_state=0).fit(TASKS),
-    sklearn_maml.MAMLRegressor().fit(X, Y, groups=G),
-    sklearn_maml.MAMLRegressor(task_column="g").fit(FRAME, Y),
-    sklearn_maml.MAMLRegressor(featurizer=StandardScaler()).fit(TASKS),
-    sklearn_maml.MAMLClassifier().fit(LABELLED),
-    sklearn_maml.MAMLClassifier().fit(X, Y > 0, groups=G),
+    sklearn_maml.MAMLRegressor("auto", support=2, random_state=0).fit(TASKS),
+    sklearn_maml.MAMLRegressor("auto").fit(X, Y, groups=G),
+    sklearn_maml.MAMLRegressor("auto", task_column="g").fit(FRAME, Y),
+    sklearn_maml.MAMLRegressor("auto", featurizer=StandardScaler()).fit(TASKS),
+    sklearn_maml.MAMLClassifier("auto").fit(LABELLED),
+    sklearn_maml.MAMLClassifier("auto").fit(X, Y > 0, groups=G),
     sklearn_maml.MAMLRegressorCV(cv=2, n_steps=(1,), alphas=(0.1,)).fit(TASKS),
 ]
 MODELS += [model.adapt(*task) for model, task in ((MODELS[0], TASKS[0]), (MODELS[4], LABELLED[0]))]
