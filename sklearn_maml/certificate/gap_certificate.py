@@ -171,7 +171,9 @@ class GapCertificate:
         rounding is less than a millionth of it.
         """
         size = abs(self.meta_loss)
-        return bool(self.bound <= 2.0 * self.rounding + EXACT * size and self.rounding < PRECISE * size)
+        return bool(
+            self.bound <= 2.0 * self.rounding + EXACT * size and self.rounding < PRECISE * size
+        )
 
     @property
     def lower_bound(self):
