@@ -2,8 +2,8 @@
 
 The floors solve the same problem, check and certify nothing: ten lines of numpy (batched products
 for the adapted rows, Gram matrix, Cholesky factor), and scikit-learn's ridge regression on these
-rows. CPU seconds on one BLAS thread, medians of interleaved runs in one process; then adapting; then
-peak memory, each in a process of its own. Run ``python benchmarks/bench_fit.py``.
+rows. CPU seconds on one BLAS thread, medians of interleaved runs in one process; then adapting;
+then peak memory, each in a process of its own. Run ``python benchmarks/bench_fit.py``.
 """
 
 import argparse
