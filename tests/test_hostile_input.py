@@ -684,7 +684,7 @@ OTHERS = [
             "n_samples": [0, 1.5, "a", (3, 2), (1, 2, 3)],
             "n_features": [0, 1.5, "a", None],
             "noise": [-1.0, np.nan, "a", None],
-            "theta": ["a", [1.0], 3, {1}, HUGE, [np.nan] * 6],
+            "theta": ["a", [1.0], 3, {1}, HUGE, [np.nan] * 6, np.ones(6) * 1j],
             "return_theta": ["a", 1, None],
             "random_state": ["a", -1, 2**40],
         }.items()
