@@ -42,7 +42,7 @@ from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import RULES
-from sklearn_maml.adaptation.prior import Metric, Noise
+from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.solvers import GaussNewton, LeastSquares
 
@@ -468,7 +468,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
     objective = objective_of(mixed_tasks(15), Proximal(1.0, np.eye(3)))
     profile = Profile(objective, objective.blocks, LeastSquares())
     effects = random_effects_of(objective.blocks)
-    x, make_metric, chain, _ = metric_coordinates(effects, kind, 0.5)
+    x, make_metric, chain, _ = metric_coordinates(effects, kind, np.full(3, 0.7))
     x = x + 0.3 * np.sin(1.0 + np.arange(len(x)))
     at = lambda x: profile.value_and_slope(Proximal(1.0, make_metric(x)))  # noqa: E731
     gradient = chain(x, at(x)[1])
@@ -479,7 +479,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
 @pytest.mark.parametrize("metric", ["intercept", "diagonal", "full"])
 def test_a_learned_metric_beats_a_given_one_on_the_loss_it_minimises(metric):
     tasks = mixed_tasks(30)
-    model = MAMLRegressor(support=[1, 3], random_state=0)
+    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
     plain = clone(model).set_params(adaptation=Proximal(metric="identity")).fit(tasks)
     rule = Proximal(metric=metric, criterion="query")
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
@@ -524,7 +524,7 @@ def test_fit_leaves_the_rule_alone_and_says_what_it_chose():
     assert "3 parameter(s)" in str(model.learned_)
     assert rule.learnable
     assert not model.adaptation_.learnable
-    assert MAMLRegressor().fit(mixed_tasks()).learned_ is None
+    assert MAMLRegressor("auto").fit(mixed_tasks()).learned_ is None
 
 
 def one_hot_tasks(n_tasks, factors=0, spread=0.0, m=12, c=16, seed=0):
@@ -641,6 +641,18 @@ def test_first_rows_as_support_and_several_targets():
     assert_allclose(std[:, 1], 2 * std[:, 0], rtol=1e-3)
 
 
+def test_the_variance_of_a_feature_of_first_rows_only_does_not_run_away():
+    """Query rows hardly show it: the likelihood of all rows holds it where it is."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.arange(12) / 12, np.arange(12) == 0]
+    effects = rng.normal(size=(60, 3))
+    tasks = [(X, X @ e[:2] + e[2] + 0.3 * rng.normal(size=12)) for e in effects]
+    rule = Proximal(metric="diagonal")
+    found = MAMLRegressor(adaptation=rule, split="first", support=[1, 3]).fit(tasks)
+    deviation = 0.3 * np.sqrt(np.diagonal(found.adaptation_.metric.covariance))
+    assert_allclose(deviation[:2], 1.0, rtol=0.7)
+
+
 @pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])
 def test_a_feature_of_first_rows_only_is_learned_of_their_residuals(adaptation):
     """It is 0 in all query rows with ``split="first"``, but not in the rows adapted to."""
@@ -669,6 +681,71 @@ def test_noise_is_known_between_and_beyond_the_numbers_of_shots():
     both = Noise(noise.shots, np.c_[noise.variance, 10 * noise.variance])
     assert_allclose(both.at(np.array([2, 99])), [[3, 30], [18, 180]])
     assert_allclose(Noise(np.ones(1), np.array([0.5])).at(np.array([0, 7])), 0.5)
+
+
+def bent(n_tasks, bend=4.0, seed=0, d=1):
+    """Curves that lines are to follow: after k first rows another line fits what is left."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(0, 1, 12)
+    X = np.stack([x, np.cos(7 * x)][:d], axis=1)
+    level, slope = rng.normal(size=(2, n_tasks, 1))
+    y = level + (1 + slope) * x - bend * x**2 + 0.1 * rng.normal(size=(n_tasks, 12))
+    return [(X, row) for row in y]
+
+
+def test_first_rows_have_a_starting_point_for_each_number_of_them():
+    """With enough tasks it is the theta of a fit with that number of support rows alone."""
+    tasks = bent(400)
+    model = MAMLRegressor(adaptation="learned", split="first", support=[1, 4, 8]).fit(tasks)
+    rule = model.adaptation_
+    assert rule.starts.shots.tolist() == [0, 1, 4, 8]
+    assert model.learned_.starts == (1, 4, 8)
+    assert "after 1, 4, 8 first row(s)" in str(model.learned_)
+    assert not rule.starts.shift[0].any()
+    plain = Proximal(rule.strength, rule.metric)
+    for k, shift in zip((1, 4, 8), rule.starts.shift[1:], strict=True):
+        alone = MAMLRegressor(adaptation=plain, split="first", support=k).fit(tasks)
+        assert_allclose(theta_of(model) + shift, theta_of(alone), rtol=0.02, atol=0.02)
+    without = clone(model).set_params(adaptation=Proximal(starts=None)).fit(tasks)
+    assert model.meta_loss_ < 0.8 * without.meta_loss_
+    assert model.gap_certificate_.bound < 1e-9 * model.meta_loss_
+    held_out = bent(100, seed=1)
+    for k in (1, 4, 6, 8):
+        assert few_shot_error(model, held_out, k) < few_shot_error(without, held_out, k)
+
+
+def test_straight_curves_all_start_from_theta():
+    model = MAMLRegressor(adaptation="learned", split="first", support=[1, 4])
+    assert model.fit(bent(60, bend=0.0)).adaptation_.starts is None
+    assert model.learned_.starts == ()
+    model.set_params(split="random", random_state=0)
+    assert model.fit(bent(60)).adaptation_.starts is None
+
+
+def test_starting_points_of_several_targets_and_of_many_tasks_at_once():
+    tasks = bent(50, d=2)
+    both = [(X, np.c_[y, -2 * y]) for X, y in tasks]
+    model = MAMLRegressor(adaptation="learned", split="first", support=[2, 6])
+    one = clone(model).fit(tasks)
+    two = model.fit(both)
+    X, y = both[0]
+    assert two.adaptation_.starts.shift.shape == (3, 2, 3)
+    for k in (1, 2, 4, 6, 12):
+        expected = one.adapt(X[:k], y[:k, 0]).predict(X)
+        found = two.adapt(X[:k], y[:k]).predict(X)
+        assert_allclose(found, expected[:, None] * [1, -2], rtol=1e-3, atol=1e-3)
+        many = two.adapt_tasks([(X[:k], y[:k])]).predict(X, groups=[0] * len(X))
+        assert_allclose(many, found, rtol=1e-9)
+
+
+def test_shifts_lie_between_those_of_the_numbers_of_shots():
+    starts = Starts(np.array([0, 2, 4]), np.array([[0.0, 0], [2, 4], [6, 0]]))
+    assert_allclose(starts.at(np.array([0, 1, 3, 9])), [[0, 0], [1, 2], [4, 2], [6, 0]])
+    assert_allclose(starts.at(3), [4, 2])
+    rule = Proximal(2.0, np.zeros(2), starts=starts)  # tasks stay where they start
+    model = MAMLRegressor(adaptation=rule).fit([(np.ones((4, 1)), np.arange(4.0))] * 3)
+    adapted = model.adapt(np.ones((2, 1)), np.zeros(2))
+    assert_allclose(theta_of(adapted) - theta_of(model), [2, 4])
 
 
 def drifting(n_tasks, seed):
@@ -965,6 +1042,9 @@ def test_what_would_fill_memory_is_not_kept(monkeypatch):
             ValueError,
             "no effect with a metric that",
         ),
+        (Proximal(starts="yes"), ValueError, "starts must be 'auto' or None; got 'yes'"),
+        (Proximal(metric="low_rank", criterion="query"), ValueError, "is learned by REML"),
+        (Proximal(metric=["a", "b", "c"]), TypeError, "an array of numbers or a name"),
         (GradientSteps("learned"), TypeError, "one a parameter, or 'learn'"),
         (GradientSteps("learn", relative=True), ValueError, "needs relative=False"),
         (GradientSteps("learn", n_steps=0), ValueError, "n_steps >= 1"),
@@ -1101,7 +1181,7 @@ def query_loss(model, tasks, k=8):
 @pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber", "poisson", "log_loss"])
 def test_learned_rules_adapt_better_than_untuned_ones_whatever_the_loss(loss):
     tasks, new = few_shot_tasks(loss), few_shot_tasks(loss, seed=1)
-    model = MAMLRegressor(loss=loss, support=[3, 8], random_state=0)
+    model = MAMLRegressor("auto", loss=loss, support=[3, 8], random_state=0)
     rules = [None, GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
     fits = [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
     untuned, steps, proximal = (query_loss(fit, new) for fit in fits)
@@ -1129,7 +1209,7 @@ def test_auto_learns_a_diagonal_metric_for_other_losses_and_says_why(loss):
 
 def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
     tasks = mixed_tasks(40)
-    model = MAMLRegressor(support=[1, 3], random_state=0)
+    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
     rule = GradientSteps("learn", cap=False)
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
     standard = learned.adaptation_.coordinates

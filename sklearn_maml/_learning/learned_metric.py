@@ -53,6 +53,8 @@ class LearnedMetric:
         Of a metric of low rank, beside the diagonal.
     n_iter : int
     converged : bool
+    starts : tuple of int
+        Numbers of first rows after which tasks start from elsewhere than the meta-parameters.
     """
 
     metric: str
@@ -70,6 +72,7 @@ class LearnedMetric:
     n_iter: int = 0
     converged: bool = True
     n_factors: int = 0
+    starts: tuple = ()
 
     def of_model(self, metric, model, n_targets):
         """The same with what a mixed model says.
@@ -163,6 +166,9 @@ class LearnedMetric:
                 ("log restricted likelihood", f"{self.log_likelihood:.6g}"),
                 ("intraclass correlation", f"{self.intraclass_correlation:.4g}"),
             ]
+        if self.starts:
+            after = ", ".join(map(str, self.starts))
+            rows.append(("a starting point of its own", f"after {after} first row(s)"))
         if self.singular:
             rows.append(("singular", "the covariance is: a direction has no variance"))
         return rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from sklearn_maml._learning.likelihood import Moments
 from sklearn_maml._learning.reml import fit_reml
-from sklearn_maml._learning.structure import Structure
+from sklearn_maml._learning.structure import FLOOR, Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
@@ -22,6 +22,7 @@ from sklearn_maml.adaptation.standardization import Standardization
 __all__ = [
     "MixedDesign",
     "RandomEffects",
+    "diagonal_deviations",
     "fit_covariance",
     "mixed_design",
     "random_effects_of",
@@ -277,6 +278,24 @@ def fit_covariance(objective, effects, kind):
     structure = Structure.full(q) if full else Structure.diagonal(effects.ties(kind))
     with one_blas_thread():
         return design.lifted(fit_reml(moments, structure))
+
+
+def diagonal_deviations(objective, effects, kind):
+    """Standard deviations of independent effects of standardised features by REML, shape (q,).
+
+    In units of the residual's, and no less than is a scale for steps.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With a loss of constant Hessian.
+    effects : RandomEffects
+    kind : {"intercept", "diagonal"}
+    """
+    moments = mixed_design(effects, "low_rank").moments(objective)
+    with one_blas_thread():
+        model = fit_reml(moments, Structure.diagonal(effects.ties(kind)))
+    return np.maximum(np.sqrt(np.diagonal(model.relative)), FLOOR)
 
 
 def _task_moments(objective, design, i):

@@ -11,7 +11,7 @@ from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
 from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
-from sklearn_maml.adaptation.prior import Metric, Noise
+from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.step_geometry import Geometry
 
@@ -45,19 +45,27 @@ class Proximal(AdaptationRule):
     strength : float, default=None
         In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
         the strength that the learned metric has by itself, so 1 leaves it as it is.
-    metric : {"auto", "identity", "intercept", "diagonal", "full"} or array-like, default="auto"
+    metric : {"auto", "identity", "intercept", "diagonal", "low_rank", "full"} or array-like
         Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
         in standardised features: nothing, one variance for the intercept and one for the others,
-        one for each, or all covariances. Only features that vary within tasks, and the
-        intercept, differ between tasks. "auto" is "full" by REML for the squared error and up to 15
-        such parameters, "diagonal" on the query loss beyond and for other losses.
+        one for each, that and common factors (as many as predict held-out tasks best), or all
+        covariances. By "reml" a "diagonal" is one in the features' own coordinates. Only features
+        that vary within tasks, and the intercept, differ between tasks. "auto", the default, is
+        "full" by REML for the squared error and up to 15 such parameters; up to 100 "intercept"
+        or "low_rank" by REML, whichever predicts held-out tasks better; "intercept" on the query
+        loss beyond, and "diagonal" on the query loss for other losses.
     random_effects : "intercept", or array-like of names, positions or booleans, default=None
         The features whose effects may differ between tasks, beside the intercept; "intercept" for
         the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
         "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
-        for "full" with the squared error, and "query" otherwise.
+        for "full" and "low_rank" with the squared error, and "query" otherwise.
+    starts : "auto" or None, default="auto"
+        "auto" learns, where a strength or a metric is learned too, the loss is the squared error
+        and tasks are split at several numbers of first rows, by how much a task with so many rows
+        starts from elsewhere than theta: what is to be predicted lies ahead, and another line fits
+        there. Held-out tasks decide whether that helps. None starts all from theta.
     noise : float or ndarray of shape (n_targets,), default=None
         Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
         estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
@@ -82,12 +90,20 @@ class Proximal(AdaptationRule):
     affine = True
 
     def __init__(
-        self, strength=None, metric="auto", *, random_effects=None, criterion="auto", noise=None
+        self,
+        strength=None,
+        metric="auto",
+        *,
+        random_effects=None,
+        criterion="auto",
+        starts="auto",
+        noise=None,
     ):
         self.strength = strength
         self.metric = metric
         self.random_effects = random_effects
         self.criterion = criterion
+        self.starts = starts
         self.noise = noise
 
     def validate(self):
@@ -101,6 +117,9 @@ class Proximal(AdaptationRule):
             if not (np.isfinite(noise).all() and (noise > 0).all()):
                 raise ValueError(f"noise must be positive and finite; got {self.noise!r}.")
         check_option("criterion", self.criterion, ("auto", "reml", "query"))
+        automatic = isinstance(self.starts, str) and self.starts == "auto"
+        if not (self.starts is None or automatic or isinstance(self.starts, Starts)):
+            raise ValueError(f"starts must be 'auto' or None; got {self.starts!r}.")
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
@@ -148,7 +167,8 @@ class Proximal(AdaptationRule):
         if not support.loss.constant_hessian:
             return InnerLoop(self, support, query)
         metric = Metric(self._factor(support.features.shape[-1]))
-        return RidgeLoop(self, Geometry(support, metric), query, self._strength(support))
+        starts = self.starts if isinstance(self.starts, Starts) else None
+        return RidgeLoop(self, Geometry(support, metric), query, self._strength(support), starts)
 
     def slope(self, theta, linearization):
         """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
@@ -234,7 +254,13 @@ class Proximal(AdaptationRule):
         strength = self.strength
         if strength is None:
             strength = self._best_strength(problem, metric, found.criterion)
-        rule = self._with(metric, strength, self.noise)
+        starts = self.starts
+        if not isinstance(starts, Starts):
+            wanted = self.learnable and starts is not None
+            starts = problem.starts(self._with(metric, strength)) if wanted else None
+            shots = () if starts is None else tuple(starts.shots[1:].tolist())
+            found = replace(found, starts=shots)
+        rule = self._with(metric, strength, starts, self.noise)
         return rule, replace(found, strength=rule.strength)
 
     def calibrate(self, problem, theta):
@@ -246,7 +272,7 @@ class Proximal(AdaptationRule):
             noise = problem.noise(theta)
         elif problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
-        return self._with(self.metric, self.strength, noise)
+        return self._with(self.metric, self.strength, self.starts, noise)
 
     def _check_noise(self, problem):
         """Raise for a variance of the noise that would be ignored."""
@@ -293,7 +319,7 @@ class Proximal(AdaptationRule):
 
     def _best_strength(self, problem, metric, criterion):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if problem.n_tasks < 2 or criterion == "query":
+        if not problem.shows_differences or criterion == "query":
             return 1.0
         if criterion == "reml" and not problem.has_query_rows:
             return 1.0
@@ -301,8 +327,8 @@ class Proximal(AdaptationRule):
         near = criterion == "reml"
         return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near)
 
-    def _with(self, metric, strength, noise=None):
-        return Proximal(float(strength), metric, noise=noise)
+    def _with(self, metric, strength, starts=None, noise=None):
+        return Proximal(float(strength), metric, starts=starts, noise=noise)
 
     def _factor(self, d):
         """L of shape (d, q)."""
@@ -322,9 +348,13 @@ class Proximal(AdaptationRule):
 class RidgeLoop(AffineLoop):
     """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
 
-    def __init__(self, rule, geometry, query, strength):
+    def __init__(self, rule, geometry, query, strength, starts):
         super().__init__(rule, geometry, query)
-        self.strength = strength
+        self.strength, self.starts = strength, starts
+
+    def start(self, theta):
+        """theta, shifted as for tasks with so many rows."""
+        return theta if self.starts is None else theta + self.starts.at(self.support.n_rows)
 
     @cached_property
     def spectral(self):
