@@ -111,12 +111,12 @@ GOOD = {
     "tasks": [lambda: TASKS, lambda: X, lambda: LABELLED],
 }
 MODELS = [
-    sklearn_maml.MAMLRegressor(support=2, random_state=0).fit(TASKS),
-    sklearn_maml.MAMLRegressor().fit(X, Y, groups=G),
-    sklearn_maml.MAMLRegressor(task_column="g").fit(FRAME, Y),
-    sklearn_maml.MAMLRegressor(featurizer=StandardScaler()).fit(TASKS),
-    sklearn_maml.MAMLClassifier().fit(LABELLED),
-    sklearn_maml.MAMLClassifier().fit(X, Y > 0, groups=G),
+    sklearn_maml.MAMLRegressor("auto", support=2, random_state=0).fit(TASKS),
+    sklearn_maml.MAMLRegressor("auto").fit(X, Y, groups=G),
+    sklearn_maml.MAMLRegressor("auto", task_column="g").fit(FRAME, Y),
+    sklearn_maml.MAMLRegressor("auto", featurizer=StandardScaler()).fit(TASKS),
+    sklearn_maml.MAMLClassifier("auto").fit(LABELLED),
+    sklearn_maml.MAMLClassifier("auto").fit(X, Y > 0, groups=G),
     sklearn_maml.MAMLRegressorCV(cv=2, n_steps=(1,), alphas=(0.1,)).fit(TASKS),
 ]
 MODELS += [model.adapt(*task) for model, task in ((MODELS[0], TASKS[0]), (MODELS[4], LABELLED[0]))]

@@ -193,7 +193,7 @@ def test_first_order_rules_are_certified_with_the_true_gradient():
 
 
 def test_the_certificate_is_frozen_pickled_and_printed_with_all_routes():
-    model = MAMLRegressor(loss="pseudo_huber").fit(make_tasks(10, 9))
+    model = MAMLRegressor("auto", loss="pseudo_huber").fit(make_tasks(10, 9))
     certificate = model.gap_certificate_
     assert isinstance(certificate, GapCertificate)
     assert pickle.loads(pickle.dumps(certificate)) == certificate

@@ -479,7 +479,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
 @pytest.mark.parametrize("metric", ["intercept", "diagonal", "full"])
 def test_a_learned_metric_beats_a_given_one_on_the_loss_it_minimises(metric):
     tasks = mixed_tasks(30)
-    model = MAMLRegressor(support=[1, 3], random_state=0)
+    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
     plain = clone(model).set_params(adaptation=Proximal(metric="identity")).fit(tasks)
     rule = Proximal(metric=metric, criterion="query")
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
@@ -524,7 +524,7 @@ def test_fit_leaves_the_rule_alone_and_says_what_it_chose():
     assert "3 parameter(s)" in str(model.learned_)
     assert rule.learnable
     assert not model.adaptation_.learnable
-    assert MAMLRegressor().fit(mixed_tasks()).learned_ is None
+    assert MAMLRegressor("auto").fit(mixed_tasks()).learned_ is None
 
 
 def one_hot_tasks(n_tasks, factors=0, spread=0.0, m=12, c=16, seed=0):
@@ -1181,7 +1181,7 @@ def query_loss(model, tasks, k=8):
 @pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber", "poisson", "log_loss"])
 def test_learned_rules_adapt_better_than_untuned_ones_whatever_the_loss(loss):
     tasks, new = few_shot_tasks(loss), few_shot_tasks(loss, seed=1)
-    model = MAMLRegressor(loss=loss, support=[3, 8], random_state=0)
+    model = MAMLRegressor("auto", loss=loss, support=[3, 8], random_state=0)
     rules = [None, GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
     fits = [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
     untuned, steps, proximal = (query_loss(fit, new) for fit in fits)
@@ -1209,7 +1209,7 @@ def test_auto_learns_a_diagonal_metric_for_other_losses_and_says_why(loss):
 
 def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
     tasks = mixed_tasks(40)
-    model = MAMLRegressor(support=[1, 3], random_state=0)
+    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
     rule = GradientSteps("learn", cap=False)
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
     standard = learned.adaptation_.coordinates

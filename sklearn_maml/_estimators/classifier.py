@@ -21,8 +21,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
     Parameters
     ----------
-    inner_lr : "auto" or float, default="auto"
-    n_steps : int, default=1
+    inner_lr : "auto" or float, default=None
+    n_steps : int, default=None
     featurizer : transformer, default=None
     adaptation : str or AdaptationRule, default=None
     solver : str or Solver, default="auto"
@@ -82,8 +82,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
     def __init__(
         self,
-        inner_lr="auto",
-        n_steps=1,
+        inner_lr=None,
+        n_steps=None,
         *,
         featurizer=None,
         adaptation=None,

@@ -1,12 +1,24 @@
-"""What "auto" stands for: step lengths, the support and the solver."""
+"""What defaults and "auto" stand for: the rule, step lengths, the support and the solver."""
 
+from dataclasses import replace
 from numbers import Integral, Real
 
 from sklearn_maml._tasks.stacks import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
+from sklearn_maml.adaptation.proximal import Proximal
 from sklearn_maml.adaptation.standardization import Standardization
 
-__all__ = ["AUTO_EPISODES", "choose_solver", "choose_support", "gradient_rule"]
+__all__ = [
+    "AUTO_EPISODES",
+    "AUTO_ROWS",
+    "AUTO_SHOTS",
+    "JUDGING_DRAWS",
+    "choose_solver",
+    "choose_support",
+    "default_rule",
+    "gradient_rule",
+    "judging_episodes",
+]
 
 # What inner_lr="auto" stands for, chosen by benchmarks/bench_defaults.py: all steps together leave
 # this share of theta along the steepest direction of a task, in standardised features, ...
@@ -24,13 +36,31 @@ AUTO_EPISODES = 1000
 AUTO_ROWS = 2**19
 
 
+# A model is judged after adapting to those numbers of rows, at so many random splits of each task.
+JUDGING_DRAWS = 10
+
+
+def default_rule(inner_lr, n_steps):
+    """The rule of a model that is given none: a learned one, or None for gradient steps.
+
+    Parameters
+    ----------
+    inner_lr : "auto", float or None
+    n_steps : int or None
+        Whoever gives one of them asks for the gradient steps of the papers.
+    """
+    return Proximal() if inner_lr is None and n_steps is None else None
+
+
 def gradient_rule(inner_lr, n_steps, blocks):
     """The gradient steps that `inner_lr` and `n_steps` stand for; "auto" is decided here.
 
     Parameters
     ----------
-    inner_lr : "auto" or float
-    n_steps : int
+    inner_lr : "auto", float or None
+        None is "auto".
+    n_steps : int or None
+        None is 1.
     blocks : Blocks
         For "auto": the rows whose moments define the coordinates in which to step.
 
@@ -39,6 +69,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
     GradientSteps
         Validated.
     """
+    inner_lr = "auto" if inner_lr is None else inner_lr
+    n_steps = 1 if n_steps is None else n_steps
     if isinstance(inner_lr, str):
         if inner_lr != "auto":
             raise ValueError(f"inner_lr must be 'auto' or a number; got {inner_lr!r}.")
@@ -61,6 +93,27 @@ def choose_support(support, rule):
         return (float(support) if fraction and 0 < support < 1 else support), False
     mixed = rule is not None and rule.learnable
     return (AUTO_SHOTS if mixed else "all"), mixed
+
+
+def judging_episodes(episodes):
+    """How tasks are split to judge a model: always by rows that it was not adapted to.
+
+    Parameters
+    ----------
+    episodes : Episodes
+        Those of the fit. Numbers of shots are taken over; "all" rows are those of "auto".
+
+    Returns
+    -------
+    Episodes
+    """
+    several = episodes.support == "all" or episodes.lenient
+    return replace(
+        episodes,
+        support=AUTO_SHOTS if several else episodes.support,
+        n_episodes=JUDGING_DRAWS if episodes.split == "random" else 1,
+        lenient=several,
+    )
 
 
 def choose_solver(loss, rule):

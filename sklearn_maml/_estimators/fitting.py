@@ -6,7 +6,6 @@ the third step.
 """
 
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,9 @@ from sklearn_maml._estimators.defaults import (
     AUTO_ROWS,
     choose_solver,
     choose_support,
+    default_rule,
     gradient_rule,
+    judging_episodes,
 )
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
@@ -76,10 +77,21 @@ def all_or_nothing(model):
         raise
 
 
+# What a fit sets beside its public attributes.
+PRIVATE = (
+    "_alpha",
+    "_episodes",
+    "_has_intercept",
+    "_information",
+    "_judging",
+    "_known",
+    "_untold",
+)
+
+
 def _forget(model):
     """Remove what fits have set: all that ends with an underscore, and what is private to us."""
-    private = ("_alpha", "_episodes", "_has_intercept", "_information", "_known", "_untold")
-    for name in [name for name in vars(model) if name.endswith("_") or name in private]:
+    for name in [name for name in vars(model) if name.endswith("_") or name in PRIVATE]:
         delattr(model, name)
 
 
@@ -142,9 +154,8 @@ def _given_rule(model):
             f"adaptation=GradientSteps(inner_lr=...); got {model.inner_lr!r}."
         )
     if model.adaptation is None:
-        return None
-    automatic = isinstance(model.inner_lr, str) and model.inner_lr == "auto"
-    if not (automatic and isinstance(model.n_steps, Integral) and model.n_steps == 1):
+        return default_rule(model.inner_lr, model.n_steps)
+    if model.inner_lr is not None or model.n_steps is not None:
         raise ValueError(
             f"inner_lr={model.inner_lr!r} and n_steps={model.n_steps!r} have no effect "
             "with adaptation=...; set them on the adaptation rule instead."
@@ -173,12 +184,15 @@ def fit_rows(model, plan, rows, featurizer=None):
     """
     model.loss_.check_targets(rows.tasks.y)
     episodes = plan.episodes
-    if plan.mixed:
+    if plan.mixed and rows.tasks.show_differences:
         n_tasks, n_rows = len(rows.ids), int(rows.tasks.offsets[-1])
         episodes = episodes.adjusted(AUTO_EPISODES, AUTO_ROWS, n_tasks, n_rows)
+    elif plan.mixed:  # nothing to learn: one model for all rows, exact in their weights
+        episodes = Episodes(split=episodes.split, seed=episodes.seed)
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
     model._episodes, model._alpha = episodes, float(model.alpha)
+    model._judging = judging_episodes(episodes)
     model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
     if featurizer is None:
         told = truth_of(model, rows.tasks.y)

@@ -197,7 +197,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         if y is not None and groups is None and self.task_column is None:
             return metric(y, self.predict(X), sample_weight=sample_weight)
-        truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._episodes)
+        truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._judging)
         return metric(truth_of(self, truth), response(self, z), sample_weight=weight)
 
     def _frozen(self):

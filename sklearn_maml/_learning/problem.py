@@ -60,6 +60,11 @@ class LearningProblem:
         return int(self.objective.blocks.tasks.offsets[-1])
 
     @property
+    def shows_differences(self):
+        """Whether it can be seen how tasks differ: there are two, and some have two rows."""
+        return self.objective.blocks.tasks.show_differences
+
+    @property
     def n_parameters(self):
         """d, with the intercept's."""
         return self.objective.n_parameters

@@ -35,8 +35,9 @@ MANY_DEVIATIONS = 100
 def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
     """How tasks differ; see `LearningProblem.covariance`."""
     found = LearnedMetric(kind, criterion, reason, 1.0, effects.varies, problem.parameter_names)
-    if problem.n_tasks < 2:
-        alone = "one task does not show how tasks differ, so adapting changes nothing"
+    if not problem.shows_differences:
+        what = "one task does" if problem.n_tasks < 2 else "tasks of one row do"
+        alone = f"{what} not show how tasks differ, so adapting changes nothing"
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found

@@ -60,7 +60,7 @@ def learn_lengths(problem, make_rule):
     LearnedSteps
     """
     d = problem.n_parameters
-    if problem.n_tasks < 2:
+    if not problem.shows_differences:
         return LearnedSteps(np.zeros(d), 0, True)
     start = problem.best_scale(lambda scale: make_rule(np.full(d, scale)))
     x, n_iter, converged = problem.minimize(

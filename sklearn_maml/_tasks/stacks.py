@@ -118,6 +118,12 @@ class Tasks:
         """The tasks' numbers of rows, shape (n_tasks,)."""
         return np.diff(self.offsets)
 
+    @property
+    def show_differences(self):
+        """Whether it can be seen how tasks differ: two of them weigh, and some have two rows."""
+        weighty = self.weight > 0
+        return bool(weighty.sum() > 1 and (self.sizes[weighty] > 1).any())
+
 
 # A block's features fill about 2 MiB: large enough for BLAS, small enough for a core's cache.
 BLOCK_ELEMENTS = 2**18

@@ -321,7 +321,7 @@ class Proximal(AdaptationRule):
 
     def _best_strength(self, problem, metric, criterion):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if problem.n_tasks < 2 or criterion == "query":
+        if not problem.shows_differences or criterion == "query":
             return 1.0
         if criterion == "reml" and not problem.has_query_rows:
             return 1.0

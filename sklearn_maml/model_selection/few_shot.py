@@ -1,6 +1,6 @@
 """Judging models by what they will be used for: a few rows of a new task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 
 import numpy as np
@@ -9,6 +9,7 @@ from sklearn.metrics import get_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_maml._component import check_int, random_of, resolve
+from sklearn_maml._estimators.defaults import AUTO_SHOTS
 from sklearn_maml._estimators.prediction import query_predictions, response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
 from sklearn_maml._tasks.episodes import read_episodes
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
+def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0, split="random"):
     """A scorer that adapts to a few rows of each task and judges by the others.
 
     Use it as ``scoring=`` in `GridSearchCV`, `cross_validate` and their like, alone or in a dict
@@ -42,13 +43,16 @@ def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
         A name from ``sklearn.metrics.get_scorer_names()``, or a scorer from
         ``sklearn.metrics.make_scorer``; for classifiers also one of probabilities or scores, such
         as "neg_log_loss" and "roc_auc". None is "r2", and "accuracy" for a classifier.
-    support : int, float or list of int, default=5
-        What a task is adapted to: as in `MAMLRegressor`. ``"all"`` would judge by the very rows
-        that were adapted to, and is refused.
+    support : int, float, list of int or "auto", default=5
+        What a task is adapted to: as in `MAMLRegressor`. "auto" is 1, 2, 3, 5 and 10 rows in turn,
+        as far as a task has them. ``"all"`` would judge by the very rows that were adapted to, and
+        is refused.
     n_draws : int, default=10
         Random draws of the support rows of each task.
     random_state : int, RandomState or None, default=0
         For the draws. An int gives the same draws for every candidate of a search.
+    split : {"random", "first"}, default="random"
+        "first" adapts to a task's first rows, for ordered data; there is one draw of these.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
     >>> cross_val_score(MAMLRegressor(), tasks, scoring=scorer, cv=3).shape
     (3,)
     """
-    scorer = FewShotScorer(metric, support, n_draws, random_state)
+    scorer = FewShotScorer(metric, support, n_draws, random_state, split)
     scorer.episodes()
     if metric is not None:
         _scorer_of(metric)
@@ -96,11 +100,12 @@ def _scorer_of(metric):
 class FewShotScorer(BaseEstimator):
     """What `few_shot_scorer` returns; its parameters are described there."""
 
-    def __init__(self, metric=None, support=5, n_draws=10, random_state=0):
+    def __init__(self, metric=None, support=5, n_draws=10, random_state=0, split="random"):
         self.metric = metric
         self.support = support
         self.n_draws = n_draws
         self.random_state = random_state
+        self.split = split
 
     def __call__(self, estimator, X, y=None, *, groups=None, sample_weight=None):
         """Score a fitted estimator on held-out tasks.
@@ -156,7 +161,7 @@ class FewShotScorer(BaseEstimator):
         ValueError, TypeError
             If a parameter is out of range.
         """
-        return few_shot_episodes(self.support, self.n_draws, self.random_state)
+        return few_shot_episodes(self.support, self.n_draws, self.random_state, self.split)
 
 
 class _Predicted(RegressorMixin, BaseEstimator):
@@ -338,14 +343,18 @@ def few_shot_curve(
     return FewShotCurve(np.array(supports), np.array(errors), metric)
 
 
-def few_shot_episodes(support, n_draws, random_state):
+def few_shot_episodes(support, n_draws, random_state, split="random"):
     """Checked `Episodes` for judging a model by rows that it was not adapted to."""
-    if isinstance(support, str):
+    automatic = isinstance(support, str) and support == "auto"
+    if isinstance(support, str) and not automatic:
         raise ValueError(
             f"support must be a number of rows, a fraction or a list of numbers; got {support!r}, "
             "which leaves no rows to judge by."
         )
-    return read_episodes(support, "random", n_draws, random_of(random_state))
+    shots = AUTO_SHOTS if automatic else support
+    n_draws = n_draws if split == "random" else 1
+    episodes = read_episodes(shots, split, n_draws, random_of(random_state))
+    return replace(episodes, lenient=automatic)
 
 
 def nothing_tells_tasks_apart(model, y, groups):
