@@ -479,7 +479,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
 @pytest.mark.parametrize("metric", ["intercept", "diagonal", "full"])
 def test_a_learned_metric_beats_a_given_one_on_the_loss_it_minimises(metric):
     tasks = mixed_tasks(30)
-    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
+    model = MAMLRegressor(support=[1, 3], random_state=0)
     plain = clone(model).set_params(adaptation=Proximal(metric="identity")).fit(tasks)
     rule = Proximal(metric=metric, criterion="query")
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
@@ -1181,9 +1181,10 @@ def query_loss(model, tasks, k=8):
 @pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber", "poisson", "log_loss"])
 def test_learned_rules_adapt_better_than_untuned_ones_whatever_the_loss(loss):
     tasks, new = few_shot_tasks(loss), few_shot_tasks(loss, seed=1)
-    model = MAMLRegressor("auto", loss=loss, support=[3, 8], random_state=0)
-    rules = [None, GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
-    fits = [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
+    model = MAMLRegressor(loss=loss, support=[3, 8], random_state=0)
+    rules = [GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
+    fits = [clone(model).set_params(inner_lr="auto").fit(tasks)]
+    fits += [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
     untuned, steps, proximal = (query_loss(fit, new) for fit in fits)
     assert steps < untuned
     assert proximal < untuned
@@ -1209,7 +1210,7 @@ def test_auto_learns_a_diagonal_metric_for_other_losses_and_says_why(loss):
 
 def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
     tasks = mixed_tasks(40)
-    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
+    model = MAMLRegressor(support=[1, 3], random_state=0)
     rule = GradientSteps("learn", cap=False)
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
     standard = learned.adaptation_.coordinates
