@@ -119,7 +119,8 @@ def check_bool(name, value):
 def check_option(name, value, options):
     """Raise unless `value` is one of a few words."""
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, options))}; got {value!r}.")
+        *first, last = map(repr, options)
+        raise ValueError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
 
 
 def check_n_jobs(n_jobs):

@@ -84,7 +84,6 @@ ODD = [
     lambda: np.array(["2020"] * 24, dtype="M8[D]"),
     lambda: np.ma.masked_array(Y, mask=Y > 0),
     lambda: np.zeros(24, dtype=[("a", float)]),
-    lambda: np.matrix(X),
     lambda: sp.csr_matrix(X),
     lambda: sp.coo_array(X),
     lambda: FRAME,

@@ -27,6 +27,9 @@ AUTO_REMAINDER = 0.1
 # ... and move the intercept this many times as far as a coefficient.
 AUTO_INTERCEPT_STEP = 16.0
 
+# More steps than these are a mistake.
+MOST_STEPS = 10**9
+
 # What support="auto" stands for where the rule is learned: one fit for all numbers of shots, each
 # with this many random splits in all, if tasks are few.
 AUTO_SHOTS = (1, 2, 3, 5, 10)
@@ -71,6 +74,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
     """
     inner_lr = "auto" if inner_lr is None else inner_lr
     n_steps = 1 if n_steps is None else n_steps
+    if isinstance(n_steps, Integral) and n_steps > MOST_STEPS:
+        raise ValueError(f"n_steps must be at most {MOST_STEPS:,}; got {n_steps!r}.")
     if isinstance(inner_lr, str):
         if inner_lr != "auto":
             raise ValueError(f"inner_lr must be 'auto' or a number; got {inner_lr!r}.")

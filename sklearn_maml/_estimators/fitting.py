@@ -113,6 +113,11 @@ class Plan(NamedTuple):
     episodes: Episodes
     mixed: bool
 
+    @property
+    def learns(self):
+        """Whether something of the rule is to be learned from the tasks."""
+        return self.rule is not None and self.rule.learnable
+
 
 def make_plan(model):
     """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""

@@ -37,8 +37,9 @@ from sklearn_maml._progress import (
 )
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.labels import TaskIndex
+from sklearn_maml._tasks.single_task import warn_of_lost_tasks, warn_of_single_task
 from sklearn_maml._tasks.stacks import Blocks
-from sklearn_maml._tasks.tables import in_cross_validation, read_tasks, warn_of_single_task
+from sklearn_maml._tasks.tables import read_tasks
 
 __all__ = ["MetaLearner"]
 
@@ -85,16 +86,17 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         ValueError, TypeError
             If the data or a parameter are not as described, or a classifier gets fewer than two
             classes; the message names it.
+
+        Notes
+        -----
+        A fit that fails, or is interrupted, leaves no model: neither that of an earlier fit nor
+        parts of this one.
         """
         context = started(self, X, y)
         with all_or_nothing(self):
             plan = make_plan(self)
             rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
-            if rows.untold and in_cross_validation():
-                warn_of_single_task(
-                    f"{type(self).__name__} sees all {len(rows.tasks.y)} rows as one task: "
-                    "cross-validation passed no groups on to it."
-                )
+            warn_of_lost_tasks(type(self).__name__, rows, plan.learns)
             fit_rows(self, plan, rows)
         ended(self, context, X, y)
         return self

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import gen_batches
 
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
@@ -180,7 +179,8 @@ def _products(model, rows, *stacks):
     products = [np.empty((n_rows, *stack.shape[1:-1])) for stack in stacks]
     whole = rows.which is None and model.featurizer_ is None  # then nothing is copied
     size = BATCH_ELEMENTS // max(1, *(stack[0].size for stack in stacks))
-    for batch in gen_batches(n_rows, n_rows if whole else max(1, size)):
+    step = n_rows if whole else max(1, size)
+    for batch in (slice(start, start + step) for start in range(0, n_rows, step)):
         phi = _phi(model, take_rows(rows.X, batch), width)
         which = None if rows.which is None else rows.which[batch]
         for stack, product in zip(stacks, products, strict=True):

@@ -6,7 +6,6 @@ whether a featurizer reads X (`featurizer`), and whether y holds class labels, a
 (`classes_`).
 """
 
-import sys
 from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from sklearn.utils import _safe_indexing, assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_maml._component import check_number
-from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
@@ -34,16 +32,13 @@ from sklearn_maml._tasks.lists import (
 from sklearn_maml._tasks.stacks import Tasks
 
 __all__ = [
-    "SingleTaskWarning",
     "TaskRows",
     "check_finite",
     "check_y",
-    "in_cross_validation",
     "read_one_task",
     "read_rows",
     "read_tasks",
     "row_weights",
-    "warn_of_single_task",
 ]
 
 
@@ -83,49 +78,6 @@ def check_finite(values, codes, names, what):
 
 # Targets beyond this are refused, like such features: squares of products would overflow float64.
 LARGEST_TARGET = 1e70
-
-
-class SingleTaskWarning(UserWarning):
-    """All rows count as one task where several were probably meant.
-
-    Raised by ``fit`` inside scikit-learn's cross-validation, which keeps `groups` to itself unless
-    metadata routing is switched on, and by ``adapt`` of a model that was fitted without task
-    labels; of `MAMLRegressor` and `MAMLClassifier`. Give the labels by ``task_column=``, pass a
-    list of tasks, or switch metadata routing on. To fit one task on purpose, say so by
-    ``groups=np.zeros(n_rows)``, or silence the warning:
-
-    >>> import warnings
-    >>> from sklearn_maml import SingleTaskWarning
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("ignore", category=SingleTaskWarning)
-    """
-
-
-def warn_of_single_task(what):
-    """Issue a `SingleTaskWarning` that names the three remedies."""
-    warn_user(
-        f"{what} Tell tasks apart in one of three ways: (1) keep the labels in a column of X and "
-        "set task_column=; (2) pass a list of (X, y) tuples, one a task; (3) pass groups= to fit, "
-        "and around scikit-learn's cross-validation, searches and pipelines switch metadata "
-        "routing on (sklearn.config_context(enable_metadata_routing=True)). "
-        "If one task is meant, pass groups=np.zeros(n_rows).",
-        SingleTaskWarning,
-    )
-
-
-def in_cross_validation():
-    """Whether scikit-learn's cross-validation or search is among the callers.
-
-    It is what drops `groups` silently; nothing that it passes tells so. The walk up the stack
-    takes some microseconds, and is done only for a fit without any task labels.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith(("sklearn.model_selection.", "sklearn.feature_selection.")):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class TaskRows(NamedTuple):
@@ -387,7 +339,6 @@ def _read_y(estimator, y, reset, finite):
     """Targets as float64: numbers, or 0 and 1 for classes."""
     if not is_classifier(estimator):
         return check_y(y, estimator, finite)
-    refuse_masked(y, "y")
     y = read_classes(y)
     if reset:
         estimator.classes_ = distinct(y, type(estimator).__name__)

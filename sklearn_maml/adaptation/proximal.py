@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from sklearn_maml._component import check_number
+from sklearn_maml._component import check_number, check_option
 from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
+from sklearn_maml._tasks.lists import as_array
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.adaptation.ridge import RidgeLoop, ridge_gain
@@ -109,18 +110,15 @@ class Proximal(AdaptationRule):
         if self.strength is not None:
             check_number("strength", self.strength, above=True)
         if self.noise is not None and not isinstance(self.noise, Noise):
-            noise = np.asarray(self.noise)
+            noise = as_array(self.noise)
             if noise.dtype.kind not in "iuf" or noise.ndim > 1:
                 raise TypeError(f"noise must be a number or one a target; got {self.noise!r}.")
             if not (np.isfinite(noise).all() and (noise > 0).all()):
                 raise ValueError(f"noise must be positive and finite; got {self.noise!r}.")
+        check_option("criterion", self.criterion, ("auto", "reml", "query"))
         automatic = isinstance(self.starts, str) and self.starts == "auto"
         if not (self.starts is None or automatic or isinstance(self.starts, Starts)):
             raise ValueError(f"starts must be 'auto' or None; got {self.starts!r}.")
-        if self.criterion not in ("auto", "reml", "query"):
-            raise ValueError(
-                f"criterion must be 'auto', 'reml' or 'query'; got {self.criterion!r}."
-            )
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")

@@ -40,7 +40,7 @@ def first_ball(problem, point, excess):
     hessian = 2.0 * problem.A
     rows = []
     for stack, s, nu in zip(problem.stacks, point.slopes, point.duals, strict=True):
-        z = stack.predictions(point.x, s)[1]
+        z = stack.query_predictions(point.x, s)
         least, most = stack.loss.slope_range(stack.y)
         moved = extremes(stack.C, stack.masked(least - s), stack.masked(most - s))
         rows.append((stack, z, moved, nu, stack.loss.dual(stack.y_query, nu)))
@@ -119,7 +119,7 @@ def shrunken_ellipsoid(problem, intervals, point, excess):
     """
     quadratic, linear, constant, noise = 2.0 * problem.A, 0.0, 0.0, 0.0
     for stack, known, s in zip(problem.stacks, intervals, point.slopes, strict=True):
-        u, z = stack.predictions(point.x, s)
+        u, z = stack.support_predictions(point.x, s), stack.query_predictions(point.x, s)
         slope, level, half = (
             stack.masked(a) for a in strip(stack.loss, stack.y, known.low, known.high)
         )

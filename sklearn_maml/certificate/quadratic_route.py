@@ -6,8 +6,10 @@ from functools import partial
 import numpy as np
 
 from sklearn_maml._objective.quadratic import quadratic
+from sklearn_maml.certificate.coordinates import row_coordinates
 from sklearn_maml.certificate.gap_certificate import Curve, GapCertificate
 from sklearn_maml.certificate.point import certified_point, tightened
+from sklearn_maml.certificate.query_minima import compare_all
 from sklearn_maml.certificate.spot_checks import asserted
 
 __all__ = ["certify_quadratic", "shares_design"]
@@ -16,6 +18,9 @@ EPS = np.finfo(float).eps
 
 # Designs that differ by so many roundings are the same: stacks of other sizes round otherwise.
 ROUNDED = 64
+
+# A direction that adapting shrinks to less than this share of the others has too few digits left.
+KEPT = 1e-7
 
 
 def certify_quadratic(objective, theta):
@@ -49,10 +54,56 @@ def certify_quadratic(objective, theta):
         curve=curve,
     )
     certificate = tightened(certificate)
+    n_erased = 0 if shape.definite else _erased(objective, shape)
+    if n_erased:
+        return _without_assumption(certificate, objective, theta, n_erased)
     if objective.penalty.any() or objective.n_targets or not shares_design(objective, theta):
         return certificate
     corollary = tightened(replace(certificate, weight_norm=point.root_risks, route="Corollary 1"))
     return replace(min(certificate, corollary, key=float), corollary=corollary)
+
+
+def _erased(objective, shape):
+    """How many directions that rows see are lost to rounding in the adapted design.
+
+    Many uncapped steps can shrink a direction by more than float64 holds. Then a theta that is far
+    along it may lower the loss, and nothing that is computed from the design knows.
+    """
+    basis, _ = row_coordinates(objective)
+    s = np.linalg.svd(shape.triangle @ (shape.scale[:, None] * basis), compute_uv=False)
+    n_rows = sum(_n_rows(*objective.risks(i)[1:]) for i in range(len(objective.blocks)))
+    kept = int((s > KEPT * s.max(initial=0.0)).sum())
+    return max(
+        0, min(basis.shape[1], n_rows + int(objective.penalty.any()) * basis.shape[1]) - kept
+    )
+
+
+def _n_rows(query, weight):
+    return int(((query.weights > 0) & (weight > 0)[:, None]).sum())
+
+
+def _without_assumption(certificate, objective, theta, n_erased):
+    """The bound by query minima, which asks nothing of the design."""
+    _, lower, _, magnitude = compare_all(objective, theta)
+    rounding = certificate.rounding + 16 * EPS * magnitude
+    direct = float(max(certificate.meta_loss - lower, 0.0) + rounding)
+    status = (
+        f"not assumed: adapting shrinks {n_erased} direction(s) by more than float64 holds; were "
+        f"they zero, the bound would be {certificate.bound:.3g}"
+    )
+    assumptions = tuple(
+        (what, status if "numerical rank" in what else held)
+        for what, held in certificate.assumptions
+    )
+    return replace(
+        certificate,
+        bound=direct,
+        rounding=rounding,
+        route="query minima",
+        unresolved=max(certificate.unresolved, direct),
+        assumptions=assumptions,
+        notes=("fewer or shorter steps, or capped ones, would keep all directions",),
+    )
 
 
 def _assumptions(objective, shape, unresolved):

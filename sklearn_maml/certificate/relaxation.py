@@ -79,6 +79,10 @@ class Relaxation:
     def _parts(self, slopes):
         return zip(self.problem.stacks, self.hulls, slopes, strict=True)
 
+    def _where(self, stack, x, s):
+        """u, at which the hulls are asked; anything of its shape where they are constants."""
+        return s if self.flat else stack.support_predictions(x, s)
+
     def start(self, points):
         """Slopes strictly inside the hulls, near given ones.
 
@@ -96,8 +100,8 @@ class Relaxation:
         """The program's objective with logarithms of the distances to the hulls."""
         total = x @ self.problem.A @ x
         for stack, h, s in self._parts(slopes):
-            u, z = stack.predictions(x, s)
-            (top,), (bottom,) = h(u, order=0)
+            z = stack.query_predictions(x, s)
+            (top,), (bottom,) = h(self._where(stack, x, s), order=0)
             room = np.where(stack.real, np.minimum(top - s, s - bottom), 1.0)
             if not (room > 0).all():
                 return np.inf
@@ -110,8 +114,8 @@ class Relaxation:
         hessian, gradient = 2.0 * self.problem.A, 2.0 * self.problem.A @ x
         eliminated, decrease = [], 0.0
         for stack, h, s in self._parts(slopes):
-            part = _derivatives(stack, h, x, s, mu, self.flat)
-            solved = np.linalg.solve(part.ss, np.concatenate([part.sx, part.s[..., None]], axis=2))
+            part = _derivatives(stack, h, x, s, self._where(stack, x, s), mu, self.flat)
+            solved = _eliminate(stack, part)
             flat = part.sx.reshape(-1, len(x))
             hessian = hessian + part.xx - flat.T @ solved[..., :-1].reshape(flat.shape)
             gradient = gradient + part.x - flat.T @ solved[..., -1].ravel()
@@ -179,10 +183,10 @@ class Relaxation:
         """Theorem 1: value - slack + the least that the rest of the gradient can do."""
         value, G = x @ self.problem.A @ x, 2.0 * self.problem.A @ x
         for stack, h, s in self._parts(slopes):
-            u, z = stack.predictions(x, s)
-            above, below = h(u, order=1)
+            z = stack.query_predictions(x, s)
+            above, below = h(stack.support_predictions(x, s), order=1)
             nu = stack.row_weight * stack.loss.gradient(stack.y_query, z)
-            by = _multipliers(stack, vecmat(nu, stack.C), s, above, below, mu)
+            by = _multipliers(stack, stack.pulled(nu), s, above, below, mu)
             slack = by.above * np.maximum(above[0] - s, 0.0) + by.below * np.maximum(
                 s - below[0], 0.0
             )
@@ -199,7 +203,7 @@ class Relaxation:
         problem, pairs = self.problem, list(zip(self.problem.stacks, slopes, strict=True))
         G, H, parts = 2.0 * problem.A @ x, 2.0 * problem.A, []
         for stack, s in pairs:
-            z = matvec(stack.Phi, x) - matvec(stack.C, s)
+            z = stack.query_predictions(x, s)
             nu, bend = (f(stack.y_query, z) for f in (stack.loss.gradient, stack.loss.hessian))
             parts.append((nu, bend))
             G = G + flat_vecmat(stack.row_weight * nu, stack.Phi)
@@ -245,12 +249,12 @@ def _inside(stack, h, x, s):
     """
     found, done = s.copy(), np.zeros(len(s), bool)
     for share in (0.4, 0.1, 0.03, 0.01, 1e-3, 1e-5):
-        t, u = s.copy(), stack.predictions(x, s)[0]
-        for _ in range(1 if stack.B is None or h.flat else 50):
+        t, u = s.copy(), s if h.flat else stack.support_predictions(x, s)
+        for _ in range(1 if h.flat or not stack.coupled else 50):
             (top,), (bottom,) = h(u, order=0)
             inner = (1.0 - share) * np.clip(t, bottom, top) + 0.5 * share * (top + bottom)
-            t = inner if stack.B is None or h.flat else 0.5 * (t + inner)
-            u = stack.predictions(x, t)[0]
+            t = inner if h.flat or not stack.coupled else 0.5 * (t + inner)
+            u = t if h.flat else stack.support_predictions(x, t)
         (top,), (bottom,) = h(u, order=0)
         good = (((top > t) & (t > bottom)) | ~stack.real).all(axis=1) & ~done
         found[good], done = t[good], done | good
@@ -260,18 +264,45 @@ def _inside(stack, h, x, s):
 
 
 class _Part(NamedTuple):
-    """Derivatives of a stack's part of the barrier: in x, in s, and in both."""
+    """Derivatives of a stack's part of the barrier: in x, in s, and in both.
+
+    That in s twice is ``diag(diagonal) + P' inner P + coupling``, with P the stack's step vectors.
+    """
 
     x: np.ndarray
     xx: np.ndarray
     s: np.ndarray
     sx: np.ndarray
-    ss: np.ndarray
+    diagonal: np.ndarray
+    inner: np.ndarray
+    coupling: np.ndarray | None = None
 
 
-def _derivatives(stack, h, x, s, mu, flat):
+def _eliminate(stack, part):
+    """The second derivative in s, inverted, times ``[sx, s]``: shape (n, k, d + 1).
+
+    Through the step vectors where these are fewer than slopes: ``(D + P'SP)^-1 = D^-1 - D^-1 P'
+    (I + S P D^-1 P')^-1 S P D^-1``.
+    """
+    right = np.concatenate([part.sx, part.s[..., None]], axis=2)
+    P, S, D = stack.steps, part.inner, part.diagonal
+    turned = np.swapaxes(P, 1, 2)
+    if part.coupling is None and P.shape[1] < P.shape[2]:
+        right = right / D[..., None]
+        shared = turned / D[..., None]
+        system = np.eye(P.shape[1]) + np.matmul(S, np.matmul(P, shared))
+        return right - np.matmul(shared, np.linalg.solve(system, np.matmul(S, P @ right)))
+    matrix = np.matmul(turned, np.matmul(S, P))
+    if part.coupling is not None:
+        matrix += part.coupling
+    index = np.arange(D.shape[1])
+    matrix[:, index, index] += D
+    return np.linalg.solve(matrix, right)
+
+
+def _derivatives(stack, h, x, s, u, mu, flat):
     """First and second derivatives of the barrier function of one stack."""
-    u, z = stack.predictions(x, s)
+    z = stack.query_predictions(x, s)
     (top, top1, top2), (bottom, bottom1, bottom2) = h(u)
     real, p = stack.real, stack.weight[:, None]
     up, down = np.where(real, top - s, 1.0), np.where(real, s - bottom, 1.0)
@@ -279,27 +310,26 @@ def _derivatives(stack, h, x, s, mu, flat):
     w_top, w_bottom = by_top / up, by_bottom / down
     nu = stack.row_weight * stack.loss.gradient(stack.y_query, z)
     bend = stack.row_weight * stack.loss.hessian(stack.y_query, z)
-    turned = np.swapaxes(stack.C, 1, 2)
-    g_x, g_s = flat_vecmat(nu, stack.Phi), by_top - by_bottom - vecmat(nu, stack.C)
-    h_xx = gram(stack.Phi, bend)
-    h_ss = np.matmul(turned, bend[..., None] * stack.C)
-    h_sx = -np.matmul(turned, bend[..., None] * stack.Phi)
-    index = np.arange(s.shape[1])
-    h_ss[:, index, index] += np.where(real, w_top + w_bottom, 1.0)
+    bent = bend[..., None] * stack.moved_query
+    g_x, g_s = flat_vecmat(nu, stack.Phi), by_top - by_bottom - stack.pulled(nu)
+    h_xx, inner = gram(stack.Phi, bend), np.matmul(np.swapaxes(bent, 1, 2), stack.moved_query)
+    cross_rows = np.matmul(np.swapaxes(bent, 1, 2), stack.Phi)
+    h_sx = -np.matmul(np.swapaxes(stack.steps, 1, 2), cross_rows)
+    diagonal = np.where(real, w_top + w_bottom, 1.0)
     if flat:
-        return _Part(g_x, h_xx, g_s, h_sx, h_ss)
+        return _Part(g_x, h_xx, g_s, h_sx, diagonal, inner)
     # u moves with x, and with the slopes where B is not zero: the chain rule through the hulls.
     pull = -(by_top * top1 - by_bottom * bottom1)
     own = w_top * top1 * top1 + w_bottom * bottom1 * bottom1 - by_top * top2 + by_bottom * bottom2
     own, cross = np.where(real, own, 0.0), np.where(real, -w_top * top1 - w_bottom * bottom1, 0.0)
     g_x, h_xx = g_x + flat_vecmat(pull, stack.F), h_xx + gram(stack.F, own)
-    h_sx = h_sx + cross[..., None] * stack.F
-    if stack.B is not None:
-        back, mixed = np.swapaxes(stack.B, 1, 2), cross[..., None] * stack.B
-        g_s = g_s - vecmat(pull, stack.B)
-        h_ss += np.matmul(back, own[..., None] * stack.B) - mixed - np.swapaxes(mixed, 1, 2)
-        h_sx -= np.matmul(back, own[..., None] * stack.F)
-    return _Part(g_x, h_xx, g_s, h_sx, h_ss)
+    h_sx += cross[..., None] * stack.F
+    if not stack.coupled:
+        return _Part(g_x, h_xx, g_s, h_sx, diagonal, inner)
+    back, mixed = np.swapaxes(stack.B, 1, 2), cross[..., None] * stack.B
+    coupling = np.matmul(back, own[..., None] * stack.B) - mixed - np.swapaxes(mixed, 1, 2)
+    h_sx -= np.matmul(back, own[..., None] * stack.F)
+    return _Part(g_x, h_xx, g_s - vecmat(pull, stack.B), h_sx, diagonal, inner, coupling)
 
 
 def _multipliers(stack, c, s, above, below, mu):
@@ -334,7 +364,7 @@ def _multipliers(stack, c, s, above, below, mu):
 def _dual_value(stack, nu):
     """``sum p (b inf(l - nu z) - max c s)`` over the whole range of slopes."""
     least, most = stack.loss.slope_range(stack.y)
-    c = stack.masked(vecmat(stack.row_weight * nu, stack.C))
+    c = stack.masked(stack.pulled(stack.row_weight * nu))
     with np.errstate(invalid="ignore"):
         paid = np.where(c > 0, c * most, np.where(c < 0, c * least, 0.0))
         won = np.where(stack.b > 0, stack.row_weight * stack.loss.dual(stack.y_query, nu), 0.0)

@@ -6,24 +6,19 @@
 u are the predictions at which a rule takes its slopes: those of the support rows before each step,
 or, for a proximal rule, after adapting. All that is not convex is in the scalar graphs s = l'(u).
 
-Parameters are in coordinates x, ``theta = T x``, in which the rows of all tasks have a unit Gram
-matrix: directions that no row sees are gone, and units and collinearity do no harm.
+Parameters are in coordinates x, ``theta = T x``, in which all rows have a unit Gram matrix.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sklearn_maml._linalg import flat_vecmat, matvec, triangle, vecmat
+from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
+from sklearn_maml.certificate.coordinates import row_coordinates
 
 __all__ = ["Anchor", "NotCovered", "SlopeProblem", "Stack", "gram", "slope_problem"]
-
-EPS = np.finfo(float).eps
-
-# Directions whose rows are a smaller share of the longest are rounding: no row sees them.
-SEEN = 1e-14
 
 
 class NotCovered(Exception):
@@ -60,6 +55,9 @@ class Anchor(NamedTuple):
 class Stack:
     """n tasks as in Lemma 1; k slopes a task (steps times support rows), m query rows.
 
+    Slopes move a task through q step vectors, so that B and C are products with one factor. They
+    are made as matrices only where a route needs their entries.
+
     Attributes
     ----------
     loss : Loss
@@ -68,12 +66,13 @@ class Stack:
     y, real : ndarray of shape (n, k)
         Targets of the slopes' rows, and whether a row weighs anything.
     F : ndarray of shape (n, k, d)
-    B : ndarray of shape (n, k, k) or None
-        None where slopes do not depend on one another: for one gradient step.
     y_query, b : ndarray of shape (n, m)
         Targets and weights of the query rows.
     Phi : ndarray of shape (n, m, d)
-    C : ndarray of shape (n, m, k)
+    steps : ndarray of shape (n, q, k)
+        P: a task moves by minus P s.
+    moved, moved_query : ndarray of shape (n, k / n_steps, q) and (n, m, q)
+        What such a move does to support and query predictions.
     n_steps : int
     adapted : callable or None
         For implicit rules: maps x to the predictions u of the adapted parameters.
@@ -84,13 +83,34 @@ class Stack:
     y: np.ndarray
     real: np.ndarray
     F: np.ndarray
-    B: np.ndarray | None
     y_query: np.ndarray
     b: np.ndarray
     Phi: np.ndarray
-    C: np.ndarray
+    steps: np.ndarray
+    moved: np.ndarray
+    moved_query: np.ndarray
     n_steps: int
     adapted: Any
+
+    @property
+    def coupled(self):
+        """Whether slopes depend on one another: not so for one gradient step."""
+        return self.n_steps > 1 or self.adapted is not None
+
+    @cached_property
+    def B(self):
+        """The matrix B, shape (n, k, k); None where it is zero."""
+        if not self.coupled:
+            return None
+        if self.adapted is not None:
+            return np.matmul(self.moved, self.steps)
+        one = np.matmul(self.moved, self.steps[..., : self.moved.shape[1]])
+        return np.kron(np.tri(self.n_steps, k=-1)[None], one)  # slopes of earlier steps only
+
+    @cached_property
+    def C(self):
+        """The matrix C, shape (n, m, k)."""
+        return np.matmul(self.moved_query, self.steps)
 
     @property
     def row_weight(self):
@@ -101,45 +121,51 @@ class Stack:
         """Numbers of slopes, 0 on padding."""
         return np.where(self.real, slopes, 0.0)
 
-    def predictions(self, x, s):
-        """u and z for any x and any slopes."""
+    def support_predictions(self, x, s):
+        """u for any x and any slopes."""
         u = matvec(self.F, x)
-        if self.B is not None:
-            u = u - matvec(self.B, s)
-        return u, matvec(self.Phi, x) - matvec(self.C, s)
+        return u if self.B is None else u - matvec(self.B, s)
+
+    def query_predictions(self, x, s):
+        """z for any x and any slopes."""
+        return matvec(self.Phi, x) - matvec(self.moved_query, matvec(self.steps, s))
+
+    def pulled(self, rows):
+        """``C' rows`` for numbers of query rows (n, m), shape (n, k)."""
+        return vecmat(vecmat(rows, self.moved_query), self.steps)
 
     def graph(self, x):
         """u, s and z of the rule itself at x."""
-        u = self.adapted(x) if self.adapted is not None else self._steps(matvec(self.F, x))
+        u = self.adapted(x) if self.adapted is not None else self._walk(matvec(self.F, x))
         s = self.masked(self.loss.gradient(self.y, u))
-        return u, s, matvec(self.Phi, x) - matvec(self.C, s)
+        return u, s, self.query_predictions(x, s)
 
-    def _steps(self, u):
-        """Predictions before each gradient step; B is strictly lower block triangular."""
-        if self.B is None:
-            return u
-        u, size = u.copy(), u.shape[1] // self.n_steps
+    def _walk(self, u):
+        """Predictions before each gradient step: earlier steps move all later ones."""
+        u, size = u.copy(), self.moved.shape[1]
         for start in range(size, u.shape[1], size):
-            before, now = slice(start - size, start), slice(start, u.shape[1])
+            before = slice(start - size, start)
             s = self.masked(self.loss.gradient(self.y, u))[:, before]
-            u[:, now] -= matvec(self.B[:, now, before], s)
+            move = matvec(self.moved, matvec(self.steps[..., before], s))
+            u[:, start:] -= np.tile(move, (1, (u.shape[1] - start) // size))
         return u
 
     def anchor(self, x):
         """The stack seen from x."""
         u, s, z = self.graph(x)
         bend = self.masked(self.loss.hessian(self.y, u))
-        return Anchor(x, u, s, z, bend, *self.linear(bend))
+        return Anchor(x, u, s, z, bend, *self._linear(bend))
 
-    def linear(self, bend):
+    def _linear(self, bend):
         """``(I + B bend)^-1 [F, B]``, and what they make of Phi and C."""
         F, B = self.F, None
         if self.B is not None:
             system = np.eye(bend.shape[1]) + self.B * bend[:, None, :]
             both = np.linalg.solve(system, np.concatenate([self.F, self.B], axis=2))
             F, B = both[..., : self.F.shape[2]], both[..., self.F.shape[2] :]
-        bent = self.C * bend[:, None, :]
-        return F, B, self.Phi - np.matmul(bent, F), self.C if B is None else self.C - bent @ B
+        bent = self.steps * bend[:, None, :]
+        Psi = self.Phi - np.matmul(self.moved_query, np.matmul(bent, F))
+        return F, B, Psi, self.C if B is None else self.C - self.moved_query @ (bent @ B)
 
     def value(self, z):
         """``sum p b l(z)``."""
@@ -204,7 +230,7 @@ def gram(rows, weights):
     return flat.T @ (weights.reshape(-1, 1) * flat)
 
 
-def slope_problem(objective, theta, target, max_work):
+def slope_problem(objective, theta, target, max_work, dense):
     """The `SlopeProblem` of one target of an objective.
 
     Parameters
@@ -215,7 +241,9 @@ def slope_problem(objective, theta, target, max_work):
         Of that target.
     target : int
     max_work : float
-        Multiplications that one pass of the relaxation may take.
+        Multiplications that one Newton step of the relaxation may take.
+    dense : bool
+        Whether regions are asked for too.
 
     Raises
     ------
@@ -228,13 +256,13 @@ def slope_problem(objective, theta, target, max_work):
             f"{type(objective.rule).__name__} has no slope form for {objective.loss!r}: the length "
             "of its steps depends on theta, or it does not say"
         )
-    work = sum(_work(form, *objective.risks(i)[:2]) for i, form in enumerate(forms))
+    work = sum(_work(form, *objective.risks(i)[:2], dense) for i, form in enumerate(forms))
     if work > max_work:
         raise NotCovered(
             f"too many support rows or steps a task for this effort ({work:.2g} multiplications a "
             f"step; at most {max_work:.2g})"
         )
-    basis, inverse = _coordinates(objective)
+    basis, inverse = row_coordinates(objective)
     stacks, shared = [], True
     for i, form in enumerate(forms):
         support, query, weight = objective.risks(i)
@@ -247,45 +275,21 @@ def slope_problem(objective, theta, target, max_work):
     )
 
 
-def _work(form, support, query):
-    """Multiplications of one Newton step of the relaxation on a block."""
-    n, m, d = support.features.shape
-    k = m * form.n_steps
-    return float(n) * (k**3 / 3.0 + k * k * (d + query.features.shape[1]) + k * d * d)
+def _work(form, support, query, dense):
+    """Multiplications of one Newton step of the relaxation on a block.
+
+    Over all theta slopes are coupled by their step vectors alone; in a region by each other.
+    """
+    (n, m, d), q = support.features.shape, form.factor.shape[1]
+    k, m_query = m * form.n_steps, query.features.shape[1]
+    one = k**2 * (k / 3.0 + d + m_query) if dense else min(k, q) * k * (d + q)
+    return float(n) * (one + (k + m_query) * d * d)
 
 
 def _one_target(risk, target, kept):
     """The risk of one target, on the tasks that weigh something."""
     targets = risk.targets if risk.targets.ndim == 2 else risk.targets[target]
     return replace(risk, targets=targets).take(np.flatnonzero(kept))
-
-
-def _coordinates(objective):
-    """T and its inverse, from the rows of all tasks reduced to a triangle."""
-    zero = objective.origin()
-    (rows,) = objective.reduce(_all_rows, zero, combine=_stacked)
-    root = np.sqrt(objective.penalty)
-    if root.any():
-        (rows,) = _stacked((rows,), (np.diag(root),))
-    scale = np.sqrt(np.square(rows).sum(axis=0))
-    scale = np.where(scale > 0, scale, 1.0)
-    _, s, vt = np.linalg.svd(rows / scale, full_matrices=False)
-    kept = s > SEEN * len(scale) * s.max(initial=0.0)
-    vt, s = vt[kept], s[kept]
-    return (vt / s[:, None]).T / scale[:, None], s[:, None] * vt * scale
-
-
-def _all_rows(linearization):
-    """Query and support rows of a block, times roots of their weights, as a triangle."""
-    risks = {id(risk): risk for risk in (linearization.query, linearization.support)}.values()
-    rows = [
-        np.sqrt(linearization.weight[:, None] * r.weights)[..., None] * r.features for r in risks
-    ]
-    return (triangle(np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows])),)
-
-
-def _stacked(total, part):
-    return (triangle(np.concatenate([total[0], part[0]])),)
 
 
 def _stack(form, support, query, weight, rule, basis):
@@ -297,30 +301,23 @@ def _stack(form, support, query, weight, rule, basis):
     y = [np.where(r.weights > 0, r.targets, 1.0) for r in (support, query)]
     F, Phi = (rows @ basis for rows in features)
     moved, moved_query = (rows @ form.factor for rows in features)
-    per_slope = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
-    one, C = np.matmul(moved, per_slope), np.matmul(moved_query, per_slope)
-    steps = form.n_steps
+    step = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
+    n_steps = form.n_steps
     return Stack(
         loss=support.loss,
         weight=weight[kept],
-        y=np.tile(y[0], (1, steps)),
-        real=np.tile(a > 0, (1, steps)),
-        F=np.tile(F, (1, steps, 1)),
-        B=one if form.implicit else _before(one, steps),
+        y=np.tile(y[0], (1, n_steps)),
+        real=np.tile(a > 0, (1, n_steps)),
+        F=np.tile(F, (1, n_steps, 1)),
         y_query=y[1],
         b=b,
         Phi=Phi,
-        C=np.tile(C, (1, 1, steps)),
-        n_steps=steps,
+        steps=np.tile(step, (1, 1, n_steps)),
+        moved=moved,
+        moved_query=moved_query,
+        n_steps=n_steps,
         adapted=partial(_adapted, rule, support, basis) if form.implicit else None,
     )
-
-
-def _before(one, steps):
-    """How slopes of earlier steps move later predictions: strictly lower block triangular."""
-    if steps == 1:
-        return None
-    return np.kron(np.tri(steps, k=-1)[None], one)
 
 
 def _adapted(rule, support, basis, x):

@@ -143,7 +143,8 @@ def _of_target(objective, theta, target, effort, rounding):
     found = _Found()
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            problem = slope_problem(objective, theta, target, effort.max_work)
+            dense = effort.rounds > 1
+            problem = slope_problem(objective, theta, target, effort.max_work, dense)
             points = _trial_points(objective, theta)
             found.values = [problem.value(problem.inverse @ at) for at in points]
             _search(problem, effort, rounding, found)
@@ -163,9 +164,12 @@ def _search(problem, effort, rounding, found):
             f"slopes of {problem.loss!r} have no known bound; only proximal rules whose query rows "
             "are support rows have another route, for losses with third_ratios"
         )
+    intervals = [everywhere(stack) for stack in problem.stacks]
+    if not by_rows and effort.rounds == 1:  # no more than the slopes at omega is needed
+        _relax(problem, intervals, effort, found)
+        return
     anchors = problem.anchors(problem.x)
     state = _State(problem, anchors, *problem.derivatives(anchors), rounding)
-    intervals = [everywhere(stack) for stack in problem.stacks]
     if by_rows:
         lower, convex = rows_bound(problem, anchors, intervals, state.gradient)
         found.add("rows", state.value - lower)
@@ -208,15 +212,24 @@ def _has_bounded_slopes(problem):
     return np.isfinite(loss.third_bound) and all(np.isfinite(end).all() for end in ends)
 
 
+def _relax(problem, intervals, effort, found, region=None):
+    """Theorem 1 on a region, or everywhere: the point where it ends."""
+    whole = region is None
+    region = Ellipsoid(problem.x, np.eye(len(problem.x))) if whole else region
+    graphs = [stack.graph(problem.x) for stack in problem.stacks]
+    value = problem.value(problem.x)
+    relaxed = relaxation(problem, intervals, region)
+    start = relaxed.start([(problem.x, s) for _, s, _ in graphs])
+    point = relaxed.solve(problem.x, start, value, effort.precision)
+    found.add("everywhere" if whole else "regions", value - point.lower)
+    return point
+
+
 def _rounds(state, intervals, effort, found):
     """Relax, find the region that is left, look at its convexity, and again."""
-    problem, last = state.problem, None
-    region = Ellipsoid(problem.x, np.eye(len(problem.x)))
+    problem, last, region = state.problem, None, None
     for r in range(effort.rounds):
-        relaxed = relaxation(problem, intervals, region)
-        start = relaxed.start([(at.x, at.s) for at in state.anchors])
-        point = relaxed.solve(problem.x, start, state.value, effort.precision)
-        found.add("regions" if r else "everywhere", state.value - point.lower)
+        point = _relax(problem, intervals, effort, found, region)
         excess = state.value - point.lower + 2.0 * state.rounding
         if r + 1 == effort.rounds or not np.isfinite(excess):
             return last

@@ -271,7 +271,7 @@ def task_splits(cv, rows):
         cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
     elif rows.named and isinstance(cv, Integral):
         cv = GroupKFold(cv)
-    elif isinstance(cv, Iterable):
+    elif isinstance(cv, Iterable) and getattr(cv, "ndim", 1):
         cv = list(cv)
         if any(not isinstance(split, tuple | list) or len(split) != 2 for split in cv):
             raise ValueError(f"cv must hold pairs (train, test) of indices; got {cv!r}.")
