@@ -626,8 +626,10 @@ def test_mixed_shots_use_tasks_of_a_single_row():
     single = [(X[:1], y[:1]) for X, y in mixed_tasks(5, seed=3)]
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(tasks + single)
     assert np.isfinite(theta_of(model)).all()
-    only = MAMLRegressor(adaptation="learned", random_state=0).fit(single * 3)
+    with pytest.warns(SingleTaskWarning, match="15 tasks of one row each"):
+        only = MAMLRegressor(adaptation="learned", random_state=0).fit(single * 3)
     assert np.isfinite(theta_of(only)).all()
+    assert "tasks of one row do not show how tasks differ" in str(only.learned_)
 
 
 def test_first_rows_as_support_and_several_targets():
@@ -1079,7 +1081,8 @@ def test_learning_on_the_query_loss_needs_query_rows(rule):
 @pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])
 def test_one_task_shows_no_difference_between_tasks(adaptation):
     X, y = mixed_tasks(1)[0]
-    model = MAMLRegressor(adaptation=adaptation, random_state=0).fit(X, y)
+    with pytest.warns(SingleTaskWarning, match="does not show how tasks differ"):
+        model = MAMLRegressor(adaptation=adaptation, random_state=0).fit(X, y)
     assert "one task" in str(model.learned_)
     with pytest.warns(SingleTaskWarning, match="one task"):
         adapted = model.adapt(X[:2], y[:2])
