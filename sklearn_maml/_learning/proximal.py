@@ -1,7 +1,7 @@
 """Learning the prior of a proximal rule: the covariance of what differs between tasks.
 
-Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
-minimises the meta-loss over Sigma (`variable_projection`), with the gradient
+Two criteria. REML takes the covariance of the random effects of a linear mixed model, for losses
+that are not quadratic of one of working responses (`quasi_likelihood`). "query" minimises the meta-loss over Sigma (`variable_projection`), with the gradient
 
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._learning.learned_metric import LearnedMetric
+from sklearn_maml._learning.quasi_likelihood import fit_quasi_likelihood
 from sklearn_maml._learning.random_effects import fit_covariance
 from sklearn_maml.adaptation.prior import Metric
 
@@ -31,7 +32,8 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found
-    learn = {"reml": _by_reml, "query": _by_query}[criterion]
+    by_likelihood = _by_reml if problem.loss.constant_hessian else _by_quasi_likelihood
+    learn = {"reml": by_likelihood, "query": _by_query}[criterion]
     metric, found = learn(problem, effects, found, make_rule)
     if not found.converged:
         warnings.warn(
@@ -56,6 +58,23 @@ def _by_reml(problem, effects, found, make_rule):
         singular=model.singular,
         n_iter=model.n_iter,
         converged=model.converged,
+    )
+
+
+def _by_quasi_likelihood(problem, effects, found, make_rule):
+    """Metric and report of REML on working responses."""
+    metric, models, theta, n_iter = fit_quasi_likelihood(
+        problem.objective, effects, found.metric, make_rule
+    )
+    noise = np.array([model.noise[0] for model in models])
+    return metric, replace(
+        found,
+        reason=f"{found.reason}; REML is that of working responses",
+        covariance=metric.covariance * noise[0],
+        residual_variance=noise if problem.n_targets else noise[0],
+        fixed_effects=theta,
+        singular=any(model.singular for model in models),
+        n_iter=n_iter,
     )
 
 

@@ -19,7 +19,9 @@ from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.adaptation.standardization import Standardization
 
 __all__ = [
+    "MixedDesign",
     "RandomEffects",
+    "collected",
     "fit_covariance",
     "random_effects_of",
 ]
@@ -179,6 +181,77 @@ def _whitening(gram):
     return vectors[:, kept] / np.sqrt(values[kept])
 
 
+@dataclass(frozen=True, eq=False)
+class MixedDesign:
+    """A mixed model's coordinates: of its random and fixed effects, and the covariance's structure.
+
+    Attributes
+    ----------
+    effects : RandomEffects
+    random_basis : ndarray of shape (q, q')
+        Of the standardised features that vary.
+    fixed_basis : ndarray of shape (d, r)
+        Of all standardised features.
+    structure : Structure
+    """
+
+    effects: RandomEffects
+    random_basis: np.ndarray
+    fixed_basis: np.ndarray
+    structure: Structure
+
+    @classmethod
+    def of(cls, effects, kind):
+        """Of a covariance that is "intercept", "diagonal" or "full"."""
+        random_basis = np.eye(int(effects.varies.sum()))
+        if kind == "diagonal":
+            random_basis = effects.own_basis
+        if kind == "full":
+            random_basis = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
+        structure = _structure(kind, random_basis.shape[1], effects)
+        return cls(effects, random_basis, _whitening(effects.gram), structure)
+
+    def metric(self, relative):
+        """The `Metric` of a covariance (q', q') of the random effects."""
+        values, vectors = np.linalg.eigh(relative)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return Metric(self.effects.lift @ self.random_basis @ root)
+
+    def fit(self, moments):
+        """The `MixedModel` of some `Moments`, with fixed effects and likelihood of the features."""
+        with one_blas_thread():
+            model = fit_reml(moments, self.structure)
+        lift = self.effects.standard.lift(self.fixed_basis.T).T
+        volume = moments.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
+        likelihood = float(model.log_likelihood + volume)
+        return replace(model, fixed=model.fixed @ lift.T, log_likelihood=likelihood)
+
+    def moments(self, features, counts, targets, share):
+        """What a stack of n tasks adds to `Moments`, in lists.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, m, d)
+        counts : ndarray of shape (n, m)
+            How many rows each row counts for, times its precision.
+        targets : ndarray of shape (n, m, t)
+        share : ndarray of shape (n,)
+            How many tasks each task counts for, up to a factor.
+
+        Returns
+        -------
+        gram, cross, share, total : list of one ndarray each
+        """
+        rows = self.effects.standard.rows(features)
+        random = rows[..., self.effects.varies] @ self.random_basis
+        both = np.concatenate([rows @ self.fixed_basis, targets], axis=-1)
+        turned, weighted = np.swapaxes(random, -1, -2), counts[..., None] * both
+        cross, gram = np.matmul(turned, weighted), np.matmul(turned, counts[..., None] * random)
+        flat = both.reshape(-1, both.shape[-1])
+        total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
+        return [np.moveaxis(gram, 0, -1)], [np.moveaxis(cross, 0, -1)], [share], [total]
+
+
 def fit_covariance(objective, effects, kind):
     """Fit a linear mixed model to the rows of all tasks.
 
@@ -198,27 +271,11 @@ def fit_covariance(objective, effects, kind):
     model : MixedModel
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
-    fixed_basis = _whitening(effects.gram)
-    random_basis = np.eye(int(effects.varies.sum()))
-    if kind == "diagonal":
-        random_basis = effects.own_basis
-    if kind == "full":
-        random_basis = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
+    design = MixedDesign.of(effects, kind)
     whole = objective.vary(blocks=objective.blocks.unsplit())
-    collected = _collect(whole, effects, random_basis, fixed_basis)
-    q = random_basis.shape[1]
-    with one_blas_thread():
-        model = fit_reml(collected, _structure(kind, q, effects))
-    lift = effects.standard.lift(fixed_basis.T).T
-    volume = collected.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
-    model = replace(
-        model,
-        fixed=model.fixed @ lift.T,
-        log_likelihood=float(model.log_likelihood + volume),
-    )
-    values, vectors = np.linalg.eigh(model.relative)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return Metric(effects.lift @ random_basis @ root), model
+    parts = whole.fold(partial(_task_moments, whole, design), add_parts)
+    model = design.fit(collected(parts, whole.blocks.tasks.count, objective.n_targets or 1))
+    return design.metric(model.relative), model
 
 
 def _structure(kind, q, effects):
@@ -226,35 +283,32 @@ def _structure(kind, q, effects):
     return Structure.full(q) if kind == "full" else Structure.diagonal(effects.ties(kind))
 
 
-def _collect(objective, effects, random_basis, fixed_basis):
-    """The `Moments` of all rows, task by task."""
-    collect = partial(_task_moments, objective, effects, random_basis, fixed_basis)
-    gram, cross, share, total, n_rows = objective.fold(collect, add_parts)
-    tasks = objective.blocks.tasks
+def collected(parts, count, n_targets):
+    """The `Moments` of all tasks.
+
+    Parameters
+    ----------
+    parts : tuple of lists
+        What `MixedDesign.moments` returns, and the number of rows by share, of all blocks.
+    count : float
+        The number of tasks, by which shares are to be multiplied.
+    n_targets : int
+    """
+    gram, cross, share, total, n_rows = parts
     return Moments(
         gram=np.concatenate(gram, axis=-1),
         cross=np.concatenate(cross, axis=-1),
-        count=np.concatenate(share) * tasks.count,
-        total=sum(total) * tasks.count,
-        n_rows=float(sum(n_rows) * tasks.count),
-        n_targets=objective.n_targets or 1,
+        count=np.concatenate(share) * count,
+        total=sum(total) * count,
+        n_rows=float(sum(n_rows) * count),
+        n_targets=n_targets,
     )
 
 
-def _task_moments(objective, effects, random_basis, fixed_basis, i):
+def _task_moments(objective, design, i):
     """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
     risk, _, share = objective.risks(i)
-    rows = effects.standard.rows(risk.features)
-    random = rows[..., effects.varies] @ random_basis
-    zero = np.zeros(risk.targets.shape)
-    targets = -risk.loss.gradient(risk.targets, zero) / risk.loss.hessian_bound
+    targets = risk.residuals(np.zeros(risk.targets.shape))
     targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
-    both = np.concatenate([rows @ fixed_basis, targets], axis=-1)
-    weighted = (risk.size[:, None] * risk.weights)[..., None] * both
-    cross = np.matmul(np.swapaxes(random, -1, -2), weighted)
-    root = (risk.size[:, None] * risk.weights)[..., None] * random
-    gram = np.matmul(np.swapaxes(random, -1, -2), root)
-    flat = both.reshape(-1, both.shape[-1])
-    total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
-    gram, cross = np.moveaxis(gram, 0, -1), np.moveaxis(cross, 0, -1)
-    return [gram], [cross], [share], [total], [share @ risk.size]
+    counts = risk.size[:, None] * risk.weights
+    return *design.moments(risk.features, counts, targets, share), [share @ risk.size]

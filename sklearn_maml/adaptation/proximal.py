@@ -228,7 +228,7 @@ class Proximal(AdaptationRule):
         self._check_noise(problem)
         if isinstance(self.metric, str):
             effects = problem.random_effects(self.random_effects)
-            chosen = self._choose(problem.loss, int(effects.varies.sum()))
+            chosen = self._choose(int(effects.varies.sum()))
             metric, found = problem.covariance(
                 effects, *chosen, lambda metric: Proximal(1.0, metric)
             )
@@ -237,7 +237,7 @@ class Proximal(AdaptationRule):
             found = problem.given_covariance(metric)
         strength = self.strength
         if strength is None:
-            strength = self._best_strength(problem, metric, found.criterion)
+            strength = self._best_strength(problem, metric, found)
         rule = self._with(metric, strength, self.noise)
         return rule, replace(found, strength=rule.strength)
 
@@ -268,34 +268,28 @@ class Proximal(AdaptationRule):
                 "number, or one a target."
             )
 
-    def _choose(self, loss, n_effects):
+    def _choose(self, n_effects):
         """Structure of the metric, criterion and the reason for them."""
-        mixed_model = loss.constant_hessian
-        if self.criterion == "reml" and not mixed_model:
-            raise ValueError(
-                f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
-                f"{loss!r} use criterion='query'."
-            )
         if self.metric != "auto":
-            criterion = "reml" if self.metric == "full" and mixed_model else "query"
+            criterion = "reml" if self.metric == "full" else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
         reason = f"{n_effects} parameter(s) can differ between tasks"
-        if not mixed_model:
-            return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
         return "diagonal", "query", f"{reason}, too many for a full covariance"
 
-    def _best_strength(self, problem, metric, criterion):
+    def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if problem.n_tasks < 2 or criterion == "query":
+        if problem.n_tasks < 2 or found.criterion == "query":
             return 1.0
-        if criterion == "reml" and not problem.has_query_rows:
+        if found.criterion == "reml" and not problem.has_query_rows:
             return 1.0
         problem.need_query_rows("the strength")
-        near = criterion == "reml"
-        return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near)
+        near = found.criterion == "reml"
+        # Of other losses theta costs much more than a strength, and its own hardly matters.
+        theta = None if problem.is_quadratic else found.fixed_effects
+        return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
     def _with(self, metric, strength, noise=None):
         return Proximal(float(strength), metric, noise=noise)
