@@ -58,7 +58,7 @@ def fit_quasi_likelihood(objective, effects, kind, make_rule):
     theta = GaussNewton(tol=1e-6).minimize(at, at.origin()).theta
     relative = np.zeros(design.random_basis.shape[1:] * 2)
     for n_iter in range(1, MAX_ROUNDS + 1):
-        models = [design.fit(_moments(at, design, theta, k)) for k in range(at.n_targets or 1)]
+        models = [design.fit(_moments(at, design, theta, k), max_iter=30, tol=1e-2) for k in range(at.n_targets or 1)]
         before, relative = relative, np.mean([model.relative for model in models], axis=0)
         theta = np.reshape([model.fixed[0] for model in models], theta.shape)
         metric = design.metric(relative)
@@ -103,7 +103,9 @@ def working(loss, y, z):
 def _moments(objective, design, theta, k):
     """The `Moments` of the k-th target's working responses about adapted predictions."""
     parts = objective.reduce(partial(_working_moments, design, k), theta, combine=add_parts)
-    return collected(parts, objective.blocks.tasks.count, 1)
+    dispersion = objective.loss.dispersion
+    noise = None if dispersion is None else 0.5 * dispersion
+    return collected(parts, objective.blocks.tasks.count, 1, noise)
 
 
 def _working_moments(design, k, linearization):

@@ -217,10 +217,13 @@ class MixedDesign:
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         return Metric(self.effects.lift @ self.random_basis @ root)
 
-    def fit(self, moments):
-        """The `MixedModel` of some `Moments`, with fixed effects and likelihood of the features."""
+    def fit(self, moments, **options):
+        """The `MixedModel` of some `Moments`, with fixed effects and likelihood of the features.
+
+        Options are those of `fit_reml`.
+        """
         with one_blas_thread():
-            model = fit_reml(moments, self.structure)
+            model = fit_reml(moments, self.structure, **options)
         lift = self.effects.standard.lift(self.fixed_basis.T).T
         volume = moments.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
         likelihood = float(model.log_likelihood + volume)
@@ -283,7 +286,7 @@ def _structure(kind, q, effects):
     return Structure.full(q) if kind == "full" else Structure.diagonal(effects.ties(kind))
 
 
-def collected(parts, count, n_targets):
+def collected(parts, count, n_targets, noise=None):
     """The `Moments` of all tasks.
 
     Parameters
@@ -293,6 +296,8 @@ def collected(parts, count, n_targets):
     count : float
         The number of tasks, by which shares are to be multiplied.
     n_targets : int
+    noise : float, default=None
+        The residual variance, where it is known.
     """
     gram, cross, share, total, n_rows = parts
     return Moments(
@@ -302,6 +307,7 @@ def collected(parts, count, n_targets):
         total=sum(total) * count,
         n_rows=float(sum(n_rows) * count),
         n_targets=n_targets,
+        noise=noise,
     )
 
 

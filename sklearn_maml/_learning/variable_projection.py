@@ -105,7 +105,7 @@ def best_scale(objective, solver, make_rule, near=False, theta=None):
         rule = make_rule(np.exp(log_scale))
         return profile(rule)[-1] if theta is None else profile.objective.vary(rule=rule).value(theta)
 
-    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
+    bounds = (-2*LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
     return float(np.exp(found.x))
 

@@ -32,6 +32,7 @@ class Loss(Component):
 
     constant_hessian = False
     least_at_target = False
+    dispersion = None
     gradient_bound = np.inf
     hessian_bound = np.inf
     third_bound = np.inf
