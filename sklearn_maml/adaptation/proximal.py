@@ -228,7 +228,7 @@ class Proximal(AdaptationRule):
         self._check_noise(problem)
         if isinstance(self.metric, str):
             effects = problem.random_effects(self.random_effects)
-            chosen = self._choose(int(effects.varies.sum()))
+            chosen = self._choose(problem, int(effects.varies.sum()))
             metric, found = problem.covariance(
                 effects, *chosen, lambda metric: Proximal(1.0, metric)
             )
@@ -268,16 +268,21 @@ class Proximal(AdaptationRule):
                 "number, or one a target."
             )
 
-    def _choose(self, n_effects):
+    def _choose(self, problem, n_effects):
         """Structure of the metric, criterion and the reason for them."""
         if self.metric != "auto":
             criterion = "reml" if self.metric == "full" else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
         reason = f"{n_effects} parameter(s) can differ between tasks"
-        if n_effects <= MANY_EFFECTS:
-            return "full", "reml", f"{reason}, few enough for a full covariance"
-        return "diagonal", "query", f"{reason}, too many for a full covariance"
+        if n_effects > MANY_EFFECTS:
+            criterion = "query" if problem.loss.constant_hessian else "reml"
+            return "diagonal", criterion, f"{reason}, too many for a full covariance"
+        n_covariances = n_effects * (n_effects + 1) // 2
+        if not problem.loss.constant_hessian and problem.n_tasks < 2 * n_covariances:
+            few = f"{problem.n_tasks} tasks are few for its {n_covariances} covariances"
+            return "diagonal", "reml", f"{reason}, and {few}"
+        return "full", "reml", f"{reason}, few enough for a full covariance"
 
     def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
