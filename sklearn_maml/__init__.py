@@ -13,7 +13,7 @@ from sklearn_maml._estimators.adapted import AdaptedClassifier, AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.classifier import MAMLClassifier
 from sklearn_maml._estimators.regressor import MAMLRegressor
-from sklearn_maml._tasks.tables import SingleTaskWarning
+from sklearn_maml._tasks.single_task import SingleTaskWarning
 from sklearn_maml.adaptation import GradientSteps, Proximal
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import (

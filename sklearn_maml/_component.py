@@ -4,8 +4,19 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 
-__all__ = ["Component", "check_int", "check_number", "resolve"]
+__all__ = [
+    "Component",
+    "check_bool",
+    "check_int",
+    "check_n_jobs",
+    "check_number",
+    "check_option",
+    "check_scale",
+    "random_of",
+    "resolve",
+]
 
 
 class Component(BaseEstimator):
@@ -73,8 +84,21 @@ def check_number(name, value, low=0, *, above=False):
     message = f"{name} must be a finite number {'>' if above else '>='} {low}; got {value!r}."
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(message)
-    if not low <= value < np.inf or (above and value == low):
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the range of float64
+        number = np.inf
+    if not low <= number < np.inf or (above and number == low):
         raise ValueError(message)
+
+
+def check_scale(name, value):
+    """Raise unless `value` is a positive number whose square and its inverse are float64."""
+    check_number(name, value, above=True)
+    if not 1e-100 <= value <= 1e100:
+        raise ValueError(
+            f"{name} must be between 1e-100 and 1e+100; got {value!r}. Rescale y, and it with y."
+        )
 
 
 def check_int(name, value, low=1):
@@ -84,3 +108,34 @@ def check_int(name, value, low=1):
         raise TypeError(message)
     if value < low:
         raise ValueError(message)
+
+
+def check_bool(name, value):
+    """Raise unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+
+
+def check_option(name, value, options):
+    """Raise unless `value` is one of a few words."""
+    if not isinstance(value, str) or value not in options:
+        *first, last = map(repr, options)
+        raise ValueError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
+
+
+def check_n_jobs(n_jobs):
+    """Raise unless `n_jobs` is None or a number of workers, as joblib counts them."""
+    message = f"n_jobs must be None or an int other than 0; got {n_jobs!r}."
+    if n_jobs is not None:
+        if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral):
+            raise TypeError(message)
+        if n_jobs == 0:
+            raise ValueError(message)
+
+
+def random_of(random_state):
+    """The `RandomState` that `random_state` stands for; errors name the parameter."""
+    try:
+        return check_random_state(random_state)
+    except ValueError as error:
+        raise ValueError(f"random_state={random_state!r}: {error}") from None

@@ -4,10 +4,11 @@ Each function returns a list of tasks, every task a tuple ``(X, y)``, which is w
 `MAMLRegressor.fit` takes.
 """
 
-import numpy as np
-from sklearn.utils import check_random_state
+from collections.abc import Collection, Hashable
 
-from sklearn_maml._component import check_int, check_number
+import numpy as np
+
+from sklearn_maml._component import check_bool, check_int, check_number, random_of
 
 __all__ = ["make_linear_tasks", "make_sinusoid_tasks", "tasks_from_frame"]
 
@@ -90,7 +91,8 @@ def make_linear_tasks(
     for name, value in (("task_spread", task_spread), ("noise", noise)):
         check_number(name, value, 0)
     check_number("condition", condition, 1)
-    rng = check_random_state(random_state)
+    check_bool("return_theta", return_theta)
+    rng = random_of(random_state)
     theta = _meta_parameters(theta, n_features, rng)
     task_theta = theta + task_spread * rng.standard_normal((n_tasks, n_features + 1))
     root = _covariance_root(n_features, condition, rng)
@@ -170,11 +172,12 @@ def make_sinusoid_tasks(
     """
     check_int("n_tasks", n_tasks, 1)
     check_number("noise", noise, 0)
+    check_bool("return_parameters", return_parameters)
     intervals = [
         _interval(name, value)
         for name, value in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range))
     ]
-    rng = check_random_state(random_state)
+    rng = random_of(random_state)
     parameters = np.stack([rng.uniform(*ends, size=n_tasks) for ends in intervals[:2]], axis=1)
     tasks = []
     for size, (a, b) in zip(_sizes(n_samples, n_tasks, rng), parameters, strict=True):
@@ -244,11 +247,15 @@ def _meta_parameters(theta, n_features, rng):
     """Meta-parameters of shape (n_features + 1,): those given, checked, or drawn."""
     if theta is None:
         return rng.standard_normal(n_features + 1)
-    theta = np.array(theta, dtype=float)
+    given = theta
+    try:
+        theta = np.array(given, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        theta = np.array(np.nan)
     if theta.shape != (n_features + 1,) or not np.isfinite(theta).all():
         raise ValueError(
             f"theta must be {n_features + 1} finite numbers, one for each of the {n_features} "
-            f"features and the intercept last; got {theta!r}."
+            f"features and the intercept last; got {given!r}."
         )
     return theta
 
@@ -298,10 +305,15 @@ def _frame_features(frame, target, group, features):
             "pass X, y and groups to fit instead."
         )
     columns = list(frame.columns)
+    for name, column in (("target", target), ("group", group)):
+        if not isinstance(column, Hashable):
+            raise TypeError(f"{name} must be the name of a column; got {column!r}.")
     if isinstance(features, str):
         raise TypeError(
             f"features must be a list of column names; got {features!r}, write [{features!r}]."
         )
+    if not (features is None or isinstance(features, Collection)):
+        raise TypeError(f"features must be a list of column names; got {features!r}.")
     if features is None:
         features = [column for column in columns if column not in (target, group)]
     used = [target, group, *features]

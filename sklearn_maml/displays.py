@@ -31,6 +31,8 @@ class _Display:
         """
         import matplotlib.pyplot as plt
 
+        if not (ax is None or hasattr(type(ax), "set_xlabel")):
+            raise TypeError(f"ax must be matplotlib Axes or None; got {type(ax).__name__}.")
         self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
         self._draw(self.ax_)

@@ -17,13 +17,13 @@ X, Y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
 G = np.repeat(np.arange(5), SIZES)
 NEW_X, NEW_Y = RNG.normal(size=(8, 3)), RNG.normal(size=8)
 MODELS = {
-    "auto": MAMLRegressor(),
+    "auto": MAMLRegressor("auto"),
     "five steps": MAMLRegressor(0.05, 5),
     "no intercept": MAMLRegressor(n_steps=2, fit_intercept=False),
-    "ridge": MAMLRegressor(alpha=0.3),
-    "first rows": MAMLRegressor(support=2, split="first"),
-    "a share": MAMLRegressor(support=0.5, split="first"),
-    "scaled": MAMLRegressor(featurizer=StandardScaler()),
+    "ridge": MAMLRegressor("auto", alpha=0.3),
+    "first rows": MAMLRegressor("auto", support=2, split="first"),
+    "a share": MAMLRegressor("auto", support=0.5, split="first"),
+    "scaled": MAMLRegressor("auto", featurizer=StandardScaler()),
 }
 EXACT = {name: MODELS[name] for name in MODELS if isinstance(MODELS[name].support, str)}
 models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)

@@ -139,22 +139,24 @@ def check_slope(objective_at, point, steps, product):
 
 
 @pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(0.5)], ids=repr)
-def test_constants_of_a_proximal_step_bound_its_derivative_and_how_that_changes(loss):
-    risk, rng = stacked_risk(loss), np.random.default_rng(5)
-    rule, eye = RULES["proximal"], np.eye(4)[None].repeat(5, axis=0)
-    size, change = rule.lipschitz(risk)
-    jacobian = lambda theta: rule.adapt(theta, risk)[1](eye)  # noqa: E731
-    for _ in range(20):
-        theta, step = rng.normal(size=4), 0.1 * rng.normal(size=4)
-        here, there = jacobian(theta), jacobian(theta + step)
-        assert (np.linalg.norm(here, ord=2, axis=(1, 2)) <= size * (1 + 1e-12)).all()
-        moved = np.linalg.norm(there - here, ord=2, axis=(1, 2))
-        assert (moved <= change * np.linalg.norm(step)).all()
-    for unknown in (
-        RULES["proximal, singular"].lipschitz(risk),
-        rule.lipschitz(stacked_risk(Poisson())),
-    ):
-        assert np.isinf(unknown).all()
+@pytest.mark.parametrize("name", RULES)
+def test_the_slope_form_says_how_a_rule_adapts(name, loss):
+    risk, rule = stacked_risk(loss), RULES[name]
+    form, theta = rule.slope_form(risk), np.array([0.3, -0.2, 0.5, 0.1])
+    turned = np.swapaxes(risk.features, 1, 2) * risk.weights[:, None, :]
+    move = form.length[:, None, None] * (form.factor @ form.factor.T @ turned)
+    expected, _ = rule.adapt(theta, risk)
+    theta_i = np.repeat(theta[None], len(risk.features), axis=0)
+    for _ in range(form.n_steps):
+        at = expected if form.implicit else theta_i
+        slopes = loss.gradient(risk.targets, risk.predict(at))
+        theta_i = theta_i - (move @ slopes[..., None])[..., 0]
+    np.testing.assert_allclose(theta_i, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_steps_whose_length_depends_on_theta_have_no_slope_form():
+    assert GradientSteps(0.5).slope_form(stacked_risk(Poisson())) is None
+    assert GradientSteps(0.5, cap=False).slope_form(stacked_risk(Poisson())) is not None
 
 
 @pytest.mark.parametrize("loss", [Poisson(), Tweedie(1.5), Tweedie(2.0)], ids=repr)

@@ -17,7 +17,7 @@ X, Y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
 G = np.repeat(list("abcd"), 5)
 FRAMES = [(pd.DataFrame(A, columns=["u", "v"]), b) for A, b in TASKS]
 BAD = [np.nan, np.inf, -np.inf]
-MODEL = MAMLRegressor().fit(TASKS)
+MODEL = MAMLRegressor("auto").fit(TASKS)
 
 
 def spoilt(values, bad):
@@ -55,36 +55,38 @@ def test_a_value_of_x_that_is_not_finite_is_refused_with_its_task(form, bad):
     word = "NaN" if np.isnan(bad) else "infinity"
     tasks = [*TASKS, (spoilt(X[:5], bad), Y[:5])]
     message = rf"Task 4: X contains {word} \(row 3 of that task\); remove or impute"
-    refuses(message, lambda: MAMLRegressor().fit([(form(A), b) for A, b in tasks]))
+    refuses(message, lambda: MAMLRegressor("auto").fit([(form(A), b) for A, b in tasks]))
     flat = np.concatenate([X, tasks[-1][0]]), np.append(Y, Y[:5])
     message = message.replace("4", "e", 1)
-    refuses(message, lambda: MAMLRegressor().fit(form(flat[0]), flat[1], groups=[*G, *"eeeee"]))
+    refuses(
+        message, lambda: MAMLRegressor("auto").fit(form(flat[0]), flat[1], groups=[*G, *"eeeee"])
+    )
 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("form", [np.asarray, list, pd.Series, pl.Series])
 def test_a_target_that_is_not_finite_is_refused_with_its_task(form, bad):
     y = form(spoilt(Y, bad))
-    refuses(r"Task a: y contains .* \(row 3", lambda: MAMLRegressor().fit(X, y, groups=G))
+    refuses(r"Task a: y contains .* \(row 3", lambda: MAMLRegressor("auto").fit(X, y, groups=G))
     tasks = [TASKS[0], (X[:5], form(spoilt(Y[:5], bad)))]
-    refuses(r"Task 1: y contains .* \(row 3", lambda: MAMLRegressor().fit(tasks))
+    refuses(r"Task 1: y contains .* \(row 3", lambda: MAMLRegressor("auto").fit(tasks))
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_weights_that_are_not_finite_are_refused(bad):
     weight = spoilt(np.ones(20), bad)
     message = "sample_weight contains|Negative values"
-    refuses(message, lambda: MAMLRegressor().fit(X, Y, groups=G, sample_weight=weight))
-    refuses(message, lambda: MAMLRegressor().fit(TASKS, sample_weight=weight[:4]))
+    refuses(message, lambda: MAMLRegressor("auto").fit(X, Y, groups=G, sample_weight=weight))
+    refuses(message, lambda: MAMLRegressor("auto").fit(TASKS, sample_weight=weight[:4]))
     tasks = [TASKS[0], (X[:5], Y[:5], weight[:5])]
-    refuses("Task 1: weights must be finite and not neg", lambda: MAMLRegressor().fit(tasks))
+    refuses("Task 1: weights must be finite and not neg", lambda: MAMLRegressor("auto").fit(tasks))
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_featurizer_output_that_is_not_finite_is_refused(bad):
     featurizer = FunctionTransformer(lambda A: np.where(A > 1, bad, A))
     assert X.max() > 1
-    model = MAMLRegressor(featurizer=featurizer)
+    model = MAMLRegressor("auto", featurizer=featurizer)
     refuses("featurizer output contains", lambda: model.fit(TASKS))
     model.fit([(np.minimum(A, 1), b) for A, b in TASKS])
     for call in (model.adapt, model.score):
@@ -94,7 +96,7 @@ def test_featurizer_output_that_is_not_finite_is_refused(bad):
 
 def test_a_featurizer_may_take_missing_values_in_both_forms_of_data():
     tasks = [(spoilt(A, np.nan), b) for A, b in TASKS]
-    model = MAMLRegressor(featurizer=make_pipeline(SimpleImputer(), StandardScaler()))
+    model = MAMLRegressor("auto", featurizer=make_pipeline(SimpleImputer(), StandardScaler()))
     flat = np.concatenate([A for A, _ in tasks])
     np.testing.assert_array_equal(
         model.fit(tasks).coef_,
@@ -137,7 +139,7 @@ def test_a_featurizer_may_take_missing_values_in_both_forms_of_data():
     ],
 )
 def test_data_of_the_wrong_form_are_refused(data, message):
-    refuses(message, lambda: MAMLRegressor().fit(*data))
+    refuses(message, lambda: MAMLRegressor("auto").fit(*data))
 
 
 DATES = pd.Series(pd.date_range("2020", periods=20))
@@ -167,11 +169,11 @@ NOT_NUMBERS = [
 @pytest.mark.parametrize("y", NOT_NUMBERS, ids=lambda y: f"{type(y).__name__}")
 def test_targets_that_are_not_numbers_are_refused_even_if_they_look_like_them(y):
     message = "y must be numeric, got dtype"
-    refuses(message, lambda: MAMLRegressor().fit(X, y, groups=G))
+    refuses(message, lambda: MAMLRegressor("auto").fit(X, y, groups=G))
     refuses(message, lambda: MODEL.adapt(X, y))
     refuses(message, lambda: MODEL.score(X, y))
     if not isinstance(y, dict | set):
-        refuses("Task 0: y must be numeric; got dtype", lambda: MAMLRegressor().fit([(X, y)]))
+        refuses("Task 0: y must be numeric; got dtype", lambda: MAMLRegressor("auto").fit([(X, y)]))
 
 
 @pytest.mark.parametrize(
@@ -187,19 +189,19 @@ def test_targets_that_are_not_numbers_are_refused_even_if_they_look_like_them(y)
 )
 def test_dates_in_x_are_refused_unless_a_featurizer_makes_numbers_of_them(table):
     where = "column 'u'" if hasattr(table, "columns") else "X"
-    refuses(f"{where} holds dates or dur", lambda: MAMLRegressor().fit(table, Y, groups=G))
-    refuses(f"{where} holds dates or durations", lambda: MAMLRegressor().fit([(table, Y)]))
+    refuses(f"{where} holds dates or dur", lambda: MAMLRegressor("auto").fit(table, Y, groups=G))
+    refuses(f"{where} holds dates or durations", lambda: MAMLRegressor("auto").fit([(table, Y)]))
     featurizer = FunctionTransformer(lambda A: np.ones((A.shape[0], 1)))
-    MAMLRegressor(featurizer=featurizer).fit(table, Y, groups=G)
+    MAMLRegressor("auto", featurizer=featurizer).fit(table, Y, groups=G)
 
 
 @pytest.mark.parametrize("where", ["X", "y", "groups", "sample_weight"])
 def test_masked_entries_are_refused_rather_than_used(where):
     data = {"X": X, "y": Y, "groups": G, "sample_weight": np.ones(20)}
     data[where] = np.ma.masked_array(data[where], mask=np.zeros_like(data[where], dtype=bool))
-    MAMLRegressor().fit(**data)
+    MAMLRegressor("auto").fit(**data)
     data[where][3] = np.ma.masked
-    refuses(f"{where} is a masked array with masked", lambda: MAMLRegressor().fit(**data))
+    refuses(f"{where} is a masked array with masked", lambda: MAMLRegressor("auto").fit(**data))
 
 
 @pytest.mark.parametrize("huge", [1e80, 1e160, 1e300])
@@ -226,7 +228,7 @@ def test_uncapped_steps_that_overflow_are_refused_rather_than_fitted(rule):
 
 
 def test_a_single_number_for_a_column_of_targets_is_refused():
-    refuses("at least 1 dim", lambda: MAMLRegressor().fit(X, 1.0), TypeError)
+    refuses("at least 1 dim", lambda: MAMLRegressor("auto").fit(X, 1.0), TypeError)
 
 
 # Groups and weights
@@ -236,7 +238,7 @@ def test_a_single_number_for_a_column_of_targets_is_refused():
 @pytest.mark.parametrize("form", [list, pd.Series, lambda g: np.array(g, dtype=object)])
 def test_missing_groups_are_refused_everywhere(form, missing):
     groups = form([*G[:7], missing, *G[8:]])
-    for method in (MAMLRegressor().fit, MODEL.score, MODEL.certify):
+    for method in (MAMLRegressor("auto").fit, MODEL.score, MODEL.certify):
         refuses("row 7 has no label. Drop", lambda method=method: method(X, Y, groups=groups))
 
 
@@ -253,11 +255,11 @@ def test_missing_groups_are_refused_everywhere(form, missing):
     ],
 )
 def test_groups_of_the_wrong_form_are_refused(groups, error, message):
-    refuses(message, lambda: MAMLRegressor().fit(X, Y, groups=groups), error)
+    refuses(message, lambda: MAMLRegressor("auto").fit(X, Y, groups=groups), error)
 
 
 def test_groups_beside_a_list_of_tasks_are_refused():
-    for method in (MAMLRegressor().fit, MODEL.score, MODEL.certify):
+    for method in (MAMLRegressor("auto").fit, MODEL.score, MODEL.certify):
         refuses("groups must be None when X is a list", lambda m=method: m(TASKS, groups=G))
 
 
@@ -276,7 +278,7 @@ def test_groups_beside_a_list_of_tasks_are_refused():
     ],
 )
 def test_weights_of_rows_that_are_wrong_are_refused(weight, message):
-    refuses(message, lambda: MAMLRegressor().fit(X, Y, groups=G, sample_weight=weight))
+    refuses(message, lambda: MAMLRegressor("auto").fit(X, Y, groups=G, sample_weight=weight))
 
 
 @pytest.mark.parametrize(
@@ -291,8 +293,10 @@ def test_weights_of_rows_that_are_wrong_are_refused(weight, message):
     ],
 )
 def test_weights_of_tasks_that_are_wrong_are_refused(weight, message):
-    refuses(message, lambda: MAMLRegressor().fit(TASKS, sample_weight=weight))
+    refuses(message, lambda: MAMLRegressor("auto").fit(TASKS, sample_weight=weight))
 
 
 def test_tasks_that_all_weigh_zero_are_refused():
-    refuses("All tasks have weight zero", lambda: MAMLRegressor().fit([(X, Y, 0), (X, Y, 0.0)]))
+    refuses(
+        "All tasks have weight zero", lambda: MAMLRegressor("auto").fit([(X, Y, 0), (X, Y, 0.0)])
+    )

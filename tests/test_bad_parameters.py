@@ -20,7 +20,7 @@ TASKS = [(RNG.normal(size=(5, 2)), RNG.normal(size=5)) for _ in range(4)]
 X, Y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
 G = np.repeat(list("abcd"), 5)
 FRAMES = [(pd.DataFrame(A, columns=["u", "v"]), b) for A, b in TASKS]
-MODEL = MAMLRegressor().fit(TASKS)
+MODEL = MAMLRegressor("auto").fit(TASKS)
 
 
 def spoilt(values, bad):
@@ -103,7 +103,7 @@ def test_a_parameter_that_is_wrong_or_would_be_ignored_is_refused(parameters, er
 
 @pytest.mark.parametrize("support", [1, 0.5, [1, 2]])
 def test_one_row_where_a_split_needs_two_is_refused_with_its_task(support):
-    model = MAMLRegressor(support=support)
+    model = MAMLRegressor("auto", support=support)
     refuses("Task 1 has n_samples=1", lambda: model.fit([TASKS[0], (X[:1], Y[:1])]))
     refuses("Task z has n_samples=1", lambda: model.fit(X, Y, groups=[*G[:-1], "z"]))
 
@@ -113,10 +113,12 @@ def test_one_row_where_a_split_needs_two_is_refused_with_its_task(support):
 
 @pytest.mark.parametrize("method", ["adapt", "score", "certify"])
 def test_an_unfitted_model_refuses_to_work(method):
-    refuses("not fitted yet", lambda: getattr(MAMLRegressor(), method)(X, Y), NotFittedError)
-    refuses("not fitted yet", lambda: MAMLRegressor().predict(X), NotFittedError)
+    refuses("not fitted yet", lambda: getattr(MAMLRegressor("auto"), method)(X, Y), NotFittedError)
+    refuses("not fitted yet", lambda: MAMLRegressor("auto").predict(X), NotFittedError)
     refuses("not fitted yet", lambda: AdaptedRegressor(MODEL).predict(X), NotFittedError)
-    refuses("not fitted yet", lambda: AdaptedRegressor(MAMLRegressor()).fit(X, Y), NotFittedError)
+    refuses(
+        "not fitted yet", lambda: AdaptedRegressor(MAMLRegressor("auto")).fit(X, Y), NotFittedError
+    )
 
 
 MORE = FRAMES[0][0].assign(w=1.0)
@@ -134,7 +136,7 @@ METHODS = {
 @pytest.mark.parametrize("featurizer", [None, StandardScaler()])
 @pytest.mark.parametrize("call", METHODS.values(), ids=METHODS)
 def test_other_columns_than_in_fit_are_refused_by_every_method(call, featurizer):
-    model = MAMLRegressor(featurizer=featurizer).fit(FRAMES)
+    model = MAMLRegressor("auto", featurizer=featurizer).fit(FRAMES)
     for table in (MORE, OTHER, FRAMES[0][0][["v", "u"]]):
         refuses("feature names should match", lambda table=table: call(model, table))
         adapted = model.adapt(*FRAMES[1])
@@ -148,7 +150,7 @@ def test_other_columns_than_in_fit_are_refused_by_every_method(call, featurizer)
 def test_another_number_of_targets_than_in_fit_is_refused_by_every_method(n_targets):
     y = Y if n_targets == 1 else np.column_stack([Y, Y])
     other = np.column_stack([Y, Y, Y])
-    model = MAMLRegressor().fit(X, y, groups=G)
+    model = MAMLRegressor("auto").fit(X, y, groups=G)
     for call in (
         model.adapt,
         lambda X, y: model.score([(X, y)]),
@@ -184,7 +186,7 @@ def test_support_rows_that_are_wrong_are_refused(rows, y, weight, message):
 
 
 def test_a_model_that_failed_to_fit_is_not_fitted():
-    model = MAMLRegressor(support=9)
+    model = MAMLRegressor("auto", support=9)
     refuses("too few rows", lambda: model.fit(TASKS))
     refuses("not fitted yet", lambda: model.predict(X), NotFittedError)
     model.set_params(support=2).fit(TASKS)

@@ -318,7 +318,7 @@ def test_every_row_is_as_likely_to_be_support():
 def test_the_number_of_query_rows_is_counted(sizes, support, n):
     _, blocks = make_blocks(sizes, Episodes(support, n_episodes=n))
     real = sum((block.query.weights * (block.weight > 0)[:, None] > 0).sum() for block in blocks)
-    assert blocks.n_query() == real
+    assert blocks.n_query == real
 
 
 def test_several_targets_have_a_leading_axis():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from objectives import make_objective, smallest_loss
 from reference import adapted_design, meta_loss, with_ones
 
-from sklearn_maml import GapCertificate, MAMLRegressor, certify
+from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import AdaptationRule
 
@@ -115,7 +115,7 @@ def test_the_bound_is_convex_in_the_radius_and_least_at_the_reported_one(seed):
 
 
 def test_at_the_optimum_no_spectrum_is_needed_and_any_radius_can_be_asked():
-    certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
+    certificate = MAMLRegressor("auto").fit(make_tasks(10, 8)).gap_certificate_
     assert certificate.curve.eigenvalues == ()
     assert certificate.at(0.0) >= certificate.slack + certificate.rounding
     assert certificate.at(certificate.curve.distance / 2) <= certificate.at(0.0) + 1e-12
@@ -146,14 +146,29 @@ def test_unshared_inputs_do_not_bring_it():
     other[-1, -1] += 1e-9
     assert certify(make_objective([(X, y), (other, y)]), np.zeros(6)).corollary is None
     weights = np.arange(1.0, 13.0)
-    model = MAMLRegressor().fit([(X, y, weights), (X, y)])
+    model = MAMLRegressor("auto").fit([(X, y, weights), (X, y)])
     assert model.gap_certificate_.corollary is None
+
+
+def test_shared_inputs_with_unlike_weight_sums_do_not_bring_it_where_the_rule_asks_for_the_sum():
+    # Weights are normalised within a task, but a proximal step counts them: J_i differs.
+    rng = np.random.default_rng(0)
+    y, weights = 100.0 * rng.normal(size=(20, 1)), np.full((20, 1), 1e3)
+    y[1:] *= 0.01
+    weights[0] = 1e-3
+    tasks = [(np.ones((1, 1)), *task) for task in zip(y, weights, strict=True)]
+    model = MAMLRegressor(adaptation=Proximal(1.0, np.ones(1)), fit_intercept=False).fit(tasks)
+    best = model.meta_loss_
+    model.coef_ = model.coef_ + 1.0
+    certificate = model.certify(tasks)
+    assert certificate.lower_bound <= best * (1 + 1e-12)
+    assert certificate.corollary is None
 
 
 def test_the_comparator_does_not_come_from_the_solver():
     # Whatever a solver returns is certified: here parameters that are plainly wrong.
     tasks = make_tasks(10, 8)
-    model = MAMLRegressor().fit(tasks)
+    model = MAMLRegressor("auto").fit(tasks)
     model.coef_ = model.coef_ + 1.0
     certificate = model.certify(tasks)
     objective_gap = certificate.meta_loss - model.gap_certificate_.meta_loss
@@ -173,7 +188,7 @@ def test_certify_judges_other_tasks():
 
 
 def test_a_certificate_is_frozen_pickled_printed_and_a_number():
-    certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
+    certificate = MAMLRegressor("auto").fit(make_tasks(10, 8)).gap_certificate_
     with pytest.raises(FrozenInstanceError):
         certificate.bound = 0.0
     again = pickle.loads(pickle.dumps(certificate))
@@ -188,7 +203,7 @@ def test_a_certificate_is_frozen_pickled_printed_and_a_number():
 
 @pytest.mark.parametrize("radius", [-1.0, np.nan])
 def test_a_radius_that_is_none_is_refused(radius):
-    certificate = MAMLRegressor().fit(make_tasks(10, 8)).gap_certificate_
+    certificate = MAMLRegressor("auto").fit(make_tasks(10, 8)).gap_certificate_
     with pytest.raises(ValueError, match="radius must be a number >= 0"):
         certificate.at(radius)
 

@@ -19,9 +19,9 @@ from sklearn_maml.solvers import GaussNewton
 
 @parametrize_with_checks(
     [
-        MAMLClassifier(),
+        MAMLClassifier("auto"),
         MAMLClassifier(inner_lr=0.05, n_steps=3, alpha=0.01),
-        MAMLClassifier(fit_intercept=False, featurizer=StandardScaler(with_mean=False)),
+        MAMLClassifier("auto", fit_intercept=False, featurizer=StandardScaler(with_mean=False)),
         MAMLClassifier(adaptation=GradientSteps(0.1, n_steps=2), on_unknown_task="raise", n_jobs=2),
         MAMLClassifier(adaptation=Proximal(0.5, metric="identity")),
     ]
@@ -58,7 +58,7 @@ def test_without_steps_it_is_logistic_regression(names):
 def test_adapting_helps_whatever_the_labels(names):
     names = tuple(sorted(names))
     *tasks, (X, y) = labelled(names, n_tasks=30, n_rows=40)
-    model = MAMLClassifier().fit(tasks)
+    model = MAMLClassifier("auto").fit(tasks)
     assert list(model.classes_) == list(names)
     assert is_classifier(model)
     adapted = model.adapt(X[:20], y[:20])
@@ -75,8 +75,8 @@ def test_tasks_are_rows_with_groups():
     X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
     groups = np.repeat([f"task {i}" for i in range(12)], 15)
     order = np.random.default_rng(0).permutation(len(y))
-    flat = MAMLClassifier().fit(X[order], y[order], groups=groups[order])
-    model = MAMLClassifier().fit(tasks)
+    flat = MAMLClassifier("auto").fit(X[order], y[order], groups=groups[order])
+    model = MAMLClassifier("auto").fit(tasks)
     np.testing.assert_allclose(flat.coef_, model.coef_, atol=1e-7)
     assert flat.score(X, y, groups=groups) == pytest.approx(model.score(tasks))
     assert model.score(tasks) > model.score(X, y)
@@ -87,7 +87,7 @@ def test_a_task_may_hold_only_some_classes():
     tasks = labelled()
     X, y = tasks[0]
     tasks[0] = (X[y != "b"], y[y != "b"])
-    model = MAMLClassifier(support=4, random_state=0).fit(tasks)
+    model = MAMLClassifier("auto", support=4, random_state=0).fit(tasks)
     adapted = model.adapt(X[:2], ["a", "a"])
     assert adapted.predict_proba(X).shape == (15, 3)
     assert (adapted.predict(X) == "a").mean() > (model.predict(X) == "a").mean()
@@ -116,14 +116,16 @@ def test_cloning_pickling_and_refitting_keep_their_promises():
     assert (clone(adapted).fit(X, y).coef_ == adapted.coef_).all()
     assert not hasattr(clone(model), "coef_")
     frame = pd.DataFrame(X, columns=["u", "v", "w"])
-    assert list(MAMLClassifier().fit(frame, y).feature_names_in_) == ["u", "v", "w"]
+    assert list(MAMLClassifier("auto").fit(frame, y).feature_names_in_) == ["u", "v", "w"]
 
 
 def test_model_selection_over_lists_of_tasks():
     tasks = labelled(n_tasks=20)
-    search = GridSearchCV(MAMLClassifier(), {"n_steps": [0, 1]}, cv=3).fit(tasks)
+    search = GridSearchCV(MAMLClassifier("auto"), {"n_steps": [0, 1]}, cv=3).fit(tasks)
     assert search.best_params_["n_steps"] == 1
-    assert cross_val_score(MAMLClassifier(support=5, random_state=0), tasks, cv=3).mean() > 0.5
+    assert (
+        cross_val_score(MAMLClassifier("auto", support=5, random_state=0), tasks, cv=3).mean() > 0.5
+    )
 
 
 def test_probabilities_survive_extreme_scores():
@@ -137,15 +139,21 @@ def test_probabilities_survive_extreme_scores():
 @pytest.mark.parametrize(
     ("fit", "message"),
     [
-        (lambda: MAMLClassifier().fit(np.ones((4, 2)), [1, 1, 1, 1]), "at least 2 classes; got 1"),
-        (lambda: MAMLClassifier().fit([]), "empty list of tasks"),
-        (lambda: MAMLClassifier().fit([(np.ones((2, 1)),)] * 2), "Task 0: expected a tuple"),
-        (lambda: MAMLClassifier().fit(np.ones((4, 2))), "requires y to be passed"),
-        (lambda: MAMLClassifier().fit(np.ones((2, 2)), np.array(["a", None])), "None or NaN"),
-        (lambda: MAMLClassifier().fit(np.ones((3, 2)), [0.1, 0.2, 0.3]), "continuous"),
-        (lambda: MAMLClassifier(solver="least_squares").fit(labelled()), "is not quadratic"),
         (
-            lambda: MAMLClassifier().fit(labelled()).adapt(np.ones((2, 3)), ["a", "q"]),
+            lambda: MAMLClassifier("auto").fit(np.ones((4, 2)), [1, 1, 1, 1]),
+            "at least 2 classes; got 1",
+        ),
+        (lambda: MAMLClassifier("auto").fit([]), "empty list of tasks"),
+        (lambda: MAMLClassifier("auto").fit([(np.ones((2, 1)),)] * 2), "Task 0: expected a tuple"),
+        (lambda: MAMLClassifier("auto").fit(np.ones((4, 2))), "requires y to be passed"),
+        (lambda: MAMLClassifier("auto").fit(np.ones((2, 2)), np.array(["a", None])), "None or NaN"),
+        (lambda: MAMLClassifier("auto").fit(np.ones((3, 2)), [0.1, 0.2, 0.3]), "continuous"),
+        (
+            lambda: MAMLClassifier("auto", solver="least_squares").fit(labelled()),
+            "is not quadratic",
+        ),
+        (
+            lambda: MAMLClassifier("auto").fit(labelled()).adapt(np.ones((2, 3)), ["a", "q"]),
             r"labels \['q'\] that fit has not seen; known are \['a' 'b' 'c'\]",
         ),
     ],

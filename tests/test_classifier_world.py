@@ -80,8 +80,8 @@ TABLES = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_task_column_is_groups_in_a_column(kind, k):
     table, column = TABLES[kind]
-    model = MAMLClassifier(task_column=column).fit(table, Y[k])
-    expected = MAMLClassifier().fit(X, Y[k], groups=LABELS)
+    model = MAMLClassifier("auto", task_column=column).fit(table, Y[k])
+    expected = MAMLClassifier("auto").fit(X, Y[k], groups=LABELS)
     np.testing.assert_allclose(model.task_coef_, expected.task_coef_, rtol=1e-6)
     for method in ("predict_proba", "decision_function"):
         np.testing.assert_allclose(
@@ -110,7 +110,7 @@ def model_classes(model):
 @both
 @pytest.mark.parametrize("scale", [1.0, 1e5])
 def test_classes_probabilities_and_scores_agree_by_every_route(k, scale):
-    model = MAMLClassifier().fit(X, Y[k], groups=LABELS)
+    model = MAMLClassifier("auto").fit(X, Y[k], groups=LABELS)
     rows = scale * X
     assert_agreement(model, rows)
     assert_agreement(model, rows, groups=LABELS)
@@ -178,30 +178,30 @@ def test_every_rule_adapts_classifiers(k, adaptation):
 
 @both
 def test_rows_of_unknown_tasks_get_the_meta_parameters_or_an_error(k):
-    model = MAMLClassifier(task_column="store").fit(FRAME, Y[k])
+    model = MAMLClassifier("auto", task_column="store").fit(FRAME, Y[k])
     mixed = FRAME.iloc[[0, 1, 2]].assign(store=["store 1", "new", "newer"])
-    plain = MAMLClassifier().fit(X, Y[k], groups=LABELS).predict_proba(X[:3])
+    plain = MAMLClassifier("auto").fit(X, Y[k], groups=LABELS).predict_proba(X[:3])
     np.testing.assert_allclose(model.predict_proba(mixed)[1:], plain[1:], rtol=1e-6)
     assert abs(model.predict_proba(mixed)[0] - plain[0]).max() > 1e-4
-    strict = MAMLClassifier(task_column="store", on_unknown_task="raise").fit(FRAME, Y[k])
+    strict = MAMLClassifier("auto", task_column="store", on_unknown_task="raise").fit(FRAME, Y[k])
     for method in ("predict", "predict_proba", "decision_function"):
         with pytest.raises(KeyError, match=r"2 task\(s\) not seen before: 'new', 'newer'"):
             getattr(strict, method)(mixed)
     with pytest.raises(ValueError, match="on_unknown_task must be 'meta' or 'raise'; got 'skip'"):
-        MAMLClassifier(on_unknown_task="skip").fit(X, Y[k], groups=LABELS)
+        MAMLClassifier("auto", on_unknown_task="skip").fit(X, Y[k], groups=LABELS)
 
 
 def test_groups_mean_nothing_to_a_model_that_knows_no_names():
-    for model in (MAMLClassifier().fit(TASKS[2]), MAMLClassifier().fit(X, Y[2])):
+    for model in (MAMLClassifier("auto").fit(TASKS[2]), MAMLClassifier("auto").fit(X, Y[2])):
         assert model.task_coef_ is None
         with pytest.raises(ValueError, match="knows no task by name"):
             model.predict_proba(X, groups=LABELS)
     with pytest.raises(ValueError, match="groups must be None with task_column='store'"):
-        MAMLClassifier(task_column="store").fit(FRAME, Y[2], groups=LABELS)
+        MAMLClassifier("auto", task_column="store").fit(FRAME, Y[2], groups=LABELS)
 
 
 def test_adapted_tasks_are_a_mapping_that_survives_pickling():
-    model = MAMLClassifier(task_column="store").fit(FRAME, Y[3])
+    model = MAMLClassifier("auto", task_column="store").fit(FRAME, Y[3])
     tasks = model.adapt_tasks(FRAME[: 3 * N_ROWS], Y[3][: 3 * N_ROWS])
     assert list(tasks) == ["store 0", "store 1", "store 2"]
     assert isinstance(tasks["store 1"], AdaptedClassifier)
@@ -212,18 +212,18 @@ def test_adapted_tasks_are_a_mapping_that_survives_pickling():
     copied = pickle.loads(pickle.dumps(tasks))
     assert (copied.predict(FRAME[:5]) == tasks.predict(FRAME[:5])).all()
     with pytest.raises(ValueError, match="adapt_tasks got rows without labels"):
-        MAMLClassifier().fit(TASKS[3]).adapt_tasks(X, Y[3])
+        MAMLClassifier("auto").fit(TASKS[3]).adapt_tasks(X, Y[3])
 
 
 def test_tasks_of_numbers_have_no_probabilities():
-    tasks = MAMLRegressor().fit(NUMBERS).adapt_tasks(NUMBERS)
+    tasks = MAMLRegressor("auto").fit(NUMBERS).adapt_tasks(NUMBERS)
     assert hasattr(tasks, "predict")
     assert not hasattr(tasks, "predict_proba")
     assert not hasattr(tasks, "decision_function")
 
 
 def test_an_adapted_classifier_is_an_estimator():
-    model = MAMLClassifier(task_column="store").fit(FRAME, Y[2])
+    model = MAMLClassifier("auto", task_column="store").fit(FRAME, Y[2])
     own = model.adapt(FRAME[:8], Y[2][:8])
     again = clone(make_pipeline("passthrough", own))
     with pytest.raises(NotFittedError):
@@ -242,7 +242,9 @@ def test_an_adapted_classifier_is_an_estimator():
 @pytest.mark.parametrize("intercept", [True, False])
 def test_to_linear_predicts_the_same(k, featurizer, column, intercept):
     table = FRAME if column else FRAME[["a", "b"]]
-    model = MAMLClassifier(featurizer=featurizer, task_column=column, fit_intercept=intercept)
+    model = MAMLClassifier(
+        "auto", featurizer=featurizer, task_column=column, fit_intercept=intercept
+    )
     model.fit(table, Y[k], groups=None if column else LABELS)
     own = model.adapt(table[:N_ROWS], Y[k][:N_ROWS])
     linear, rows = own.to_linear(), FRAME[["a", "b"]]
@@ -271,9 +273,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_of_any_kind_are_the_same_in_tables_and_in_lists(kind):
     y = KINDS[kind](Y[2])
-    expected = MAMLClassifier().fit(X, Y[2], groups=LABELS)
-    flat = MAMLClassifier().fit(X, y, groups=LABELS)
-    listed = MAMLClassifier().fit([(X_t, KINDS[kind](y_t)) for X_t, y_t in TASKS[2]])
+    expected = MAMLClassifier("auto").fit(X, Y[2], groups=LABELS)
+    flat = MAMLClassifier("auto").fit(X, y, groups=LABELS)
+    listed = MAMLClassifier("auto").fit([(X_t, KINDS[kind](y_t)) for X_t, y_t in TASKS[2]])
     as_array = np.asarray(y.tolist() if hasattr(y, "tolist") else y)
     for model in (flat, listed):
         np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
@@ -296,12 +298,12 @@ def test_labels_of_any_kind_are_the_same_in_tables_and_in_lists(kind):
 )
 def test_labels_that_cannot_be_read_are_refused(tasks, message):
     with pytest.raises(ValueError, match=message):
-        MAMLClassifier().fit(tasks)
+        MAMLClassifier("auto").fit(tasks)
 
 
 def test_a_column_of_labels_is_flattened_with_scikit_learns_warning():
     with pytest.warns(DataConversionWarning):
-        model = MAMLClassifier().fit(X, Y[2][:, None], groups=LABELS)
+        model = MAMLClassifier("auto").fit(X, Y[2][:, None], groups=LABELS)
     assert model.coef_.shape == (2,)
 
 
@@ -313,7 +315,7 @@ def test_a_featurizer_is_told_the_classes(k):
         told.append(y)
         return np.arange(X.shape[1], dtype=float)
 
-    MAMLClassifier(featurizer=SelectKBest(spy, k=1)).fit(TASKS[k])
+    MAMLClassifier("auto", featurizer=SelectKBest(spy, k=1)).fit(TASKS[k])
     assert (told[0] == Y[k]).all()
 
 
@@ -358,7 +360,7 @@ def test_cross_validated_probabilities_are_those_of_each_fold():
 @pytest.mark.usefixtures("routing")
 def test_with_routing_pipelines_pass_groups_to_every_method():
     y = Y[3]
-    pipe = make_pipeline(StandardScaler(), MAMLClassifier()).fit(X, y, groups=LABELS)
+    pipe = make_pipeline(StandardScaler(), MAMLClassifier("auto")).fit(X, y, groups=LABELS)
     scaled = pipe[0].transform(X)
     for method in ("predict", "predict_proba", "decision_function"):
         routed = getattr(pipe, method)(X, groups=LABELS)
@@ -370,23 +372,27 @@ def test_with_routing_pipelines_pass_groups_to_every_method():
     by_list = adapt_tasks(pipe, TASKS[3][:3])
     np.testing.assert_allclose(by_list[2].predict_proba(X), tasks["store 2"].predict_proba(X))
     judge = few_shot_scorer("neg_log_loss", support=4)
-    search = GridSearchCV(MAMLClassifier(), {"n_steps": [0, 2]}, scoring=judge, cv=GroupKFold(3))
+    search = GridSearchCV(
+        MAMLClassifier("auto"), {"n_steps": [0, 2]}, scoring=judge, cv=GroupKFold(3)
+    )
     search.fit(X, y, groups=LABELS)
     assert search.best_estimator_.n_tasks_ == N_TASKS
-    scores = cross_val_score(MAMLClassifier(), X, y, cv=GroupKFold(3), params={"groups": LABELS})
+    scores = cross_val_score(
+        MAMLClassifier("auto"), X, y, cv=GroupKFold(3), params={"groups": LABELS}
+    )
     for score, (train, test) in zip(scores, GroupKFold(3).split(X, y, LABELS), strict=True):
-        own = MAMLClassifier().fit(X[train], y[train], groups=LABELS[train])
+        own = MAMLClassifier("auto").fit(X[train], y[train], groups=LABELS[train])
         assert score == own.score(X[test], y[test], groups=LABELS[test])
 
 
 LOSES_GROUPS = {
-    "GridSearchCV": lambda: GridSearchCV(MAMLClassifier(), {"n_steps": [1]}, cv=GroupKFold(2)).fit(
-        X, Y[2], groups=LABELS
-    ),
+    "GridSearchCV": lambda: GridSearchCV(
+        MAMLClassifier("auto"), {"n_steps": [1]}, cv=GroupKFold(2)
+    ).fit(X, Y[2], groups=LABELS),
     "cross_val_score": lambda: cross_val_score(
-        MAMLClassifier(), X, Y[2], groups=LABELS, cv=GroupKFold(2)
+        MAMLClassifier("auto"), X, Y[2], groups=LABELS, cv=GroupKFold(2)
     ),
-    "adapt": lambda: MAMLClassifier().fit(X, Y[2]).adapt(X, Y[2]),
+    "adapt": lambda: MAMLClassifier("auto").fit(X, Y[2]).adapt(X, Y[2]),
 }
 
 
@@ -401,9 +407,9 @@ def test_one_task_by_mistake_is_reported_in_the_callers_line(kind):
 def test_a_fit_that_means_one_task_says_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        MAMLClassifier().fit(X, Y[2]).predict(X)
-        MAMLClassifier().fit(X, Y[2], groups=np.zeros(len(X))).adapt(X, Y[2])
-        GridSearchCV(MAMLClassifier(), {"n_steps": [1]}, cv=2).fit(TASKS[2])
+        MAMLClassifier("auto").fit(X, Y[2]).predict(X)
+        MAMLClassifier("auto").fit(X, Y[2], groups=np.zeros(len(X))).adapt(X, Y[2])
+        GridSearchCV(MAMLClassifier("auto"), {"n_steps": [1]}, cv=2).fit(TASKS[2])
 
 
 # -- judging --------------------------------------------------------------------------------------
@@ -438,7 +444,7 @@ METRICS = {
     ],
 )
 def test_the_scorer_is_the_metric_of_rows_that_were_not_adapted_to(k, metric):
-    model = MAMLClassifier().fit(TASKS[k])
+    model = MAMLClassifier("auto").fit(TASKS[k])
     tasks = alike(k)
     shares = [model.adapt(X_t[:2], y_t[:2]).predict_proba(X_t[2:]) for X_t, y_t in tasks]
     truth = np.concatenate([y_t[2:] for _, y_t in tasks])
@@ -448,17 +454,17 @@ def test_the_scorer_is_the_metric_of_rows_that_were_not_adapted_to(k, metric):
 
 
 def test_the_scorer_takes_metrics_of_classes_and_positive_labels():
-    model = MAMLClassifier(task_column="store").fit(FRAME, Y[2])
+    model = MAMLClassifier("auto", task_column="store").fit(FRAME, Y[2])
     for response in ("predict", "decision_function", "predict_proba"):
         measure = accuracy_score if response == "predict" else roc_auc_score
         scorer = make_scorer(measure, response_method=response)
         assert 0.5 < few_shot_scorer(scorer, support=5)(model, FRAME, Y[2]) <= 1
     with pytest.raises(ValueError, match="task_column= on the MAMLClassifier"):
-        few_shot_scorer()(MAMLClassifier().fit(TASKS[2]), X, Y[2])
+        few_shot_scorer()(MAMLClassifier("auto").fit(TASKS[2]), X, Y[2])
 
 
 def test_the_scorer_is_the_score_of_the_same_draws():
-    model = MAMLClassifier(support=3, n_episodes=4, random_state=7).fit(TASKS[3])
+    model = MAMLClassifier("auto", support=3, n_episodes=4, random_state=7).fit(TASKS[3])
     judge = few_shot_scorer(support=3, n_draws=4, random_state=7)
     assert judge(model, TASKS[3]) == pytest.approx(model.score(TASKS[3]))
     pipe = make_pipeline("passthrough", model)
@@ -468,7 +474,7 @@ def test_the_scorer_is_the_score_of_the_same_draws():
 @both
 @pytest.mark.parametrize("metric", ["log_loss", "zero_one_loss"])
 def test_the_curve_is_the_error_of_adapting_task_by_task(k, metric):
-    model = MAMLClassifier().fit(TASKS[k])
+    model = MAMLClassifier("auto").fit(TASKS[k])
     curve = few_shot_curve(model, alike(k), supports=[0, 2], n_draws=2, metric=metric)
     for shots, errors in zip((0, 2), curve.task_errors, strict=True):
         for (X_t, y_t), error in zip(alike(k), errors, strict=True):
@@ -481,11 +487,11 @@ def test_the_curve_is_the_error_of_adapting_task_by_task(k, metric):
 
 
 def test_the_curve_chooses_its_error_by_the_model():
-    model = MAMLClassifier().fit(TASKS[2])
+    model = MAMLClassifier("auto").fit(TASKS[2])
     assert few_shot_curve(model, TASKS[2], supports=[1]).metric == "log_loss"
     with pytest.raises(ValueError, match=r"\['log_loss', 'zero_one_loss'\] for MAMLClassifier"):
         few_shot_curve(model, TASKS[2], metric="mean_squared_error")
-    numbers = MAMLRegressor().fit(NUMBERS)
+    numbers = MAMLRegressor("auto").fit(NUMBERS)
     assert few_shot_curve(numbers, NUMBERS, supports=[1]).metric == "mean_squared_error"
     with pytest.raises(ValueError, match="for MAMLRegressor; got 'log_loss'"):
         few_shot_curve(numbers, NUMBERS, metric="log_loss")
@@ -494,7 +500,7 @@ def test_the_curve_chooses_its_error_by_the_model():
 @both
 @pytest.mark.parametrize("metric", ["log_loss", "zero_one_loss"])
 def test_the_pictures_of_a_classifier_show_its_numbers(k, metric):
-    model = MAMLClassifier().fit(TASKS[k][:8])
+    model = MAMLClassifier("auto").fit(TASKS[k][:8])
     pooled = LogisticRegression().fit(X, Y[k])
     display = FewShotCurveDisplay.from_estimator(
         model, TASKS[k][8:], supports=[0, 2, 5], pooled=pooled, metric=metric

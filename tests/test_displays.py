@@ -42,7 +42,7 @@ KNOWN, NEW = TASKS[:25], TASKS[25:]
 
 @pytest.fixture(scope="module")
 def model():
-    return MAMLRegressor(support=5, random_state=0).fit(KNOWN)
+    return MAMLRegressor("auto", support=5, random_state=0).fit(KNOWN)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_a_term_outside_the_picture_is_said_to_be_there(model):
 
 def test_a_certificate_of_zero_meta_loss_can_be_drawn():
     zero = [(X_t, np.zeros(len(X_t))) for X_t, _ in TASKS]
-    display = GapCertificateDisplay.from_estimator(MAMLRegressor().fit(zero))
+    display = GapCertificateDisplay.from_estimator(MAMLRegressor("auto").fit(zero))
     assert display.certificate.bound == 0
     display.figure_.savefig(io.BytesIO())
 
@@ -113,11 +113,13 @@ def test_a_curve_takes_rows_with_a_task_column_and_a_pooled_pipeline():
             return super().predict(X[["a", "b", "c"]])
 
     frame, y = flat(KNOWN)
-    pipe = make_pipeline("passthrough", MAMLRegressor(task_column="store")).fit(frame, y)
+    pipe = make_pipeline("passthrough", MAMLRegressor("auto", task_column="store")).fit(frame, y)
     pooled = Means().fit(frame[["a", "b", "c"]], y)
     by_column = FewShotCurveDisplay.from_estimator(pipe, *flat(NEW), pooled=pooled)
     listed = FewShotCurveDisplay.from_estimator(
-        MAMLRegressor().fit(KNOWN), NEW, pooled=Ridge().fit(frame[["a", "b", "c"]].to_numpy(), y)
+        MAMLRegressor("auto").fit(KNOWN),
+        NEW,
+        pooled=Ridge().fit(frame[["a", "b", "c"]].to_numpy(), y),
     )
     np.testing.assert_allclose(by_column.curve.mean, listed.curve.mean)
     assert by_column.pooled == pytest.approx(listed.pooled)
@@ -126,7 +128,7 @@ def test_a_curve_takes_rows_with_a_task_column_and_a_pooled_pipeline():
 def test_large_errors_of_few_rows_do_not_flatten_the_rest(model):
     far = [(X_t, y_t + 100.0) for X_t, y_t in KNOWN]
     display = FewShotCurveDisplay.from_estimator(
-        MAMLRegressor().fit(far), [(X_t, y_t + 100.0) for X_t, y_t in NEW], supports=[0, 5]
+        MAMLRegressor("auto").fit(far), [(X_t, y_t + 100.0) for X_t, y_t in NEW], supports=[0, 5]
     )
     assert display.ax_.get_yscale() == "linear"
     display.own.task_errors[:] *= 1000
@@ -152,7 +154,7 @@ def test_convergence_is_drawn_above_the_certified_bound(model):
     np.testing.assert_array_equal(values, model.meta_losses_)
     assert values[-1] == pytest.approx(model.meta_loss_)
     assert values[0] == pytest.approx(
-        MAMLRegressor(support=5, random_state=0).fit(KNOWN).meta_losses_[0]
+        MAMLRegressor("auto", support=5, random_state=0).fit(KNOWN).meta_losses_[0]
     )
     assert (values >= model.gap_certificate_.lower_bound).all()
     far = ConvergenceDisplay([1e6, 3.0, 1.0], 0.9).plot()
@@ -195,9 +197,9 @@ def test_of_a_solver_without_a_callback_start_and_end_are_certified():
             step = theta - 1e-3 * gradient
             return SolverResult(step, 1, True, (value, objective.exact().vary().n_parameters))
 
-    model = MAMLRegressor(solver=FirstOrder()).fit(KNOWN)
+    model = MAMLRegressor("auto", solver=FirstOrder()).fit(KNOWN)
     bounds = ConvergenceDisplay.from_estimator(model, KNOWN).lower_bounds
-    start = MAMLRegressor().fit(KNOWN)
+    start = MAMLRegressor("auto").fit(KNOWN)
     start.coef_, start.intercept_ = 0 * start.coef_, 0.0
     known = [start.certify(KNOWN).lower_bound, model.gap_certificate_.lower_bound]
     np.testing.assert_allclose(bounds, np.maximum.accumulate(known))
@@ -207,7 +209,7 @@ def test_convergence_through_a_pipeline_with_groups_and_weights():
     X, y = (np.concatenate(part) for part in zip(*KNOWN, strict=True))
     groups, weight = np.repeat(np.arange(25), 15), np.linspace(1, 2, len(y))
     given = {"groups": groups, "sample_weight": weight}
-    pipe = make_pipeline(StandardScaler(), MAMLRegressor())
+    pipe = make_pipeline(StandardScaler(), MAMLRegressor("auto"))
     pipe.fit(X, y, **{f"mamlregressor__{name}": value for name, value in given.items()})
     display = ConvergenceDisplay.from_estimator(pipe, X, y, **given)
     np.testing.assert_allclose(display.values, pipe[-1].meta_losses_, rtol=1e-10)
@@ -216,7 +218,9 @@ def test_convergence_through_a_pipeline_with_groups_and_weights():
 
 
 def test_a_bound_by_another_route_is_not_drawn_on_the_curve():
-    model = MAMLRegressor(loss="pseudo_huber", alpha=1e-3, support=5, random_state=0).fit(KNOWN)
+    model = MAMLRegressor("auto", loss="pseudo_huber", alpha=1e-3, support=5, random_state=0).fit(
+        KNOWN
+    )
     certificate = model.gap_certificate_
     assert certificate.route == "query minima"
     drawn = lines(GapCertificateDisplay.from_estimator(model))
@@ -244,13 +248,13 @@ def test_displays_draw_on_axes_that_are_given(model):
 
 
 def test_nothing_is_written_unless_asked(capfd, caplog):
-    MAMLRegressor().fit(KNOWN)
+    MAMLRegressor("auto").fit(KNOWN)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 
 
 def test_verbose_prints_where_logging_is_not_configured(capfd):
-    MAMLRegressor(verbose=1).fit(KNOWN)
+    MAMLRegressor("auto", verbose=1).fit(KNOWN)
     MAMLRegressorCV(n_steps=[1], verbose=1).fit(KNOWN)
     out, err = capfd.readouterr()
     assert err == ""
@@ -260,7 +264,7 @@ def test_verbose_prints_where_logging_is_not_configured(capfd):
 
 def test_verbose_uses_the_logging_that_is_configured(capfd, caplog):
     with caplog.at_level(logging.INFO, logger="sklearn_maml"):
-        MAMLRegressor(verbose=1).fit(KNOWN)
+        MAMLRegressor("auto", verbose=1).fit(KNOWN)
     assert all(r.name == "sklearn_maml" and r.levelno == logging.INFO for r in caplog.records)
     assert "meta-loss" in caplog.text
     assert capfd.readouterr() == ("", "")
@@ -272,7 +276,7 @@ def test_the_certificate_is_a_table_in_a_notebook(model):
     for number in (f"{certificate.meta_loss:.6g}", f"{certificate.bound:.3g}"):
         assert number in html
     assert html.count("<tr>") == html.count("</tr>") == 9 + len(certificate.assumptions)
-    other = MAMLRegressor(loss="log_cosh").fit(KNOWN).gap_certificate_
+    other = MAMLRegressor("auto", loss="log_cosh").fit(KNOWN).gap_certificate_
     for name, bound in other.routes:
         assert f"by {name}" in other._repr_html_()
         assert f"{bound:.3g}" in other._repr_html_()
@@ -299,11 +303,11 @@ def test_every_parameter_is_documented_under_its_name_with_its_default(shown):
 
 
 def test_no_estimator_is_linked_to_a_page_of_scikit_learn(model):
-    html = make_pipeline(StandardScaler(), MAMLRegressor())._repr_html_()
+    html = make_pipeline(StandardScaler(), MAMLRegressor("auto"))._repr_html_()
     links = re.findall(r'href="([^"#]+)', html)
     assert links
     assert not [link for link in links if "MAML" in link or "maml" in link]
-    shown = [model, MAMLClassifier(), MAMLRegressorCV(), NTKFeatures(), GradientDescent()]
+    shown = [model, MAMLClassifier("auto"), MAMLRegressorCV(), NTKFeatures(), GradientDescent()]
     for estimator in [*shown, MAMLRegressor(adaptation=Proximal(), solver=SGD())]:
         html = estimator._repr_html_()
         assert "href=" not in html
@@ -349,18 +353,20 @@ if find_spec("sklearn.callback"):
 
     def test_callbacks_are_told_of_a_fit():
         recorder = Recorder()
-        MAMLRegressor().set_callbacks(recorder).fit(KNOWN)
+        MAMLRegressor("auto").set_callbacks(recorder).fit(KNOWN)
         assert recorder.calls == ["setup", "begin", "end with 25 tasks", "teardown"]
 
     def test_callbacks_are_torn_down_after_an_error():
         recorder = Recorder()
         with pytest.raises(ValueError, match="empty list"):
-            MAMLRegressor().set_callbacks(recorder).fit([])
+            MAMLRegressor("auto").set_callbacks(recorder).fit([])
         assert recorder.calls == ["setup", "begin", "teardown"]
 
     def test_callbacks_inside_a_search():
         recorder = Recorder()
-        search = GridSearchCV(MAMLRegressor().set_callbacks(recorder), {"n_steps": [1, 2]}, cv=2)
+        search = GridSearchCV(
+            MAMLRegressor("auto").set_callbacks(recorder), {"n_steps": [1, 2]}, cv=2
+        )
         search.fit(KNOWN)
         assert recorder.calls.count("begin") == 5
         MAMLRegressorCV(n_steps=[1]).set_callbacks().fit(KNOWN)
@@ -370,11 +376,11 @@ if find_spec("sklearn.callback"):
         def test_a_progress_bar_runs(capfd):
             from sklearn.callback import ProgressBar
 
-            search = GridSearchCV(MAMLRegressor(), {"n_steps": [1, 2]}, cv=2)
+            search = GridSearchCV(MAMLRegressor("auto"), {"n_steps": [1, 2]}, cv=2)
             search.set_callbacks(ProgressBar()).fit(KNOWN)
             assert "GridSearchCV" in capfd.readouterr().out
 
 else:
 
     def test_callbacks_have_no_effect():
-        assert not hasattr(MAMLRegressor(), "set_callbacks")
+        assert not hasattr(MAMLRegressor("auto"), "set_callbacks")

@@ -27,21 +27,21 @@ def expected_failures(estimator):
 
 @parametrize_with_checks(
     [
-        MAMLRegressor(),
+        MAMLRegressor("auto"),
         MAMLRegressor(inner_lr=0.05, n_steps=5, alpha=0.1),
-        MAMLRegressor(fit_intercept=False, n_jobs=2),
-        MAMLRegressor(featurizer=StandardScaler(with_mean=False)),
-        MAMLRegressor(featurizer=PolynomialFeatures(include_bias=False), alpha=1e-3),
+        MAMLRegressor("auto", fit_intercept=False, n_jobs=2),
+        MAMLRegressor("auto", featurizer=StandardScaler(with_mean=False)),
+        MAMLRegressor("auto", featurizer=PolynomialFeatures(include_bias=False), alpha=1e-3),
         MAMLRegressor(adaptation=GradientSteps(0.01, n_steps=2)),
-        MAMLRegressor(loss="pseudo_huber"),
+        MAMLRegressor("auto", loss="pseudo_huber"),
         MAMLRegressor(loss="log_cosh", n_steps=2, alpha=0.01),
         MAMLRegressor(adaptation="learned", random_state=0),
         MAMLRegressor(adaptation="learned", support="all"),
         MAMLRegressor(adaptation=Proximal(0.5, metric="identity")),
         MAMLRegressor(adaptation=GradientSteps("learn"), random_state=0),
         MAMLRegressor(adaptation="learned", loss="log_cosh", random_state=0),
-        MAMLRegressor(support=2, random_state=0),
-        MAMLRegressor(support=0.5, split="first"),
+        MAMLRegressor("auto", support=2, random_state=0),
+        MAMLRegressor("auto", support=0.5, split="first"),
     ],
     expected_failed_checks=expected_failures,
 )

@@ -97,7 +97,7 @@ def test_the_size_of_blocks_changes_nothing(model, elements, monkeypatch):
 def test_the_number_of_jobs_changes_no_bit(support, monkeypatch):
     monkeypatch.setattr(parallel_module, "MIN_WORK_IN_PARALLEL", 0)
     monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", 40)
-    model = MAMLRegressor(support=support, random_state=0)
+    model = MAMLRegressor("auto", support=support, random_state=0)
     results = set()
     for backend, n_jobs in [
         (None, None),
@@ -122,10 +122,10 @@ def test_jobs_are_handed_to_joblib_only_where_there_is_work_for_them(monkeypatch
         return joblib.Parallel(n_jobs, **how)
 
     monkeypatch.setattr(parallel_module, "Parallel", parallel)
-    MAMLRegressor(n_jobs=2).fit(TASKS)
+    MAMLRegressor("auto", n_jobs=2).fit(TASKS)
     assert not started
     monkeypatch.setattr(parallel_module, "MIN_WORK_IN_PARALLEL", 0)
-    MAMLRegressor(n_jobs=2).fit(TASKS)
+    MAMLRegressor("auto", n_jobs=2).fit(TASKS)
     assert set(started) == {2}
 
 

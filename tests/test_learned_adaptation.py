@@ -29,10 +29,11 @@ from sklearn_maml import (
     adapt_tasks,
 )
 from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._learning.likelihood import Moments, likelihood
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.proximal import metric_coordinates
 from sklearn_maml._learning.random_effects import random_effects_of
-from sklearn_maml._learning.reml import Moments, fit_low_rank, fit_reml, likelihood
+from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._learning.variable_projection import Profile
 from sklearn_maml._objective.meta_objective import MetaObjective
@@ -41,7 +42,7 @@ from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import RULES
-from sklearn_maml.adaptation.prior import Metric, Noise
+from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.solvers import GaussNewton, LeastSquares
 
@@ -467,7 +468,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
     objective = objective_of(mixed_tasks(15), Proximal(1.0, np.eye(3)))
     profile = Profile(objective, objective.blocks, LeastSquares())
     effects = random_effects_of(objective.blocks)
-    x, make_metric, chain, _ = metric_coordinates(effects, kind, 0.5)
+    x, make_metric, chain, _ = metric_coordinates(effects, kind, np.full(3, 0.7))
     x = x + 0.3 * np.sin(1.0 + np.arange(len(x)))
     at = lambda x: profile.value_and_slope(Proximal(1.0, make_metric(x)))  # noqa: E731
     gradient = chain(x, at(x)[1])
@@ -478,7 +479,7 @@ def test_gradient_of_the_query_loss_in_the_metric(kind):
 @pytest.mark.parametrize("metric", ["intercept", "diagonal", "full"])
 def test_a_learned_metric_beats_a_given_one_on_the_loss_it_minimises(metric):
     tasks = mixed_tasks(30)
-    model = MAMLRegressor(support=[1, 3], random_state=0)
+    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
     plain = clone(model).set_params(adaptation=Proximal(metric="identity")).fit(tasks)
     rule = Proximal(metric=metric, criterion="query")
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
@@ -523,14 +524,79 @@ def test_fit_leaves_the_rule_alone_and_says_what_it_chose():
     assert "3 parameter(s)" in str(model.learned_)
     assert rule.learnable
     assert not model.adaptation_.learnable
-    assert MAMLRegressor().fit(mixed_tasks()).learned_ is None
+    assert MAMLRegressor("auto").fit(mixed_tasks()).learned_ is None
 
 
-def test_auto_takes_a_diagonal_metric_for_many_features():
-    model = MAMLRegressor(adaptation="learned", support=[3], random_state=0)
-    found = model.fit(mixed_tasks(10, d=16)).learned_
-    assert (found.metric, found.criterion) == ("diagonal", "query")
-    assert "17 parameter(s)" in str(found)
+def one_hot_tasks(n_tasks, factors=0, spread=0.0, m=12, c=16, seed=0):
+    """Rows of one of c kinds; tasks differ in how they take them, along few directions or all."""
+    rng = np.random.default_rng(seed)
+    directions = factors and rng.normal(size=(c, factors))
+    tasks = []
+    for _ in range(n_tasks):
+        X = np.eye(c)[rng.integers(c, size=m)]
+        effects = spread * rng.normal(size=c) + rng.normal()
+        if factors:
+            effects = effects + directions @ rng.normal(size=factors)
+        tasks.append((X, X @ effects + 0.3 * rng.normal(size=m)))
+    return tasks
+
+
+@pytest.mark.parametrize("d", [3, 20, 120])
+def test_fewer_rows_than_parameters_are_learned_from_too(d):
+    rng = np.random.default_rng(0)
+    tasks = [(rng.normal(size=(3, d)), rng.normal() + rng.normal(size=3)) for _ in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the likelihood may have no maximum
+        model = MAMLRegressor(adaptation="learned", support=[1], random_state=0).fit(tasks)
+    assert np.isfinite(model.adapt(*tasks[0]).coef_).all()
+
+
+def few_shot_error(model, tasks, k):
+    adapted = [model.adapt(X[:k], y[:k]).predict(X[k:]) - y[k:] for X, y in tasks]
+    return np.mean(np.square(adapted))
+
+
+@pytest.mark.parametrize(
+    ("factors", "spread", "kind"), [(2, 0.0, "low_rank"), (0, 0.3, "intercept")]
+)
+def test_many_effects_get_the_structure_that_predicts_held_out_tasks(factors, spread, kind):
+    tasks = one_hot_tasks(110, factors, spread)
+    train, test = tasks[:30], tasks[30:]
+    model = MAMLRegressor(adaptation="learned", support=[2, 6], random_state=0).fit(train)
+    found = model.learned_
+    assert (found.metric, found.criterion) == (kind, "reml")
+    assert (found.n_factors > 0) == (factors > 0)
+    assert "17 parameter(s)" in found.reason
+    assert "held-out tasks are predicted best" in found.reason
+    rule = Proximal(metric="diagonal", criterion="reml")
+    other = clone(model).set_params(adaptation=rule).fit(train)
+    limit = 0.5 if factors else 1.0
+    assert few_shot_error(model, test, 6) < limit * few_shot_error(other, test, 6)
+
+
+def test_a_metric_of_low_rank_is_had_by_name():
+    tasks = one_hot_tasks(60, factors=1, c=6)
+    rule = Proximal(metric="low_rank")
+    model = MAMLRegressor(adaptation=rule, support=[2, 6], random_state=0).fit(tasks)
+    assert model.learned_.metric == "low_rank"
+    assert model.learned_.n_factors == 1
+    assert model.learned_.converged
+    covariance = model.learned_.covariance
+    assert np.linalg.eigvalsh(covariance)[-2:].min() > 0.1  # the factor, and the shift of all
+    both = [(X, np.c_[y, -2 * y]) for X, y in tasks]
+    twice = clone(model).fit(both)
+    assert_allclose(twice.learned_.covariance, covariance, rtol=0.02, atol=0.02)
+
+
+def test_a_column_that_only_some_tasks_have_does_not_stop_the_choice():
+    tasks = one_hot_tasks(40, factors=1, c=6)
+    tasks[0] = (np.c_[tasks[0][0], np.ones(12)], tasks[0][1])
+    tasks[0][0][::2, -1] = 0.0
+    tasks[1:] = [(np.c_[X, np.zeros(12)], y) for X, y in tasks[1:]]
+    rule = Proximal(metric="low_rank")
+    model = MAMLRegressor(adaptation=rule, support=[2, 6], random_state=0).fit(tasks)
+    assert np.isfinite(theta_of(model)).all()
+    assert np.isfinite(model.learned_.log_likelihood)
 
 
 def test_features_that_are_constant_within_tasks_are_not_adapted():
@@ -575,6 +641,31 @@ def test_first_rows_as_support_and_several_targets():
     assert_allclose(std[:, 1], 2 * std[:, 0], rtol=1e-3)
 
 
+def test_the_variance_of_a_feature_of_first_rows_only_does_not_run_away():
+    """Query rows hardly show it: the likelihood of all rows holds it where it is."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.arange(12) / 12, np.arange(12) == 0]
+    effects = rng.normal(size=(60, 3))
+    tasks = [(X, X @ e[:2] + e[2] + 0.3 * rng.normal(size=12)) for e in effects]
+    rule = Proximal(metric="diagonal")
+    found = MAMLRegressor(adaptation=rule, split="first", support=[1, 3]).fit(tasks)
+    deviation = 0.3 * np.sqrt(np.diagonal(found.adaptation_.metric.covariance))
+    assert_allclose(deviation[:2], 1.0, rtol=0.7)
+
+
+@pytest.mark.parametrize("adaptation", ["learned", GradientSteps("learn")])
+def test_a_feature_of_first_rows_only_is_learned_of_their_residuals(adaptation):
+    """It is 0 in all query rows with ``split="first"``, but not in the rows adapted to."""
+    rng = np.random.default_rng(0)
+    X = np.c_[np.arange(12) / 12, np.arange(12) == 0]
+    tasks = [
+        (X, X @ [1 + rng.normal(), 2.0] + rng.normal() + 0.1 * rng.normal(size=12))
+        for _ in range(60)
+    ]
+    model = MAMLRegressor(adaptation=adaptation, split="first", support=[1, 3]).fit(tasks)
+    assert_allclose(model.coef_, [1.0, 2.0], atol=0.5)
+
+
 def test_intervals_cover_what_they_promise():
     model = MAMLRegressor(adaptation="learned", random_state=0).fit(mixed_tasks(100))
     inside = []
@@ -590,6 +681,71 @@ def test_noise_is_known_between_and_beyond_the_numbers_of_shots():
     both = Noise(noise.shots, np.c_[noise.variance, 10 * noise.variance])
     assert_allclose(both.at(np.array([2, 99])), [[3, 30], [18, 180]])
     assert_allclose(Noise(np.ones(1), np.array([0.5])).at(np.array([0, 7])), 0.5)
+
+
+def bent(n_tasks, bend=4.0, seed=0, d=1):
+    """Curves that lines are to follow: after k first rows another line fits what is left."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(0, 1, 12)
+    X = np.stack([x, np.cos(7 * x)][:d], axis=1)
+    level, slope = rng.normal(size=(2, n_tasks, 1))
+    y = level + (1 + slope) * x - bend * x**2 + 0.1 * rng.normal(size=(n_tasks, 12))
+    return [(X, row) for row in y]
+
+
+def test_first_rows_have_a_starting_point_for_each_number_of_them():
+    """With enough tasks it is the theta of a fit with that number of support rows alone."""
+    tasks = bent(400)
+    model = MAMLRegressor(adaptation="learned", split="first", support=[1, 4, 8]).fit(tasks)
+    rule = model.adaptation_
+    assert rule.starts.shots.tolist() == [0, 1, 4, 8]
+    assert model.learned_.starts == (1, 4, 8)
+    assert "after 1, 4, 8 first row(s)" in str(model.learned_)
+    assert not rule.starts.shift[0].any()
+    plain = Proximal(rule.strength, rule.metric)
+    for k, shift in zip((1, 4, 8), rule.starts.shift[1:], strict=True):
+        alone = MAMLRegressor(adaptation=plain, split="first", support=k).fit(tasks)
+        assert_allclose(theta_of(model) + shift, theta_of(alone), rtol=0.02, atol=0.02)
+    without = clone(model).set_params(adaptation=Proximal(starts=None)).fit(tasks)
+    assert model.meta_loss_ < 0.8 * without.meta_loss_
+    assert model.gap_certificate_.bound < 1e-9 * model.meta_loss_
+    held_out = bent(100, seed=1)
+    for k in (1, 4, 6, 8):
+        assert few_shot_error(model, held_out, k) < few_shot_error(without, held_out, k)
+
+
+def test_straight_curves_all_start_from_theta():
+    model = MAMLRegressor(adaptation="learned", split="first", support=[1, 4])
+    assert model.fit(bent(60, bend=0.0)).adaptation_.starts is None
+    assert model.learned_.starts == ()
+    model.set_params(split="random", random_state=0)
+    assert model.fit(bent(60)).adaptation_.starts is None
+
+
+def test_starting_points_of_several_targets_and_of_many_tasks_at_once():
+    tasks = bent(50, d=2)
+    both = [(X, np.c_[y, -2 * y]) for X, y in tasks]
+    model = MAMLRegressor(adaptation="learned", split="first", support=[2, 6])
+    one = clone(model).fit(tasks)
+    two = model.fit(both)
+    X, y = both[0]
+    assert two.adaptation_.starts.shift.shape == (3, 2, 3)
+    for k in (1, 2, 4, 6, 12):
+        expected = one.adapt(X[:k], y[:k, 0]).predict(X)
+        found = two.adapt(X[:k], y[:k]).predict(X)
+        assert_allclose(found, expected[:, None] * [1, -2], rtol=1e-3, atol=1e-3)
+        many = two.adapt_tasks([(X[:k], y[:k])]).predict(X, groups=[0] * len(X))
+        assert_allclose(many, found, rtol=1e-9)
+
+
+def test_shifts_lie_between_those_of_the_numbers_of_shots():
+    starts = Starts(np.array([0, 2, 4]), np.array([[0.0, 0], [2, 4], [6, 0]]))
+    assert_allclose(starts.at(np.array([0, 1, 3, 9])), [[0, 0], [1, 2], [4, 2], [6, 0]])
+    assert_allclose(starts.at(3), [4, 2])
+    rule = Proximal(2.0, np.zeros(2), starts=starts)  # tasks stay where they start
+    model = MAMLRegressor(adaptation=rule).fit([(np.ones((4, 1)), np.arange(4.0))] * 3)
+    adapted = model.adapt(np.ones((2, 1)), np.zeros(2))
+    assert_allclose(theta_of(adapted) - theta_of(model), [2, 4])
 
 
 def drifting(n_tasks, seed):
@@ -703,7 +859,7 @@ def test_reml_is_never_beaten_by_a_search_without_derivatives_of_ours(kind):
 def test_many_effects_are_eliminated_like_few(seed, monkeypatch):
     moments, q = hard_problem(seed)
     few = likelihood(moments, np.eye(q), "full")
-    monkeypatch.setattr("sklearn_maml._learning.reml.FEW", 0)
+    monkeypatch.setattr("sklearn_maml._learning.likelihood.FEW", 0)
     many = likelihood(moments, np.eye(q), "full")
     for name in ("value", "gradient", "information", "fixed", "noise"):
         assert_allclose(getattr(many, name), getattr(few, name), rtol=1e-9, atol=1e-9)
@@ -720,7 +876,7 @@ def test_targets_without_noise_end_where_numbers_do():
     for found in (
         diagonal,
         fit_reml(moments, Structure.full(2)),
-        fit_low_rank(moments, diagonal, 1),
+        fit_low_rank(moments, 1, diagonal),
     ):
         assert np.isfinite(found.log_likelihood)
         assert np.isfinite(found.relative).all()
@@ -758,7 +914,7 @@ def test_a_diagonal_and_q_less_one_factors_are_any_covariance(q):
         fit_reml(moments, Structure.diagonal(range(q))),
         fit_reml(moments, Structure.full(q)),
     )
-    found = fit_low_rank(moments, diagonal, q - 1)
+    found = fit_low_rank(moments, q - 1, diagonal)
     assert found.converged
     assert_allclose(found.log_likelihood, full.log_likelihood, atol=1e-5)
     assert diagonal.log_likelihood < full.log_likelihood - 0.1
@@ -886,6 +1042,9 @@ def test_what_would_fill_memory_is_not_kept(monkeypatch):
             ValueError,
             "no effect with a metric that",
         ),
+        (Proximal(starts="yes"), ValueError, "starts must be 'auto' or None; got 'yes'"),
+        (Proximal(metric="low_rank", criterion="query"), ValueError, "is learned by REML"),
+        (Proximal(metric=["a", "b", "c"]), TypeError, "an array of numbers or a name"),
         (GradientSteps("learned"), TypeError, "one a parameter, or 'learn'"),
         (GradientSteps("learn", relative=True), ValueError, "needs relative=False"),
         (GradientSteps("learn", n_steps=0), ValueError, "n_steps >= 1"),
@@ -905,7 +1064,12 @@ def test_without_an_intercept_something_else_must_differ():
 
 @pytest.mark.parametrize(
     "rule",
-    [Proximal(metric="identity"), Proximal(metric="diagonal"), GradientSteps("learn")],
+    [
+        Proximal(metric="identity"),
+        Proximal(metric="diagonal"),
+        Proximal(metric="low_rank"),
+        GradientSteps("learn"),
+    ],
 )
 def test_learning_on_the_query_loss_needs_query_rows(rule):
     with pytest.raises(ValueError, match="support='all' leaves no query rows"):
@@ -1017,7 +1181,7 @@ def query_loss(model, tasks, k=8):
 @pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber", "poisson", "log_loss"])
 def test_learned_rules_adapt_better_than_untuned_ones_whatever_the_loss(loss):
     tasks, new = few_shot_tasks(loss), few_shot_tasks(loss, seed=1)
-    model = MAMLRegressor(loss=loss, support=[3, 8], random_state=0)
+    model = MAMLRegressor("auto", loss=loss, support=[3, 8], random_state=0)
     rules = [None, GradientSteps("learn", n_steps=2), Proximal(metric="diagonal")]
     fits = [clone(model).set_params(adaptation=rule).fit(tasks) for rule in rules]
     untuned, steps, proximal = (query_loss(fit, new) for fit in fits)
@@ -1045,7 +1209,7 @@ def test_auto_learns_a_diagonal_metric_for_other_losses_and_says_why(loss):
 
 def test_learned_lengths_leave_a_smaller_meta_loss_than_any_one_length():
     tasks = mixed_tasks(40)
-    model = MAMLRegressor(support=[1, 3], random_state=0)
+    model = MAMLRegressor("auto", support=[1, 3], random_state=0)
     rule = GradientSteps("learn", cap=False)
     learned = clone(model).set_params(adaptation=rule).fit(tasks)
     standard = learned.adaptation_.coordinates
@@ -1168,8 +1332,69 @@ def test_candidates_that_are_not_solved_are_reported(caplog):
 def test_what_is_learned_on_the_query_loss_is_told():
     rule = Proximal(metric="diagonal")
     found = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(20))
-    deviation = np.sqrt(np.diagonal(found.adaptation_.metric.covariance))
-    assert np.array2string(deviation, precision=4) in str(found.learned_)
+    for deviation in np.sqrt(np.diagonal(found.adaptation_.metric.covariance)):
+        assert f"{deviation:.4g}" in str(found.learned_)
+    frame = found.learned_.to_frame()
+    assert [*frame.index] == ["x0", "x1", "intercept"]
+    assert "fixed_effect" not in frame
+
+
+def sleepstudy_report():
+    data = load("sleepstudy")
+    frame = pd.DataFrame(data.X, columns=["Days"])
+    return MAMLRegressor(adaptation=REML).fit(frame, data.y, groups=data.groups).learned_
+
+
+def test_what_is_learned_is_told_as_mixed_models_are():
+    found = sleepstudy_report()
+    words = " ".join(str(found).split())
+    assert "Days 10.47 35.07 5.922" in words
+    assert "intercept 251.4 612.1 24.74 0.07" in words
+    assert "residual 654.9 25.59" in words
+    html = found._repr_html_()
+    assert "<td>24.74</td>" in html
+    assert found.reason in html
+
+
+def test_what_is_learned_is_a_frame():
+    frame = sleepstudy_report().to_frame()
+    assert [*frame.index] == ["Days", "intercept", "residual"]
+    assert_allclose(frame["std_dev"], [5.922, 24.740, 25.592], atol=2e-3)
+    assert_allclose(frame["variance"], frame["std_dev"] ** 2)
+    assert_allclose(frame.loc["Days", "corr_intercept"], 0.066, atol=5e-4)
+    assert_allclose(frame["fixed_effect"], [10.467, 251.405, np.nan], atol=1e-3)
+
+
+def test_a_report_of_several_targets_names_each():
+    tasks = [(X, np.c_[y, 2 * y]) for X, y in mixed_tasks(20, d=6)]
+    found = MAMLRegressor(adaptation=REML).fit(tasks).learned_
+    frame = found.to_frame()
+    assert_allclose(frame["fixed_effect_1"][:7], 2 * frame["fixed_effect_0"][:7], rtol=1e-6)
+    assert_allclose(frame.loc["residual 1", "std_dev"], 2 * frame.loc["residual 0", "std_dev"])
+    assert "corr x0" not in str(found)  # of seven parameters: to_frame has them
+
+
+def test_long_reports_are_cut_and_empty_ones_refused():
+    rng = np.random.default_rng(0)
+    tasks = [(rng.normal(size=(9, 40)), rng.normal() + rng.normal(size=9)) for _ in range(9)]
+    rule = Proximal(1.0, "full", random_effects="intercept")
+    found = MAMLRegressor(adaptation=rule, support="all").fit(tasks).learned_
+    assert "(11 more: see to_frame)" in str(found)
+    given = MAMLRegressor(adaptation=Proximal(1.0, np.ones(41))).fit(tasks).learned_
+    with pytest.raises(ValueError, match="No covariance was learned of the metric 'given'"):
+        given.to_frame()
+    assert "as given" in str(given)
+
+
+@pytest.mark.parametrize("slope", [0.0, 2.0])
+def test_intraclass_correlation_is_the_share_between_tasks(slope):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 10, 1))
+    effects = rng.normal(size=(400, 1)) + slope * rng.normal(size=(400, 1)) * X[..., 0]
+    y = effects + rng.normal(size=(400, 10))
+    found = MAMLRegressor(adaptation=REML).fit(list(zip(X, y, strict=True))).learned_
+    between = 1.0 + slope**2
+    assert_allclose(found.intraclass_correlation, between / (between + 1.0), atol=0.03)
 
 
 def test_a_rule_without_a_slope_says_so():

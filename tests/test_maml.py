@@ -56,7 +56,7 @@ def test_without_steps_it_is_pooled_least_squares_with_an_unpenalised_intercept(
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e3])
 def test_a_shift_of_the_targets_moves_the_intercept_alone_whatever_alpha(alpha):
-    one, other = (MAMLRegressor(alpha=alpha).fit(X, y, groups=G) for y in (Y, Y + 1000))
+    one, other = (MAMLRegressor("auto", alpha=alpha).fit(X, y, groups=G) for y in (Y, Y + 1000))
     np.testing.assert_allclose(other.coef_, one.coef_, rtol=1e-9, atol=1e-12)
     assert other.intercept_ == pytest.approx(one.intercept_ + 1000, rel=1e-12)
 
@@ -120,10 +120,10 @@ COLUMNS = ColumnTransformer(
 )
 def test_a_featurizer_is_fitted_on_all_rows_and_applied_before_the_model(featurizer):
     alpha = 1e-4
-    model = MAMLRegressor(featurizer=featurizer, alpha=alpha).fit(TASKS)
+    model = MAMLRegressor("auto", featurizer=featurizer, alpha=alpha).fit(TASKS)
     phi = clone(featurizer).fit(X)
     by_hand = [(phi.transform(A), b) for A, b in TASKS]
-    direct = MAMLRegressor(alpha=alpha).fit(by_hand)
+    direct = MAMLRegressor("auto", alpha=alpha).fit(by_hand)
     # Splines add up to a constant, which alpha alone tells from the intercept.
     assert_same_fit(model, direct, rtol=1e-8)
     assert model.n_features_in_ == 3
@@ -136,9 +136,9 @@ def test_a_featurizer_is_fitted_on_all_rows_and_applied_before_the_model(featuri
 
 
 def test_a_column_transformer_works_on_a_frame_and_on_a_list_of_frames():
-    flat = MAMLRegressor(featurizer=COLUMNS, alpha=1e-3).fit(FRAME, Y, groups=G)
+    flat = MAMLRegressor("auto", featurizer=COLUMNS, alpha=1e-3).fit(FRAME, Y, groups=G)
     tasks = [(frame, b) for frame, (_, b) in zip(FRAMES, TASKS, strict=True)]
-    listed = MAMLRegressor(featurizer=COLUMNS, alpha=1e-3).fit(tasks)
+    listed = MAMLRegressor("auto", featurizer=COLUMNS, alpha=1e-3).fit(tasks)
     np.testing.assert_array_equal(theta(flat), theta(listed))
     assert list(flat.feature_names_in_) == list(listed.feature_names_in_) == [*"abc", "kind"]
     phi = clone(COLUMNS).fit(FRAME)
@@ -172,7 +172,7 @@ def test_adapting_leaves_the_model_as_it_is_and_does_not_compound(model):
 
 
 def test_fitting_the_model_anew_leaves_its_adapted_regressors_as_they_are():
-    model = MAMLRegressor(featurizer=RBFSampler(n_components=5), alpha=0.1).fit(TASKS)
+    model = MAMLRegressor("auto", featurizer=RBFSampler(n_components=5), alpha=0.1).fit(TASKS)
     adapted = model.adapt(NEW_X, NEW_Y)
     expected = adapted.predict(NEW_X)
     model.set_params(featurizer=None, fit_intercept=False).fit(TASKS)
@@ -192,7 +192,7 @@ def test_adapting_takes_the_steps_of_the_papers(capped):
 
 @pytest.mark.parametrize("share", [2, 0.5])
 def test_the_score_of_tasks_is_the_r2_of_query_rows_after_adapting(share):
-    model = MAMLRegressor(support=share, split="first").fit(TASKS)
+    model = MAMLRegressor("auto", support=share, split="first").fit(TASKS)
     truth, predicted, weight = [], [], []
     for A, b in TASKS:
         k = share if share == 2 else round(len(b) * share)
@@ -236,7 +236,7 @@ def test_predictions_have_the_shape_of_the_targets(n_targets):
     def targets(y):
         return y if n_targets == 0 else np.column_stack([y] * n_targets)
 
-    model = MAMLRegressor().fit(X, targets(Y), groups=G)
+    model = MAMLRegressor("auto").fit(X, targets(Y), groups=G)
     for fitted in (model, model.adapt(NEW_X, targets(NEW_Y))):
         assert fitted.predict(NEW_X).shape == targets(NEW_Y).shape
         assert fitted.coef_.shape == (*targets(NEW_Y).shape[1:], 3)
@@ -292,15 +292,16 @@ def test_uncapped_steps_that_overshoot_are_taken_with_a_warning_to_the_caller():
 
 @pytest.mark.parametrize("support", [[1, 3], (1, 3), np.array([1, 3])])
 def test_a_list_of_shots_may_be_any_sequence(support):
-    expected = MAMLRegressor(support=(1, 3), random_state=0).fit(TASKS)
-    model = MAMLRegressor(support=support, random_state=0).fit(TASKS)
+    expected = MAMLRegressor("auto", support=(1, 3), random_state=0).fit(TASKS)
+    model = MAMLRegressor("auto", support=support, random_state=0).fit(TASKS)
     np.testing.assert_array_equal(theta(model), theta(expected))
 
 
 @pytest.mark.parametrize("support", [2, [1, 3], 0.4])
 def test_a_seed_makes_random_splits_repeatable(support):
     one, same, other = (
-        MAMLRegressor(support=support, n_episodes=2, random_state=s).fit(TASKS) for s in (0, 0, 1)
+        MAMLRegressor("auto", support=support, n_episodes=2, random_state=s).fit(TASKS)
+        for s in (0, 0, 1)
     )
     np.testing.assert_array_equal(theta(one), theta(same))
     assert not np.array_equal(theta(one), theta(other))
@@ -308,9 +309,9 @@ def test_a_seed_makes_random_splits_repeatable(support):
 
 
 def test_only_verbose_fits_print(capsys):
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     model.adapt(NEW_X, NEW_Y).predict(NEW_X)
     model.score(TASKS)
     assert capsys.readouterr() == ("", "")
-    MAMLRegressor(verbose=1).fit(TASKS)
+    MAMLRegressor("auto", verbose=1).fit(TASKS)
     assert f"meta-loss {model.meta_loss_:.8g}" in capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_a_draw_of_equal_rows_scores_as_adapting_task_by_task(name, metric):
 
 def test_the_score_is_that_of_the_model_with_the_same_draws():
     judge = few_shot_scorer(support=3, n_draws=5, random_state=7)
-    model = MAMLRegressor(support=3, n_episodes=5, random_state=7).fit(TASKS)
+    model = MAMLRegressor("auto", support=3, n_episodes=5, random_state=7).fit(TASKS)
     plain = MAMLRegressor(adaptation=model.adaptation_).fit(TASKS)
     plain.coef_, plain.intercept_ = model.coef_, model.intercept_
     assert judge(plain, TASKS) == pytest.approx(model.score(TASKS))
@@ -92,7 +92,7 @@ def test_the_score_is_that_of_the_model_with_the_same_draws():
 
 def test_weights_of_rows_count():
     weighted = [(X_t, y_t, np.where(np.arange(len(y_t)) < 4, 1.0, 1e-12)) for X_t, y_t in TASKS]
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     judge = few_shot_scorer("neg_mean_absolute_error", support=2)
     assert judge(model, weighted) != pytest.approx(judge(model, TASKS), rel=1e-3)
 
@@ -102,11 +102,11 @@ def test_the_same_scores_for_lists_columns_and_routed_groups():
     flat = X, Y, GROUPS
     cv = list(GroupKFold(3).split(*flat))
     with_column = cross_validate(
-        MAMLRegressor(task_column="store"), FRAME, Y, groups=GROUPS, cv=cv, scoring=judge
+        MAMLRegressor("auto", task_column="store"), FRAME, Y, groups=GROUPS, cv=cv, scoring=judge
     )
     with sklearn.config_context(enable_metadata_routing=True):
         routed = cross_validate(
-            MAMLRegressor(), X, Y, cv=cv, scoring=judge, params={"groups": GROUPS}
+            MAMLRegressor("auto"), X, Y, cv=cv, scoring=judge, params={"groups": GROUPS}
         )
     of_task = [np.unique(GROUPS[test]) for _, test in cv]
     labels = np.array([GROUPS[i] for i in np.cumsum([0] + [len(y_t) for _, y_t in TASKS])[:-1]])
@@ -114,7 +114,7 @@ def test_the_same_scores_for_lists_columns_and_routed_groups():
         (np.flatnonzero(~np.isin(labels, own)), np.flatnonzero(np.isin(labels, own)))
         for own in of_task
     ]
-    listed = cross_validate(MAMLRegressor(), TASKS, cv=by_task, scoring=judge)
+    listed = cross_validate(MAMLRegressor("auto"), TASKS, cv=by_task, scoring=judge)
     for name in ("test_r2", "test_mae"):
         np.testing.assert_allclose(with_column[name], routed[name])
         np.testing.assert_allclose(with_column[name], listed[name])
@@ -125,7 +125,7 @@ def test_searches_take_the_scorer(routing):
     judge = few_shot_scorer("neg_mean_squared_error", support=3)
     with sklearn.config_context(enable_metadata_routing=routing):
         if routing:
-            pipe = make_pipeline(StandardScaler(), MAMLRegressor())
+            pipe = make_pipeline(StandardScaler(), MAMLRegressor("auto"))
             search = GridSearchCV(
                 pipe, {"mamlregressor__n_steps": [0, 5]}, scoring=judge, cv=GroupKFold(3)
             )
@@ -133,7 +133,11 @@ def test_searches_take_the_scorer(routing):
             assert search.score(X, Y, groups=GROUPS) > search.cv_results_["mean_test_score"].min()
         else:
             search = GridSearchCV(
-                MAMLRegressor(), {"n_steps": [0, 5]}, scoring={"mse": judge}, refit="mse", cv=3
+                MAMLRegressor("auto"),
+                {"n_steps": [0, 5]},
+                scoring={"mse": judge},
+                refit="mse",
+                cv=3,
             ).fit(TASKS)
     assert next(iter(search.best_params_.values())) == 5
 
@@ -149,7 +153,7 @@ def test_a_pipeline_is_judged_on_a_list_of_tasks():
 
 def test_metrics_that_take_no_weights_need_none():
     worst = make_scorer(max_error, greater_is_better=False)
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     assert few_shot_scorer(worst, support=3)(model, TASKS) < 0
 
 
@@ -160,7 +164,7 @@ def test_the_scorer_refuses_what_it_cannot_judge():
         few_shot_scorer("r3")
     with pytest.raises(ValueError, match="n_episodes must be at least 1; got 0"):
         few_shot_scorer(n_draws=0)
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     with pytest.raises(ValueError, match="few_shot_scorer got rows without task labels"):
         few_shot_scorer()(model, X, Y)
     with pytest.raises(ValueError, match="too few rows for support=99"):
@@ -170,12 +174,12 @@ def test_the_scorer_refuses_what_it_cannot_judge():
 def test_the_scorer_can_be_cloned_and_shown():
     judge = clone(few_shot_scorer("neg_median_absolute_error", support=[1, 3]))
     assert repr(judge) == "FewShotScorer(metric='neg_median_absolute_error', support=[1, 3])"
-    assert judge(MAMLRegressor().fit(TASKS), TASKS) < 0
+    assert judge(MAMLRegressor("auto").fit(TASKS), TASKS) < 0
 
 
 def test_a_task_too_small_for_an_episode_does_not_count_in_it():
     small, large = (TASKS[0][0][:3], TASKS[0][1][:3]), TASKS[1]
-    model = MAMLRegressor(support=[1, 5], random_state=0).fit(TASKS)
+    model = MAMLRegressor("auto", support=[1, 5], random_state=0).fit(TASKS)
     *_, task = query_predictions(model, [small, large], None, None, None, model._episodes)
     n = len(large[1])
     assert np.bincount(task).tolist() == [2, (n - 1) + (n - 5)]
@@ -185,7 +189,7 @@ def test_a_task_too_small_for_an_episode_does_not_count_in_it():
 
 
 def test_the_curve_starts_at_the_meta_parameters():
-    model = MAMLRegressor(support=3, random_state=0).fit(TASKS)
+    model = MAMLRegressor("auto", support=3, random_state=0).fit(TASKS)
     curve = few_shot_curve(model, TASKS, supports=[0, 3])
     errors = np.array([np.mean((model.predict(X_t) - y_t) ** 2) for X_t, y_t in TASKS])
     np.testing.assert_allclose(curve.task_errors[0], errors)
@@ -207,13 +211,13 @@ def test_the_curve_is_adapting_task_by_task():
 
 
 def test_the_curve_takes_every_form_of_tasks_and_models():
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     shots = {"supports": (0, 1, 3, 5)}
     expected = few_shot_curve(model, TASKS, **shots).mean
-    search = GridSearchCV(MAMLRegressor(), {"n_steps": [1]}, cv=2).fit(TASKS)
+    search = GridSearchCV(MAMLRegressor("auto"), {"n_steps": [1]}, cv=2).fit(TASKS)
     np.testing.assert_allclose(few_shot_curve(search, TASKS, **shots).mean, expected)
     np.testing.assert_allclose(few_shot_curve(model, X, Y, groups=GROUPS, **shots).mean, expected)
-    with_column = MAMLRegressor(task_column="store").fit(FRAME, Y)
+    with_column = MAMLRegressor("auto", task_column="store").fit(FRAME, Y)
     by_column = few_shot_curve(with_column, FRAME, Y, **shots)
     np.testing.assert_allclose(by_column.mean, expected, rtol=1e-6)
     assert np.isnan(few_shot_curve(model, TASKS[:1], supports=[1]).standard_error).all()
@@ -222,7 +226,7 @@ def test_the_curve_takes_every_form_of_tasks_and_models():
 def test_draws_of_the_curve_are_nested():
     # The target numbers the rows: what is missing from the query is the support.
     tasks = [(np.ones((9, 1)), 100.0 * i + np.arange(9.0)) for i in range(3)]
-    model = MAMLRegressor().fit(tasks)
+    model = MAMLRegressor("auto").fit(tasks)
     unused = []
     for shots in (2, 5):
         judge = few_shot_scorer(support=shots, n_draws=1, random_state=3)
@@ -241,13 +245,13 @@ def test_the_curve_of_another_rule():
 
 def test_the_curve_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"metric must be one of.*got 'r2'"):
-        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, metric="r2")
+        few_shot_curve(MAMLRegressor("auto").fit(TASKS), TASKS, metric="r2")
     with pytest.raises(TypeError, match="supports must be a list of numbers of rows; got 5"):
-        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, supports=5)
+        few_shot_curve(MAMLRegressor("auto").fit(TASKS), TASKS, supports=5)
     with pytest.raises(ValueError, match="adaptation='steps' is not known"):
-        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, adaptation="steps")
+        few_shot_curve(MAMLRegressor("auto").fit(TASKS), TASKS, adaptation="steps")
     with pytest.raises(ValueError, match="not learned yet"):
-        few_shot_curve(MAMLRegressor().fit(TASKS), TASKS, adaptation="learned")
+        few_shot_curve(MAMLRegressor("auto").fit(TASKS), TASKS, adaptation="learned")
 
 
 # -- MAMLRegressorCV ------------------------------------------------------------------------------
@@ -312,7 +316,7 @@ def test_an_integer_of_numpy_is_a_number_of_folds():
 def test_tasks_may_be_tested_several_times_or_never():
     cv = ShuffleSplit(7, test_size=0.3, random_state=0)
     fast = MAMLRegressorCV(**CANDIDATES, cv=cv, support="all").fit(TASKS)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=cv).fit(TASKS))
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=cv).fit(TASKS))
 
 
 @pytest.mark.parametrize(
@@ -341,10 +345,10 @@ def test_weights_and_several_targets():
         for X_t, y_t in TASKS
     ]
     fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(tasks))
     numbers = [(X_t, y_t, w) for (X_t, y_t), w in zip(TASKS, weights, strict=True)]
     fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(numbers)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(numbers))
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(numbers))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
@@ -353,7 +357,7 @@ def test_ill_conditioned_folds_are_fitted_exactly(offset):
         (np.column_stack([X_t, X_t[:, 0], 1e-8 * X_t[:, 1]]), offset + y_t) for X_t, y_t in TASKS
     ]
     fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(tasks))
 
 
 @pytest.mark.parametrize("cv", [4, "leave-one-task-out"])
@@ -402,7 +406,7 @@ def test_leaving_out_one_of_many_tasks_needs_no_normal_equations_of_its_own():
 def test_a_feature_that_is_always_zero_has_the_coefficient_zero():
     tasks = [(np.column_stack([X_t, 0 * X_t[:, 0]]), y_t) for X_t, y_t in TASKS]
     fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor(), GRID, cv=3).fit(tasks))
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(tasks))
     assert fast.coef_[-1] == 0
 
 

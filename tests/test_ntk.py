@@ -49,8 +49,8 @@ def test_the_relu_kernel_converges_to_the_arc_cosine_kernel():
 
 def test_a_wide_network_is_a_featurizer():
     tasks = make_tasks(10, 8, n_features=3)
-    narrow = MAMLRegressor(featurizer=NTKFeatures(2, random_state=0)).fit(tasks)
-    wide = MAMLRegressor(featurizer=NTKFeatures(60, random_state=0)).fit(tasks)
+    narrow = MAMLRegressor("auto", featurizer=NTKFeatures(2, random_state=0)).fit(tasks)
+    wide = MAMLRegressor("auto", featurizer=NTKFeatures(60, random_state=0)).fit(tasks)
     assert wide.meta_loss_ < narrow.meta_loss_
     assert len(wide.coef_) == 300
     assert wide.featurizer_.get_feature_names_out().shape == (300,)

@@ -80,9 +80,9 @@ def test_the_last_evaluation_is_not_repeated():
 
 def test_verbose_prints_each_evaluation_and_silence_is_the_default(capsys):
     tasks = make_tasks(5, 6)
-    MAMLRegressor().fit(tasks)
+    MAMLRegressor("auto").fit(tasks)
     assert capsys.readouterr().out == ""
-    MAMLRegressor(verbose=1).fit(tasks)
+    MAMLRegressor("auto", verbose=1).fit(tasks)
     assert capsys.readouterr().out.count("meta-loss") >= 2
 
 

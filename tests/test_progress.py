@@ -13,7 +13,7 @@ from sklearn_maml._progress import warn_user
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 2)), RNG.normal(size=12)
 TASKS = [(X[:6], Y[:6]), (X[6:], Y[6:])]
-ONE = MAMLRegressor().fit(X, Y)
+ONE = MAMLRegressor("auto").fit(X, Y)
 UNCAPPED = MAMLRegressor(adaptation=GradientSteps(2.0, cap=False))
 with warnings.catch_warnings(action="ignore"):
     DIVERGING = UNCAPPED.fit(TASKS)

@@ -60,13 +60,13 @@ def folds_of(splitter, *data):
 
 
 def test_cross_validation_over_a_list_leaves_out_whole_tasks():
-    expected = scores_by_hand(MAMLRegressor(), folds_of(KFold(4), TASKS))
-    np.testing.assert_array_equal(cross_val_score(MAMLRegressor(), TASKS, cv=4), expected)
+    expected = scores_by_hand(MAMLRegressor("auto"), folds_of(KFold(4), TASKS))
+    np.testing.assert_array_equal(cross_val_score(MAMLRegressor("auto"), TASKS, cv=4), expected)
 
 
 def test_a_grid_search_over_a_list_chooses_and_refits_what_scores_best():
     grid = {"n_steps": [0, 1, 3], "alpha": [0.0, 0.1]}
-    search = GridSearchCV(MAMLRegressor(), grid, cv=4).fit(TASKS)
+    search = GridSearchCV(MAMLRegressor("auto"), grid, cv=4).fit(TASKS)
     for parameters, score in zip(
         search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
     ):
@@ -83,25 +83,27 @@ def test_a_grid_search_over_a_list_chooses_and_refits_what_scores_best():
 
 def test_a_randomized_search_over_a_list_works():
     search = RandomizedSearchCV(
-        MAMLRegressor(), {"inner_lr": [0.01, 0.1, "auto"]}, n_iter=2, cv=2, random_state=0
+        MAMLRegressor("auto"), {"inner_lr": [0.01, 0.1, "auto"]}, n_iter=2, cv=2, random_state=0
     )
     assert search.fit(TASKS).best_estimator_.n_tasks_ == len(TASKS)
 
 
 def test_a_halving_search_over_a_list_has_tasks_as_its_resource():
-    search = HalvingGridSearchCV(MAMLRegressor(), {"n_steps": [0, 1]}, cv=2, min_resources=4)
+    search = HalvingGridSearchCV(MAMLRegressor("auto"), {"n_steps": [0, 1]}, cv=2, min_resources=4)
     search.fit(TASKS)
     assert search.n_resources_[0] == 4
     assert search.best_estimator_.n_tasks_ == len(TASKS)
 
 
 def test_a_learning_curve_counts_tasks():
-    sizes, train, test = learning_curve(MAMLRegressor(), TASKS, None, train_sizes=[2, 4, 6], cv=4)
+    sizes, train, test = learning_curve(
+        MAMLRegressor("auto"), TASKS, None, train_sizes=[2, 4, 6], cv=4
+    )
     np.testing.assert_array_equal(sizes, [2, 4, 6])
     assert train.shape == test.shape == (3, 4)
     for k, size in enumerate(sizes):
         folds = [(tasks[:size], test) for tasks, test in folds_of(KFold(4), TASKS)]
-        np.testing.assert_array_equal(test[k], scores_by_hand(MAMLRegressor(), folds))
+        np.testing.assert_array_equal(test[k], scores_by_hand(MAMLRegressor("auto"), folds))
 
 
 def test_a_list_of_tasks_can_be_split_into_training_and_test_tasks():
@@ -110,21 +112,23 @@ def test_a_list_of_tasks_can_be_split_into_training_and_test_tasks():
     assert len(test) == 3
     known = {id(X) for X, _ in TASKS}
     assert {id(X) for X, _ in train} | {id(X) for X, _ in test} == known
-    assert MAMLRegressor().fit(train).score(test) <= 1
+    assert MAMLRegressor("auto").fit(train).score(test) <= 1
 
 
 def test_weights_inside_the_tuples_travel_through_a_search():
     weighted = [(X, y, float(i + 1)) for i, (X, y) in enumerate(TASKS)]
-    search = GridSearchCV(MAMLRegressor(), {"n_steps": [1]}, cv=2).fit(weighted)
-    expected = MAMLRegressor().fit(weighted)
+    search = GridSearchCV(MAMLRegressor("auto"), {"n_steps": [1]}, cv=2).fit(weighted)
+    expected = MAMLRegressor("auto").fit(weighted)
     np.testing.assert_array_equal(search.best_estimator_.coef_, expected.coef_)
-    assert not np.array_equal(expected.coef_, MAMLRegressor().fit(TASKS).coef_)
+    assert not np.array_equal(expected.coef_, MAMLRegressor("auto").fit(TASKS).coef_)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_search_in_parallel_gives_the_same_scores(n_jobs):
-    search = GridSearchCV(MAMLRegressor(), {"n_steps": [0, 2]}, cv=2, n_jobs=n_jobs).fit(TASKS)
-    expected = GridSearchCV(MAMLRegressor(), {"n_steps": [0, 2]}, cv=2).fit(TASKS)
+    search = GridSearchCV(MAMLRegressor("auto"), {"n_steps": [0, 2]}, cv=2, n_jobs=n_jobs).fit(
+        TASKS
+    )
+    expected = GridSearchCV(MAMLRegressor("auto"), {"n_steps": [0, 2]}, cv=2).fit(TASKS)
     for key in ("split0_test_score", "split1_test_score"):
         np.testing.assert_array_equal(search.cv_results_[key], expected.cv_results_[key])
 
@@ -142,13 +146,13 @@ def scores_of_groups(model, splitter):
 @pytest.mark.parametrize("splitter", [GroupKFold(4), LeaveOneGroupOut()])
 @pytest.mark.usefixtures("routing")
 def test_with_routing_groups_reach_splitter_fit_and_score_unasked(splitter):
-    scores = cross_val_score(MAMLRegressor(), X, Y, cv=splitter, params={"groups": G})
-    np.testing.assert_array_equal(scores, scores_of_groups(MAMLRegressor(), splitter))
+    scores = cross_val_score(MAMLRegressor("auto"), X, Y, cv=splitter, params={"groups": G})
+    np.testing.assert_array_equal(scores, scores_of_groups(MAMLRegressor("auto"), splitter))
 
 
 @pytest.mark.usefixtures("routing")
 def test_with_routing_a_grid_search_needs_no_set_fit_request():
-    search = GridSearchCV(MAMLRegressor(), {"n_steps": [0, 1, 2]}, cv=GroupKFold(4))
+    search = GridSearchCV(MAMLRegressor("auto"), {"n_steps": [0, 1, 2]}, cv=GroupKFold(4))
     search.fit(X, Y, groups=G)
     assert search.best_estimator_.n_tasks_ == len(TASKS)
     for n_steps, score in enumerate(search.cv_results_["mean_test_score"]):
@@ -160,7 +164,7 @@ def test_with_routing_a_grid_search_needs_no_set_fit_request():
 
 @pytest.mark.usefixtures("routing")
 def test_with_routing_a_pipeline_passes_groups_on():
-    pipeline = make_pipeline(StandardScaler(), MAMLRegressor()).fit(X, Y, groups=G)
+    pipeline = make_pipeline(StandardScaler(), MAMLRegressor("auto")).fit(X, Y, groups=G)
     assert pipeline[-1].n_tasks_ == len(TASKS)
     search = GridSearchCV(pipeline, {"mamlregressor__n_steps": [1, 2]}, cv=GroupKFold(2))
     assert search.fit(X, Y, groups=G).best_estimator_[-1].n_tasks_ == len(TASKS)
@@ -169,21 +173,21 @@ def test_with_routing_a_pipeline_passes_groups_on():
 @pytest.mark.usefixtures("routing")
 def test_with_routing_sample_weights_reach_fit_where_they_are_requested():
     weight = np.arange(1.0, len(Y) + 1)
-    model = MAMLRegressor().set_fit_request(sample_weight=True)
+    model = MAMLRegressor("auto").set_fit_request(sample_weight=True)
     model.set_score_request(sample_weight=False)
     search = GridSearchCV(model, {"n_steps": [1]}, cv=GroupKFold(2))
     search.fit(X, Y, groups=G, sample_weight=weight)
-    expected = MAMLRegressor().fit(X, Y, groups=G, sample_weight=weight)
+    expected = MAMLRegressor("auto").fit(X, Y, groups=G, sample_weight=weight)
     np.testing.assert_array_equal(search.best_estimator_.coef_, expected.coef_)
 
 
 @pytest.mark.usefixtures("routing")
 def test_with_routing_two_ways_of_passing_the_data_give_the_same_scores():
-    leave_one = cross_validate(MAMLRegressor(), X, Y, cv=LeaveOneGroupOut(), params={"groups": G})[
-        "test_score"
-    ]
+    leave_one = cross_validate(
+        MAMLRegressor("auto"), X, Y, cv=LeaveOneGroupOut(), params={"groups": G}
+    )["test_score"]
     tasks = [(X[g == G], Y[g == G]) for g in np.unique(G)]
-    expected = cross_val_score(MAMLRegressor(), tasks, cv=len(tasks))
+    expected = cross_val_score(MAMLRegressor("auto"), tasks, cv=len(tasks))
     np.testing.assert_allclose(leave_one, expected, rtol=1e-10)
 
 
@@ -193,7 +197,7 @@ def test_with_routing_two_ways_of_passing_the_data_give_the_same_scores():
 @pytest.mark.parametrize("form", ["list", "groups"])
 def test_the_parameters_of_the_featurizer_can_be_tuned(form):
     featurizer = make_pipeline(StandardScaler(), RBFSampler(random_state=0))
-    model = MAMLRegressor(featurizer=featurizer, alpha=0.01)
+    model = MAMLRegressor("auto", featurizer=featurizer, alpha=0.01)
     grid = {"featurizer__rbfsampler__n_components": [2, 5]}
     with config_context(enable_metadata_routing=form == "groups"):
         if form == "list":
@@ -209,7 +213,7 @@ def test_the_parameters_of_the_featurizer_can_be_tuned(form):
 def test_a_featurizer_can_be_chosen():
     rbf = RBFSampler(n_components=4, random_state=0)
     grid = [{"featurizer": [None]}, {"featurizer": [rbf], "featurizer__gamma": [0.1]}]
-    search = GridSearchCV(MAMLRegressor(alpha=0.01), grid, cv=2).fit(TASKS)
+    search = GridSearchCV(MAMLRegressor("auto", alpha=0.01), grid, cv=2).fit(TASKS)
     assert len(search.cv_results_["params"]) == 2
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
@@ -231,7 +235,7 @@ def test_the_parameters_of_an_adaptation_rule_can_be_tuned():
 
 @pytest.mark.parametrize("support", [1, 0.5, [1, 3]])
 def test_random_episodes_can_be_searched_and_tuned(support):
-    model = MAMLRegressor(support=support, random_state=0)
+    model = MAMLRegressor("auto", support=support, random_state=0)
     search = GridSearchCV(model, {"n_episodes": [1, 4]}, cv=2).fit(TASKS)
     for n_episodes, score in zip((1, 4), search.cv_results_["mean_test_score"], strict=True):
         tuned = clone(model).set_params(n_episodes=n_episodes)
@@ -241,9 +245,9 @@ def test_random_episodes_can_be_searched_and_tuned(support):
 
 def test_an_adapted_regressor_can_be_cross_validated_on_the_rows_of_its_task():
     *known, (X_new, y_new) = TASKS
-    adapted = MAMLRegressor().fit(known).adapt(X_new[:1], y_new[:1])
+    adapted = MAMLRegressor("auto").fit(known).adapt(X_new[:1], y_new[:1])
     scores = cross_val_score(adapted, X_new, y_new, cv=2, scoring="neg_mean_squared_error")
-    model = MAMLRegressor().fit(known)
+    model = MAMLRegressor("auto").fit(known)
     for k, (a, b) in enumerate(KFold(2).split(X_new)):
         residual = model.adapt(X_new[a], y_new[a]).predict(X_new[b]) - y_new[b]
         assert scores[k] == pytest.approx(-np.mean(residual**2), rel=1e-12)

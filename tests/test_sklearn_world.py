@@ -73,8 +73,8 @@ TABLES = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_task_column_is_groups_in_a_column(kind):
     table, column = TABLES[kind]
-    model = MAMLRegressor(task_column=column).fit(table, Y)
-    expected = MAMLRegressor().fit(X, Y, groups=LABELS)
+    model = MAMLRegressor("auto", task_column=column).fit(table, Y)
+    expected = MAMLRegressor("auto").fit(X, Y, groups=LABELS)
     np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-12)
     np.testing.assert_allclose(model.task_coef_, expected.task_coef_, rtol=1e-10)
     np.testing.assert_allclose(model.predict(table), expected.predict(X, groups=LABELS), rtol=1e-10)
@@ -88,7 +88,7 @@ def test_a_task_column_is_groups_in_a_column(kind):
 
 
 def test_names_and_counts_are_those_of_the_x_that_was_passed():
-    model = MAMLRegressor(task_column="store").fit(FRAME, Y)
+    model = MAMLRegressor("auto", task_column="store").fit(FRAME, Y)
     assert model.feature_names_in_.tolist() == ["a", "store", "b"]
     assert model.task_ids_.tolist() == [f"store {i}" for i in range(N_TASKS)]
     with pytest.raises(ValueError, match="feature names should match"):
@@ -96,7 +96,9 @@ def test_names_and_counts_are_those_of_the_x_that_was_passed():
 
 
 def test_the_featurizer_does_not_see_the_task_column():
-    model = MAMLRegressor(task_column="store", featurizer=PolynomialFeatures(2, include_bias=False))
+    model = MAMLRegressor(
+        "auto", task_column="store", featurizer=PolynomialFeatures(2, include_bias=False)
+    )
     model.fit(FRAME, Y)
     assert model.featurizer_.feature_names_in_.tolist() == ["a", "b"]
     assert model.coef_.shape == (5,)
@@ -119,11 +121,11 @@ def test_the_featurizer_does_not_see_the_task_column():
 def test_a_task_column_that_cannot_be_read_is_refused(column, table, error, message):
     y = None if isinstance(table, list) else Y
     with pytest.raises(error, match=message):
-        MAMLRegressor(task_column=column).fit(table, y)
+        MAMLRegressor("auto", task_column=column).fit(table, y)
 
 
 def test_labels_from_two_sources_are_refused():
-    model = MAMLRegressor(task_column="store")
+    model = MAMLRegressor("auto", task_column="store")
     with pytest.raises(ValueError, match="groups must be None with task_column='store'"):
         model.fit(FRAME, Y, groups=LABELS)
     with pytest.raises(ValueError, match="groups must be None with task_column='store'"):
@@ -165,31 +167,31 @@ def test_predict_by_groups_is_adapt_task_by_task(targets, intercept, support):
 
 
 def test_rows_of_unknown_tasks_get_the_meta_parameters_or_an_error():
-    model = MAMLRegressor(task_column="store").fit(FRAME, Y)
+    model = MAMLRegressor("auto", task_column="store").fit(FRAME, Y)
     mixed = FRAME.iloc[[0, 1, 2]].assign(store=["store 1", "new", "newer"])
-    plain = MAMLRegressor().fit(X, Y, groups=LABELS).predict(X[:3])
+    plain = MAMLRegressor("auto").fit(X, Y, groups=LABELS).predict(X[:3])
     np.testing.assert_allclose(model.predict(mixed)[1:], plain[1:])
     assert abs(model.predict(mixed)[0] - plain[0]) > 1e-3
-    strict = MAMLRegressor(task_column="store", on_unknown_task="raise").fit(FRAME, Y)
+    strict = MAMLRegressor("auto", task_column="store", on_unknown_task="raise").fit(FRAME, Y)
     with pytest.raises(KeyError, match=r"2 task\(s\) not seen before: 'new', 'newer'"):
         strict.predict(mixed)
     with pytest.raises(ValueError, match="on_unknown_task must be 'meta' or 'raise'; got 'skip'"):
-        MAMLRegressor(on_unknown_task="skip").fit(X, Y, groups=LABELS)
+        MAMLRegressor("auto", on_unknown_task="skip").fit(X, Y, groups=LABELS)
 
 
 def test_many_rows_are_predicted_in_batches(monkeypatch):
-    model = MAMLRegressor().fit(X, Y, groups=LABELS)
+    model = MAMLRegressor("auto").fit(X, Y, groups=LABELS)
     whole = model.predict(X, groups=LABELS)
     monkeypatch.setattr("sklearn_maml._estimators.prediction.BATCH_ELEMENTS", 30)
     np.testing.assert_allclose(model.predict(X, groups=LABELS), whole)
 
 
 def test_groups_mean_nothing_to_a_model_that_knows_no_names():
-    for model in (MAMLRegressor().fit(TASKS), MAMLRegressor().fit(X, Y)):
+    for model in (MAMLRegressor("auto").fit(TASKS), MAMLRegressor("auto").fit(X, Y)):
         assert model.task_coef_ is None
         with pytest.raises(ValueError, match="knows no task by name"):
             model.predict(X, groups=LABELS)
-    named = MAMLRegressor().fit(X, Y, groups=LABELS)
+    named = MAMLRegressor("auto").fit(X, Y, groups=LABELS)
     assert named.fit(TASKS).task_coef_ is None
 
 
@@ -200,16 +202,16 @@ def test_naming_tasks_costs_no_pass_over_the_data_where_there_are_no_names(monke
         raise AssertionError
 
     monkeypatch.setattr(MetaObjective, "adapted", never)
-    MAMLRegressor().fit(TASKS)
+    MAMLRegressor("auto").fit(TASKS)
     with pytest.raises(AssertionError):
-        MAMLRegressor().fit(X, Y, groups=LABELS)
+        MAMLRegressor("auto").fit(X, Y, groups=LABELS)
 
 
 # -- adapting -------------------------------------------------------------------------------------
 
 
 def test_adapt_tasks_is_a_mapping_with_the_labels_as_keys():
-    model = MAMLRegressor(task_column="store").fit(FRAME, Y)
+    model = MAMLRegressor("auto", task_column="store").fit(FRAME, Y)
     tasks = model.adapt_tasks(FRAME.iloc[: 3 * N_ROWS], Y[: 3 * N_ROWS])
     assert list(tasks) == ["store 0", "store 1", "store 2"]
     assert len(tasks) == 3
@@ -226,7 +228,7 @@ def test_adapt_tasks_is_a_mapping_with_the_labels_as_keys():
 
 
 def test_adapt_tasks_takes_lists_and_weights():
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     weighted = [(X_t, y_t, np.arange(1.0, N_ROWS + 1)) for X_t, y_t in TASKS[:4]]
     tasks = model.adapt_tasks(weighted)
     for i, (X_t, y_t, weight) in enumerate(weighted):
@@ -235,13 +237,13 @@ def test_adapt_tasks_takes_lists_and_weights():
 
 
 def test_adapting_without_labels_or_across_tasks_is_refused():
-    model = MAMLRegressor().fit(TASKS)
+    model = MAMLRegressor("auto").fit(TASKS)
     with pytest.raises(ValueError, match="adapt_tasks got rows without labels"):
         model.adapt_tasks(X, Y)
     with pytest.raises(ValueError, match="groups= must say"):
         model.adapt_tasks(TASKS[:2]).predict(X)
     with pytest.raises(ValueError, match=r"rows of one task; got 24 labels.*adapt_tasks"):
-        MAMLRegressor(task_column="store").fit(FRAME, Y).adapt(FRAME, Y)
+        MAMLRegressor("auto", task_column="store").fit(FRAME, Y).adapt(FRAME, Y)
 
 
 def test_uncapped_steps_that_diverge_are_reported_for_many_tasks_too():
@@ -255,7 +257,7 @@ def test_uncapped_steps_that_diverge_are_reported_for_many_tasks_too():
 
 
 def test_what_was_adapted_outlives_another_fit_of_the_model():
-    model = MAMLRegressor(featurizer=StandardScaler()).fit(TASKS)
+    model = MAMLRegressor("auto", featurizer=StandardScaler()).fit(TASKS)
     adapted = model.adapt(*TASKS[0])
     before = adapted.predict(X)
     model.set_params(featurizer=PolynomialFeatures(3)).fit(TASKS)
@@ -263,7 +265,7 @@ def test_what_was_adapted_outlives_another_fit_of_the_model():
 
 
 def test_an_adapted_regressor_is_an_estimator_in_a_pipeline():
-    model = MAMLRegressor(task_column="store").fit(FRAME, Y)
+    model = MAMLRegressor("auto", task_column="store").fit(FRAME, Y)
     own = model.adapt(FRAME[:6], Y[:6])
     assert own.n_features_in_ == 3
     assert own.feature_names_in_.tolist() == ["a", "store", "b"]
@@ -279,7 +281,7 @@ def test_an_adapted_regressor_is_an_estimator_in_a_pipeline():
 def test_to_linear_predicts_the_same(targets, featurizer, column):
     y = Y if targets == 1 else np.column_stack([Y, -Y])
     table = FRAME if column else FRAME[["a", "b"]]
-    model = MAMLRegressor(featurizer=featurizer, task_column=column)
+    model = MAMLRegressor("auto", featurizer=featurizer, task_column=column)
     model.fit(table, y, groups=None if column else LABELS)
     own = model.adapt(table[:N_ROWS], y[:N_ROWS])
     linear = own.to_linear()
@@ -288,7 +290,7 @@ def test_to_linear_predicts_the_same(targets, featurizer, column):
 
 
 def test_to_linear_works_without_names_and_intercept():
-    own = MAMLRegressor(fit_intercept=False).fit(TASKS).adapt(*TASKS[0])
+    own = MAMLRegressor("auto", fit_intercept=False).fit(TASKS).adapt(*TASKS[0])
     np.testing.assert_allclose(own.to_linear().predict(X), own.predict(X))
 
 
@@ -300,7 +302,7 @@ if find_spec("skl2onnx") and find_spec("onnxruntime"):
         from onnxruntime import InferenceSession
         from skl2onnx import to_onnx
 
-        own = MAMLRegressor(featurizer=featurizer).fit(TASKS).adapt(*TASKS[0])
+        own = MAMLRegressor("auto", featurizer=featurizer).fit(TASKS).adapt(*TASKS[0])
         linear = own.to_linear()
         exported = to_onnx(linear, X[:1].astype(np.float32))
         session = InferenceSession(exported.SerializeToString())
@@ -310,7 +312,7 @@ if find_spec("skl2onnx") and find_spec("onnxruntime"):
 
 def test_a_response_behind_a_link_is_not_linear():
     counts = [(X_t, np.rint(y_t**2)) for X_t, y_t in TASKS]
-    own = MAMLRegressor(loss="poisson").fit(counts).adapt(*counts[0])
+    own = MAMLRegressor("auto", loss="poisson").fit(counts).adapt(*counts[0])
     with pytest.raises(ValueError, match="has a link"):
         own.to_linear()
 
@@ -380,11 +382,11 @@ def test_nested_cross_validation_works_with_a_task_column():
 
 def test_transformed_target_with_a_task_column():
     model = TransformedTargetRegressor(
-        MAMLRegressor(task_column="store"), func=np.exp, inverse_func=np.log
+        MAMLRegressor("auto", task_column="store"), func=np.exp, inverse_func=np.log
     )
     y = np.log(1.0 + Y**2)
     fitted = model.fit(FRAME, y)
-    inner = MAMLRegressor(task_column="store").fit(FRAME, np.exp(y)).predict(FRAME)
+    inner = MAMLRegressor("auto", task_column="store").fit(FRAME, np.exp(y)).predict(FRAME)
     with np.errstate(invalid="ignore"):
         np.testing.assert_allclose(fitted.predict(FRAME), np.log(inner))
 
@@ -411,11 +413,11 @@ def test_a_task_is_learned_through_a_transformed_target(around, routed):
     weight = np.arange(1.0, 6.0)
     with sklearn.config_context(enable_metadata_routing=routed):
         fitted = AROUND[around](
-            TransformedTargetRegressor(MAMLRegressor(), func=np.log, inverse_func=np.exp)
+            TransformedTargetRegressor(MAMLRegressor("auto"), func=np.log, inverse_func=np.exp)
         ).fit(X, POSITIVE)
         adapted = adapt(fitted, NEW_X, NEW_Y, sample_weight=weight)
         again = clone(adapted).fit(X[5:9], NEW_Y[:4])
-    plain = MAMLRegressor()
+    plain = MAMLRegressor("auto")
     if "pipeline" in around:
         plain = make_pipeline(StandardScaler(), plain)
     plain.fit(X, np.log(POSITIVE))
@@ -431,11 +433,11 @@ def test_several_transformed_targets_and_names():
     both = np.column_stack([Y, 100.0 + 3.0 * Y**2])
     table = FRAME[["a", "b"]]
     scale = make_pipeline(StandardScaler())
-    model = TransformedTargetRegressor(MAMLRegressor(), transformer=scale)
+    model = TransformedTargetRegressor(MAMLRegressor("auto"), transformer=scale)
     adapted = adapt(model.fit(table, both, groups=LABELS), table[:4], both[:4])
     adapted = pickle.loads(pickle.dumps(adapted))
     scaler = StandardScaler().fit(both)
-    plain = MAMLRegressor().fit(table, scaler.transform(both), groups=LABELS)
+    plain = MAMLRegressor("auto").fit(table, scaler.transform(both), groups=LABELS)
     expected = plain.adapt(table[:4], scaler.transform(both[:4])).predict(table)
     np.testing.assert_allclose(adapted.predict(table), scaler.inverse_transform(expected))
     assert adapted.feature_names_in_.tolist() == ["a", "b"]
@@ -447,7 +449,7 @@ def test_several_transformed_targets_and_names():
 
 
 def test_many_tasks_are_not_learned_through_a_transformed_target():
-    model = TransformedTargetRegressor(MAMLRegressor()).fit(X, Y, groups=LABELS)
+    model = TransformedTargetRegressor(MAMLRegressor("auto")).fit(X, Y, groups=LABELS)
     with pytest.raises(TypeError, match=r"one adapted regressor at a time: use sklearn_maml.adapt"):
         adapt_tasks(model, X, Y, groups=LABELS)
 
@@ -458,7 +460,7 @@ def test_many_tasks_are_not_learned_through_a_transformed_target():
 @pytest.mark.usefixtures("routing")
 class TestWithRouting:
     def test_pipelines_pass_groups_to_fit_predict_and_score(self):
-        pipe = make_pipeline(StandardScaler(), MAMLRegressor()).fit(X, Y, groups=LABELS)
+        pipe = make_pipeline(StandardScaler(), MAMLRegressor("auto")).fit(X, Y, groups=LABELS)
         assert pipe[-1].n_tasks_ == N_TASKS
         scaled = pipe[0].transform(X)
         expected = pipe[-1].predict(scaled, groups=LABELS)
@@ -472,13 +474,13 @@ class TestWithRouting:
     @pytest.mark.parametrize("kind", SEARCHES)
     def test_searches_pass_groups_on(self, kind):
         search = SEARCHES[kind](
-            MAMLRegressor(support=3, random_state=0), {"n_steps": [1, 5]}, GroupKFold(3)
+            MAMLRegressor("auto", support=3, random_state=0), {"n_steps": [1, 5]}, GroupKFold(3)
         )
         search.fit(X, Y, groups=LABELS)
         assert search.best_estimator_.n_tasks_ == N_TASKS
 
     def test_the_scores_are_those_of_each_fold_with_its_groups(self):
-        model = MAMLRegressor(support=4, split="first")
+        model = MAMLRegressor("auto", support=4, split="first")
         scores = cross_val_score(model, X, Y, cv=GroupKFold(3), params={"groups": LABELS})
         for score, (train, test) in zip(scores, GroupKFold(3).split(X, Y, LABELS), strict=True):
             own = clone(model).fit(X[train], Y[train], groups=LABELS[train])
@@ -486,7 +488,7 @@ class TestWithRouting:
 
     def test_nested_cross_validation_passes_groups_through(self):
         inner = GridSearchCV(
-            MAMLRegressor(support=3, random_state=0), {"n_steps": [1, 5]}, cv=GroupKFold(2)
+            MAMLRegressor("auto", support=3, random_state=0), {"n_steps": [1, 5]}, cv=GroupKFold(2)
         )
         scores = cross_validate(
             inner, X, Y, cv=GroupKFold(3), params={"groups": LABELS}, return_estimator=True
@@ -494,38 +496,42 @@ class TestWithRouting:
         assert [fit.best_estimator_.n_tasks_ for fit in scores["estimator"]] == [16, 16, 16]
 
     def test_transformed_targets_pass_groups_on(self):
-        model = TransformedTargetRegressor(MAMLRegressor(), transformer=StandardScaler())
+        model = TransformedTargetRegressor(MAMLRegressor("auto"), transformer=StandardScaler())
         model.fit(X, Y, groups=LABELS)
         assert model.regressor_.n_tasks_ == N_TASKS
-        own = MAMLRegressor().fit(X, Y, groups=LABELS)
+        own = MAMLRegressor("auto").fit(X, Y, groups=LABELS)
         np.testing.assert_allclose(
             model.predict(X, groups=LABELS), own.predict(X, groups=LABELS), rtol=1e-8
         )
 
 
 def test_without_routing_an_outer_fit_parameter_still_reaches_the_regressor():
-    model = TransformedTargetRegressor(MAMLRegressor(), transformer=StandardScaler())
+    model = TransformedTargetRegressor(MAMLRegressor("auto"), transformer=StandardScaler())
     assert model.fit(X, Y, groups=LABELS).regressor_.n_tasks_ == N_TASKS
-    pipe = make_pipeline(StandardScaler(), MAMLRegressor())
+    pipe = make_pipeline(StandardScaler(), MAMLRegressor("auto"))
     assert pipe.fit(X, Y, mamlregressor__groups=LABELS)[-1].n_tasks_ == N_TASKS
 
 
 # -- one task by mistake --------------------------------------------------------------------------
 
 LOSES_GROUPS = {
-    "GridSearchCV": lambda: GridSearchCV(MAMLRegressor(), {"n_steps": [1]}, cv=GroupKFold(2)).fit(
-        X, Y, groups=LABELS
-    ),
+    "GridSearchCV": lambda: GridSearchCV(
+        MAMLRegressor("auto"), {"n_steps": [1]}, cv=GroupKFold(2)
+    ).fit(X, Y, groups=LABELS),
     "in a pipeline": lambda: cross_val_score(
-        make_pipeline(StandardScaler(), MAMLRegressor()), X, Y, groups=LABELS, cv=GroupKFold(2)
+        make_pipeline(StandardScaler(), MAMLRegressor("auto")),
+        X,
+        Y,
+        groups=LABELS,
+        cv=GroupKFold(2),
     ),
     "cross_validate": lambda: cross_validate(
-        MAMLRegressor(), X, Y, groups=LABELS, cv=GroupKFold(2)
+        MAMLRegressor("auto"), X, Y, groups=LABELS, cv=GroupKFold(2)
     ),
     "cross_val_predict": lambda: cross_val_predict(
-        MAMLRegressor(), X, Y, groups=LABELS, cv=GroupKFold(2)
+        MAMLRegressor("auto"), X, Y, groups=LABELS, cv=GroupKFold(2)
     ),
-    "adapt": lambda: MAMLRegressor().fit(X, Y).adapt(X, Y),
+    "adapt": lambda: MAMLRegressor("auto").fit(X, Y).adapt(X, Y),
 }
 
 
@@ -549,13 +555,13 @@ def test_the_warning_about_one_task_can_be_silenced():
 
 def test_a_fit_that_means_one_task_says_nothing():
     # pytest makes every warning an error
-    MAMLRegressor().fit(X, Y).predict(X)
-    MAMLRegressor().fit(X, Y, groups=np.zeros(len(X))).adapt(X, Y)
-    MAMLRegressor().fit(TASKS[:1]).adapt(*TASKS[1])
-    own = MAMLRegressor().fit(TASKS).adapt(*TASKS[0])
+    MAMLRegressor("auto").fit(X, Y).predict(X)
+    MAMLRegressor("auto").fit(X, Y, groups=np.zeros(len(X))).adapt(X, Y)
+    MAMLRegressor("auto").fit(TASKS[:1]).adapt(*TASKS[1])
+    own = MAMLRegressor("auto").fit(TASKS).adapt(*TASKS[0])
     assert isinstance(own, AdaptedRegressor)
     cross_val_score(own, X[:12], Y[:12], cv=3)
-    GridSearchCV(MAMLRegressor(), {"n_steps": [1]}, cv=2).fit(TASKS)
+    GridSearchCV(MAMLRegressor("auto"), {"n_steps": [1]}, cv=2).fit(TASKS)
 
 
 # -- reaching the model ---------------------------------------------------------------------------
@@ -569,10 +575,14 @@ def test_what_holds_no_maml_regressor_cannot_adapt():
     with pytest.raises(TypeError, match=r"ends in one.*got Ridge"):
         adapt(make_pipeline(StandardScaler(), Ridge()).fit(X, Y), X, Y)
     with pytest.raises(TypeError, match="refit=True; got GridSearchCV"):
-        adapt(GridSearchCV(MAMLRegressor(), {"n_steps": [1]}, cv=2, refit=False).fit(TASKS), X, Y)
+        adapt(
+            GridSearchCV(MAMLRegressor("auto"), {"n_steps": [1]}, cv=2, refit=False).fit(TASKS),
+            X,
+            Y,
+        )
     with pytest.raises(TypeError, match="got int"):
         adapt(3, X, Y)
-    for unfitted in (MAMLRegressor(), GridSearchCV(MAMLRegressor(), {"n_steps": [1]})):
+    for unfitted in (MAMLRegressor("auto"), GridSearchCV(MAMLRegressor("auto"), {"n_steps": [1]})):
         with pytest.raises(NotFittedError):
             adapt(unfitted, X, Y)
 
@@ -580,7 +590,7 @@ def test_what_holds_no_maml_regressor_cannot_adapt():
 def test_an_adapted_model_names_no_training_task_and_does_not_change_with_its_meta_model():
     rng = np.random.default_rng(0)
     X, y, groups = rng.normal(size=(60, 2)), rng.normal(size=60), np.repeat(list("abcdef"), 10)
-    model = MAMLRegressor().fit(X, y, groups=groups)
+    model = MAMLRegressor("auto").fit(X, y, groups=groups)
     adapted = model.adapt(X[:4], y[:4])
     before = adapted.coef_.copy()
     assert adapted.meta.estimator.task_ids_ is None

@@ -280,9 +280,9 @@ def test_bad_hyperparameters_are_named(solver, name, error):
 def test_targets_for_other_losses_are_refused_by_the_estimator():
     tasks = make_tasks(5, 8)
     with pytest.raises(ValueError, match=r"Poisson.*targets >= 0"):
-        MAMLRegressor(loss="poisson").fit(tasks)
+        MAMLRegressor("auto", loss="poisson").fit(tasks)
     good = [(X, targets_for(Poisson(), y)) for X, y in tasks]
-    model = MAMLRegressor(loss="poisson").fit(good)
+    model = MAMLRegressor("auto", loss="poisson").fit(good)
     with pytest.raises(ValueError, match=r"Poisson.*targets >= 0"):
         model.adapt(*tasks[0])
 

@@ -11,9 +11,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
-    join_theta,
+    finite_theta,
     linear,
     linear_and_deviation,
     response,
@@ -24,7 +25,7 @@ from sklearn_maml._estimators.prediction import (
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import feature_names
 
-__all__ = ["Adapted", "AdaptedClassifier", "AdaptedRegressor", "adapter"]
+__all__ = ["Adapted", "AdaptedClassifier", "AdaptedRegressor", "adapter", "check_meta"]
 
 
 class Adapted(BaseEstimator, metaclass=ABCMeta):
@@ -53,7 +54,7 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
             If the rows are not as in the fit of `meta`, or a class was not seen there.
         """
         meta = self._meta()
-        check_is_fitted(meta)
+        check_meta(meta, type(self).__name__, is_classifier(self))
         return self._keep(*adapted_theta(meta, X, y, sample_weight))
 
     def to_linear(self):
@@ -87,7 +88,8 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
 
     def _meta(self):
         """The fitted meta-model."""
-        return self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
+        meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
+        return getattr(meta, "best_estimator_", meta)
 
     def _keep(self, theta, information):
         """Store a task's parameters, and what is known of them; returns self."""
@@ -102,8 +104,7 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         """The meta-model, and rows that are to be predicted for this task."""
         check_is_fitted(self, "coef_")
         meta = self._meta()
-        theta = join_theta(self.coef_, self.intercept_, meta._has_intercept)
-        return meta, rows_of_one(meta, X, theta)
+        return meta, rows_of_one(meta, X, finite_theta(self, meta._has_intercept))
 
     def _linear(self, X):
         """Predictions before the link."""
@@ -162,6 +163,7 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         std : ndarray of the same shape
             Only if ``return_std=True``.
         """
+        check_bool("return_std", return_std)
         meta, rows = self._rows(X)
         if not return_std:
             return response(meta, linear(meta, rows))
@@ -242,6 +244,14 @@ def _logistic(coef, intercept, classes):
     plain.coef_, plain.intercept_ = coef[None].copy(), np.array([intercept])
     plain.classes_, plain.n_features_in_ = classes, len(coef)
     return plain
+
+
+def check_meta(meta, owner, classifies):
+    """Raise for what is no fitted meta-model, or is one of the other kind."""
+    wanted = "MAMLClassifier" if classifies else "MAMLRegressor"
+    if not hasattr(meta, "adapt_tasks") or is_classifier(meta) != classifies:
+        raise TypeError(f"{owner} needs a fitted {wanted}; got {type(meta).__name__}.")
+    check_is_fitted(meta)
 
 
 def adapter(meta):

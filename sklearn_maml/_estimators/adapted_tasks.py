@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from sklearn.base import is_classifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 
+from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -65,6 +67,11 @@ class AdaptedTasks(Mapping):
     """
 
     def __init__(self, meta, task_ids, theta, information=None, steps=()):
+        if not isinstance(meta, FrozenEstimator):
+            raise TypeError(
+                "AdaptedTasks is what adapt_tasks returns; to make one, pass a fitted model in a "
+                f"FrozenEstimator; got {type(meta).__name__}."
+            )
         self.meta, self.task_ids, self.steps = meta, task_ids, tuple(steps)
         self.coef, self.intercept = split_theta(theta, meta.estimator._has_intercept)
         self._theta, self._information = theta, information
@@ -113,6 +120,7 @@ class AdaptedTasks(Mapping):
             For a task that is not among these, if ``meta.on_unknown_task`` is "raise"; else the
             meta-parameters predict its rows.
         """
+        check_bool("return_std", return_std)
         model, rows = self.meta.estimator, self._rows(X, groups)
         if not return_std:
             return response(model, linear(model, rows))

@@ -5,7 +5,7 @@ from sklearn.metrics import accuracy_score
 
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
-from sklearn_maml._tasks.classes import probabilities
+from sklearn_maml._tasks.classes import probabilities, read_classes
 from sklearn_maml.losses.logistic import LogLoss
 
 __all__ = ["MAMLClassifier"]
@@ -21,8 +21,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
     Parameters
     ----------
-    inner_lr : "auto" or float, default="auto"
-    n_steps : int, default=1
+    inner_lr : "auto" or float, default=None
+    n_steps : int, default=None
     featurizer : transformer, default=None
     adaptation : str or AdaptationRule, default=None
     solver : str or Solver, default="auto"
@@ -37,6 +37,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     n_episodes : int, default=1
     task_column : str or int, default=None
     on_unknown_task : {"meta", "raise"}, default="meta"
+    certificate : {"fast", "full", "branch"} or None, default="fast"
     n_jobs : int, default=None
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
@@ -49,7 +50,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     coef_ : ndarray of shape (n_phi,) or (n_classes, n_phi)
         Meta-parameters in feature space; one row with two classes, for ``classes_[1]``.
     intercept_ : float or ndarray of shape (n_classes,)
-    gap_certificate_ : GapCertificate
+    gap_certificate_ : GapCertificate or None
     meta_loss_ : float
         Mean logistic loss of the query rows after adapting, summed over classes, with the penalty.
     task_coef_ : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_classes, n_phi), or None
@@ -81,8 +82,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
     def __init__(
         self,
-        inner_lr="auto",
-        n_steps=1,
+        inner_lr=None,
+        n_steps=None,
         *,
         featurizer=None,
         adaptation=None,
@@ -94,6 +95,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         n_episodes=1,
         task_column=None,
         on_unknown_task="meta",
+        certificate="fast",
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -110,6 +112,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.n_episodes = n_episodes
         self.task_column = task_column
         self.on_unknown_task = on_unknown_task
+        self.certificate = certificate
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -179,6 +182,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         -------
         float
         """
+        y = None if y is None else read_classes(y)
         return self._score(accuracy_score, X, y, groups, sample_weight)
 
     def _make_loss(self):

@@ -1,10 +1,24 @@
-"""What "auto" stands for: step lengths, the support and the solver."""
+"""What defaults and "auto" stand for: the rule, step lengths, the support and the solver."""
+
+from dataclasses import replace
+from numbers import Integral, Real
 
 from sklearn_maml._tasks.stacks import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
+from sklearn_maml.adaptation.proximal import Proximal
 from sklearn_maml.adaptation.standardization import Standardization
 
-__all__ = ["AUTO_EPISODES", "choose_solver", "choose_support", "gradient_rule"]
+__all__ = [
+    "AUTO_EPISODES",
+    "AUTO_ROWS",
+    "AUTO_SHOTS",
+    "JUDGING_DRAWS",
+    "choose_solver",
+    "choose_support",
+    "default_rule",
+    "gradient_rule",
+    "judging_episodes",
+]
 
 # What inner_lr="auto" stands for, chosen by benchmarks/bench_defaults.py: all steps together leave
 # this share of theta along the steepest direction of a task, in standardised features, ...
@@ -12,6 +26,9 @@ AUTO_REMAINDER = 0.1
 
 # ... and move the intercept this many times as far as a coefficient.
 AUTO_INTERCEPT_STEP = 16.0
+
+# More steps than these are a mistake.
+MOST_STEPS = 10**9
 
 # What support="auto" stands for where the rule is learned: one fit for all numbers of shots, each
 # with this many random splits in all, if tasks are few.
@@ -22,13 +39,31 @@ AUTO_EPISODES = 1000
 AUTO_ROWS = 2**19
 
 
+# A model is judged after adapting to those numbers of rows, at so many random splits of each task.
+JUDGING_DRAWS = 10
+
+
+def default_rule(inner_lr, n_steps):
+    """The rule of a model that is given none: a learned one, or None for gradient steps.
+
+    Parameters
+    ----------
+    inner_lr : "auto", float or None
+    n_steps : int or None
+        Whoever gives one of them asks for the gradient steps of the papers.
+    """
+    return Proximal() if inner_lr is None and n_steps is None else None
+
+
 def gradient_rule(inner_lr, n_steps, blocks):
     """The gradient steps that `inner_lr` and `n_steps` stand for; "auto" is decided here.
 
     Parameters
     ----------
-    inner_lr : "auto" or float
-    n_steps : int
+    inner_lr : "auto", float or None
+        None is "auto".
+    n_steps : int or None
+        None is 1.
     blocks : Blocks
         For "auto": the rows whose moments define the coordinates in which to step.
 
@@ -37,6 +72,10 @@ def gradient_rule(inner_lr, n_steps, blocks):
     GradientSteps
         Validated.
     """
+    inner_lr = "auto" if inner_lr is None else inner_lr
+    n_steps = 1 if n_steps is None else n_steps
+    if isinstance(n_steps, Integral) and n_steps > MOST_STEPS:
+        raise ValueError(f"n_steps must be at most {MOST_STEPS:,}; got {n_steps!r}.")
     if isinstance(inner_lr, str):
         if inner_lr != "auto":
             raise ValueError(f"inner_lr must be 'auto' or a number; got {inner_lr!r}.")
@@ -45,6 +84,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
         coordinates = Standardization.from_moments(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
         length = 1.0 - AUTO_REMAINDER ** (1.0 / max(n_steps, 1))
         return GradientSteps(length, n_steps, relative=True, coordinates=coordinates)
+    if isinstance(inner_lr, Integral) and abs(inner_lr) > 2**1023:  # no float64
+        raise ValueError(f"inner_lr must be positive and finite; got {inner_lr!r}.")
     rule = GradientSteps(inner_lr, n_steps)
     rule.validate()
     return rule
@@ -53,9 +94,31 @@ def gradient_rule(inner_lr, n_steps, blocks):
 def choose_support(support, rule):
     """What `support` stands for, and whether that is the mixed shots of a learned rule."""
     if not isinstance(support, str) or support != "auto":
-        return support, False
+        fraction = isinstance(support, Real) and not isinstance(support, Integral)
+        return (float(support) if fraction and 0 < support < 1 else support), False
     mixed = rule is not None and rule.learnable
     return (AUTO_SHOTS if mixed else "all"), mixed
+
+
+def judging_episodes(episodes):
+    """How tasks are split to judge a model: always by rows that it was not adapted to.
+
+    Parameters
+    ----------
+    episodes : Episodes
+        Those of the fit. Numbers of shots are taken over; "all" rows are those of "auto".
+
+    Returns
+    -------
+    Episodes
+    """
+    several = episodes.support == "all" or episodes.lenient
+    return replace(
+        episodes,
+        support=AUTO_SHOTS if several else episodes.support,
+        n_episodes=JUDGING_DRAWS if episodes.split == "random" else 1,
+        lenient=several,
+    )
 
 
 def choose_solver(loss, rule):

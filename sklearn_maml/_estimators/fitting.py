@@ -11,13 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_maml._component import check_number, resolve
+from sklearn_maml._component import (
+    check_bool,
+    check_n_jobs,
+    check_number,
+    check_option,
+    random_of,
+    resolve,
+)
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     AUTO_ROWS,
     choose_solver,
     choose_support,
+    default_rule,
     gradient_rule,
+    judging_episodes,
 )
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
@@ -38,7 +47,7 @@ from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.certificate.certify import certify
+from sklearn_maml.certificate.certify import certify, check_effort
 from sklearn_maml.solvers import SOLVERS
 from sklearn_maml.solvers.solver import Solver
 
@@ -68,10 +77,21 @@ def all_or_nothing(model):
         raise
 
 
+# What a fit sets beside its public attributes.
+PRIVATE = (
+    "_alpha",
+    "_episodes",
+    "_has_intercept",
+    "_information",
+    "_judging",
+    "_known",
+    "_untold",
+)
+
+
 def _forget(model):
     """Remove what fits have set: all that ends with an underscore, and what is private to us."""
-    private = ("_alpha", "_episodes", "_has_intercept", "_information", "_known", "_untold")
-    for name in [name for name in vars(model) if name.endswith("_") or name in private]:
+    for name in [name for name in vars(model) if name.endswith("_") or name in PRIVATE]:
         delattr(model, name)
 
 
@@ -93,6 +113,11 @@ class Plan(NamedTuple):
     episodes: Episodes
     mixed: bool
 
+    @property
+    def learns(self):
+        """Whether something of the rule is to be learned from the tasks."""
+        return self.rule is not None and self.rule.learnable
+
 
 def make_plan(model):
     """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""
@@ -101,7 +126,7 @@ def make_plan(model):
     _check_parameters(model)
     solver = make_solver(model, rule)
     support, mixed = choose_support(model.support, rule)
-    episodes = read_episodes(support, model.split, model.n_episodes, model.random_state)
+    episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
     check_featurizer(model.featurizer)
     return Plan(rule, solver, episodes, mixed)
 
@@ -117,14 +142,13 @@ def make_solver(model, rule):
 def _check_parameters(model):
     """Raise for parameters out of range that no part of its own checks."""
     check_number("alpha", model.alpha)
+    check_effort(model.certificate)
+    check_n_jobs(model.n_jobs)
     if not isinstance(model.verbose, bool):
         check_number("verbose", model.verbose)
-    if not isinstance(model.fit_intercept, bool | np.bool_):
-        raise TypeError(f"fit_intercept must be True or False; got {model.fit_intercept!r}.")
-    if model.on_unknown_task not in ("meta", "raise"):
-        raise ValueError(
-            f"on_unknown_task must be 'meta' or 'raise'; got {model.on_unknown_task!r}."
-        )
+    check_bool("fit_intercept", model.fit_intercept)
+    check_option("on_unknown_task", model.on_unknown_task, ("meta", "raise"))
+    check_option("split", model.split, ("random", "first"))
 
 
 def _given_rule(model):
@@ -135,9 +159,8 @@ def _given_rule(model):
             f"adaptation=GradientSteps(inner_lr=...); got {model.inner_lr!r}."
         )
     if model.adaptation is None:
-        return None
-    automatic = isinstance(model.inner_lr, str) and model.inner_lr == "auto"
-    if not automatic or model.n_steps != 1:
+        return default_rule(model.inner_lr, model.n_steps)
+    if model.inner_lr is not None or model.n_steps is not None:
         raise ValueError(
             f"inner_lr={model.inner_lr!r} and n_steps={model.n_steps!r} have no effect "
             "with adaptation=...; set them on the adaptation rule instead."
@@ -166,12 +189,15 @@ def fit_rows(model, plan, rows, featurizer=None):
     """
     model.loss_.check_targets(rows.tasks.y)
     episodes = plan.episodes
-    if plan.mixed:
+    if plan.mixed and rows.tasks.show_differences:
         n_tasks, n_rows = len(rows.ids), int(rows.tasks.offsets[-1])
         episodes = episodes.adjusted(AUTO_EPISODES, AUTO_ROWS, n_tasks, n_rows)
+    elif plan.mixed:  # nothing to learn: one model for all rows, exact in their weights
+        episodes = Episodes(split=episodes.split, seed=episodes.seed)
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
     model._episodes, model._alpha = episodes, float(model.alpha)
+    model._judging = judging_episodes(episodes)
     model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
     if featurizer is None:
         told = truth_of(model, rows.tasks.y)
@@ -195,19 +221,23 @@ def _minimise(model, plan, blocks):
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)
         result = plan.solver.minimize(objective, objective.origin())
-        certificate = certified(objective, result.theta)
+        loss_and_certificate = certified(objective, result.theta, model.certificate)
         model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
-    model.gap_certificate_, model.meta_loss_ = certificate, certificate.meta_loss
+    model.meta_loss_, model.gap_certificate_ = loss_and_certificate
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
     return objective
 
 
-def certified(objective, theta):
-    """The certificate; infinite or undefined, it shows that the fit cannot be trusted either."""
-    certificate = certify(objective, theta)
+def certified(objective, theta, effort):
+    """The meta-loss and the certificate; one that is no number shows a fit not to be trusted."""
+    certificate = certify(objective, theta, effort)
+    if certificate is None:
+        value = objective.value(theta)
+        check_overflow([value, *theta.flat])
+        return value, None
     check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
-    return certificate
+    return certificate.meta_loss, certificate
 
 
 def _report_steps(model, objective):

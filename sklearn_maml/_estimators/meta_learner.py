@@ -37,8 +37,9 @@ from sklearn_maml._progress import (
 )
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.labels import TaskIndex
+from sklearn_maml._tasks.single_task import warn_of_lost_tasks, warn_of_single_task
 from sklearn_maml._tasks.stacks import Blocks
-from sklearn_maml._tasks.tables import in_cross_validation, read_tasks, warn_of_single_task
+from sklearn_maml._tasks.tables import read_tasks
 
 __all__ = ["MetaLearner"]
 
@@ -90,11 +91,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         with all_or_nothing(self):
             plan = make_plan(self)
             rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
-            if rows.untold and in_cross_validation():
-                warn_of_single_task(
-                    f"{type(self).__name__} sees all {len(rows.tasks.y)} rows as one task: "
-                    "cross-validation passed no groups on to it."
-                )
+            warn_of_lost_tasks(type(self).__name__, rows, plan.learns)
             fit_rows(self, plan, rows)
         ended(self, context, X, y)
         return self
@@ -172,7 +169,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         objective = objective_on(self, X, y, groups, sample_weight, self._episodes)
         with refusing_overflow():
-            return certified(objective, theta_of(self))
+            return certified(objective, theta_of(self), self.certificate or "fast")[1]
 
     def _rows(self, X, groups):
         """Rows that are to be predicted: of known tasks with their own parameters."""
@@ -197,7 +194,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         if y is not None and groups is None and self.task_column is None:
             return metric(y, self.predict(X), sample_weight=sample_weight)
-        truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._episodes)
+        truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._judging)
         return metric(truth_of(self, truth), response(self, z), sample_weight=weight)
 
     def _frozen(self):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import gen_batches
 
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
@@ -25,6 +24,7 @@ __all__ = [
     "check_targets",
     "feature_names_of",
     "features_of",
+    "finite_theta",
     "has_intercept",
     "join_theta",
     "linear",
@@ -50,7 +50,17 @@ BATCH_ELEMENTS = 2**19
 
 def theta_of(model):
     """The meta-parameters, shape (d,) or (n_targets, d), the intercept last."""
-    return join_theta(model.coef_, model.intercept_, model._has_intercept)
+    return finite_theta(model, model._has_intercept)
+
+
+def finite_theta(fitted, has_intercept):
+    """The parameters of a fitted or adapted model; users may have set them, so they are checked."""
+    theta = join_theta(fitted.coef_, fitted.intercept_, has_intercept)
+    if not np.isfinite(theta).all():
+        raise ValueError(
+            f"coef_ or intercept_ of {type(fitted).__name__} holds NaN or infinity; fit it again."
+        )
+    return theta
 
 
 def has_intercept(model):
@@ -169,13 +179,20 @@ def _products(model, rows, *stacks):
     products = [np.empty((n_rows, *stack.shape[1:-1])) for stack in stacks]
     whole = rows.which is None and model.featurizer_ is None  # then nothing is copied
     size = BATCH_ELEMENTS // max(1, *(stack[0].size for stack in stacks))
-    for batch in gen_batches(n_rows, n_rows if whole else max(1, size)):
+    step = n_rows if whole else max(1, size)
+    for batch in (slice(start, start + step) for start in range(0, n_rows, step)):
         phi = _phi(model, take_rows(rows.X, batch), width)
         which = None if rows.which is None else rows.which[batch]
         for stack, product in zip(stacks, products, strict=True):
-            product[batch] = _product(phi, stack[..., :width], which)
-            if model._has_intercept:
-                product[batch] += stack[0 if which is None else which, ..., -1]
+            with np.errstate(over="ignore", invalid="ignore"):
+                product[batch] = _product(phi, stack[..., :width], which)
+                if model._has_intercept:
+                    product[batch] += stack[0 if which is None else which, ..., -1]
+                if not np.isfinite(np.vdot(product[batch], product[batch])):
+                    raise ValueError(
+                        "Overflow: the squares of predictions are beyond the range of float64; "
+                        f"the largest feature is {np.abs(phi).max():g}. Rescale the columns of X."
+                    )
     return products
 
 
@@ -190,6 +207,7 @@ def _product(phi, stack, which):
 def _phi(model, X, width):
     """Features of some rows, checked, without the intercept."""
     if model.featurizer_ is None:
+        check_width(model, X.shape[1])
         return X
     phi = check_phi(model.featurizer_.transform(X))
     if phi.shape != (X.shape[0], width):
@@ -256,8 +274,9 @@ def objective_on(model, X, y, groups, sample_weight, episodes, rule=None):
     rows = read_tasks(model, X, y, groups, sample_weight)
     check_targets(model, rows.tasks.y)
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-    blocks = Blocks(rows.tasks, features_of(model, rows.X), episodes)
-    return objective_of(model, blocks, rule)
+    features = features_of(model, rows.X)
+    check_width(model, features.n_features)
+    return objective_of(model, Blocks(rows.tasks, features, episodes), rule)
 
 
 def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
@@ -278,7 +297,9 @@ def adapted_theta(model, X, y, sample_weight):
     X, y, weight = read_one_task(model, X, y, sample_weight)
     check_targets(model, y)
     size, rule = weight.sum(), model.adaptation_
-    risk = Risk(model.loss_, features_of(model, X)[:], y.T, weight / size, size)
+    features = features_of(model, X)
+    check_width(model, features.n_features)
+    risk = Risk(model.loss_, features[:], y.T, weight / size, size)
     loop = rule.bind(risk)
     with refusing_overflow():
         theta, _ = loop.adapt(theta_of(model))
@@ -286,6 +307,15 @@ def adapted_theta(model, X, y, sample_weight):
     if takes_uncapped_steps(rule):
         warn_if_diverging(rule, (loop.relative_step > 2).mean())
     return theta, rule.information(risk)
+
+
+def check_width(model, n_features):
+    """Raise where coef_ is not of as many features as there are."""
+    if model.coef_.shape[-1] != n_features:
+        raise ValueError(
+            f"coef_ of {type(model).__name__} has {model.coef_.shape[-1]} entries for {n_features} "
+            "features; fit it again."
+        )
 
 
 def check_targets(model, y):

@@ -3,7 +3,7 @@
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from sklearn_maml._component import resolve
+from sklearn_maml._component import check_bool, resolve
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -23,8 +23,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
     """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
 
     Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
-    the meta-parameters ``theta`` by a few gradient steps on the task's support rows. `fit`
-    finds the theta whose adapted parameters predict the tasks' query rows best,
+    the meta-parameters ``theta`` by adapting to the task's support rows. How tasks differ, and so
+    how far they are to be moved, is learned from the tasks, as a mixed model does; `inner_lr` or
+    `n_steps` ask for the gradient steps of the papers instead. `fit` finds the theta whose adapted
+    parameters predict the tasks' query rows best,
 
     ``L(theta) = sum_i p_i sum_j b_ij l(phi(x_ij)' theta_i, y_ij) + alpha ||coef||^2``,
 
@@ -33,23 +35,25 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
 
     Parameters
     ----------
-    inner_lr : "auto" or float, default="auto"
-        Length eta of the inner gradient steps. A number is the step of the papers, on every
-        parameter, capped task by task at 1 / the largest eigenvalue of the support risk's Hessian
-        (see `GradientSteps`). "auto" steps in standardised features, 16 times as far for the
-        intercept, and as far in each task as leaves 10 percent of theta along the steepest
-        direction after all steps; it does not depend on units.
-    n_steps : int, default=1
-        Number of inner steps; 0 is pooled regression.
+    inner_lr : "auto" or float, default=None
+        None, with ``n_steps=None``, learns the rule: see `adaptation`. Otherwise the length eta of
+        the inner gradient steps. A number is the step of the papers, on every parameter, capped
+        task by task at 1 / the largest eigenvalue of the support risk's Hessian (see
+        `GradientSteps`). "auto" steps in standardised features, 16 times as far for the intercept,
+        and as far in each task as leaves 10 percent of theta along the steepest direction after
+        all steps; it does not depend on units.
+    n_steps : int, default=None
+        Number of inner gradient steps: 1 if only `inner_lr` is given; 0 is pooled regression.
     featurizer : transformer, default=None
         phi: any scikit-learn transformer or pipeline of them. It is cloned and fitted on all rows;
         wrap a fitted one in ``sklearn.frozen.FrozenEstimator``. None uses the columns of X.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
-        Replaces the rule made of `inner_lr` and `n_steps`, which must then be at their defaults.
-        "learned" (or "proximal") learns from the tasks how they differ: ``Proximal()``, the
-        recommended choice for data in groups. "gradient_steps" is ``GradientSteps()``.
+        None is ``Proximal()``, which learns from the tasks how they differ, unless `inner_lr` or
+        `n_steps` ask for gradient steps. An instance, or a name: "learned" or "proximal" for
+        ``Proximal()``, "gradient_steps" for ``GradientSteps()``. `inner_lr` and `n_steps` must
+        then be None.
     solver : str or Solver, default="auto"
         "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
         gradient descent for a first-order rule.
@@ -60,9 +64,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
     support : "auto", "all", int, float or list of int, default="auto"
         What a task adapts to while fitting: "all" rows, which are then also the query rows; that
         many rows; a fraction of them; or each number of rows in turn. The remaining rows are
-        the query. Choose what deployment will look like. "auto" is "all", but 1, 2, 3, 5 and 10
-        rows in turn for a rule that is learned, as far as a task has them, with up to 20 random
-        splits of each task where tasks are few.
+        the query. Choose what deployment will look like. "auto" is 1, 2, 3, 5 and 10 rows in turn
+        for a rule that is learned, as far as a task has them, with up to 20 random splits of each
+        task where tasks are few; and "all" for other rules, and for one task alone.
     split : {"random", "first"}, default="random"
         Which rows are the support: drawn at random, or a task's first rows, for ordered data.
     n_episodes : int, default=1
@@ -74,6 +78,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
     on_unknown_task : {"meta", "raise"}, default="meta"
         What `predict` does with rows of a task that was not seen in `fit`: predict them with the
         meta-parameters, or raise a KeyError.
+    certificate : {"fast", "full", "branch"} or None, default="fast"
+        What the certificate of a fit may cost, see `sklearn_maml.certify`: no more than about the
+        fit; several times as much, for tighter bounds with other losses than the squared one; or
+        as long as it takes, for few parameters. None makes none.
     n_jobs : int, default=None
         Workers for blocks of tasks, as in joblib. It does not change the result in any bit.
     random_state : int, RandomState or None, default=None
@@ -114,7 +122,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         L at the fitted meta-parameters.
     meta_losses_ : ndarray of shape (n_values,)
         L at the start and after each iteration of the solver.
-    gap_certificate_ : GapCertificate
+    gap_certificate_ : GapCertificate or None
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
     n_features_in_ : int
         Columns of the X that was passed, the task column included.
@@ -147,8 +155,8 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
 
     def __init__(
         self,
-        inner_lr="auto",
-        n_steps=1,
+        inner_lr=None,
+        n_steps=None,
         *,
         featurizer=None,
         loss="squared_error",
@@ -161,6 +169,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         n_episodes=1,
         task_column=None,
         on_unknown_task="meta",
+        certificate="fast",
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -178,6 +187,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.n_episodes = n_episodes
         self.task_column = task_column
         self.on_unknown_task = on_unknown_task
+        self.certificate = certificate
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -211,6 +221,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         KeyError
             For an unknown task, if `on_unknown_task` is "raise".
         """
+        check_bool("return_std", return_std)
         rows = self._rows(X, groups)
         if not return_std:
             return response(self, linear(self, rows))
@@ -225,9 +236,11 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         Parameters
         ----------
         X, y, groups, sample_weight
-            As in `fit`. With a list of tasks, `groups` or a task column, each task is split as in
-            `fit`, and the query rows of all tasks are pooled; with ``support="all"`` they are the
-            support rows themselves. Otherwise the meta-parameters' predictions are scored.
+            As in `fit`. With a list of tasks, `groups` or a task column, the model adapts to some
+            rows of each task and is scored on the others, all tasks pooled: `support` rows where
+            that says how many, else 1, 2, 3, 5 and 10 in turn; 10 random draws of each, or the
+            first rows with ``split="first"``. Otherwise the meta-parameters' predictions are
+            scored.
 
         Returns
         -------

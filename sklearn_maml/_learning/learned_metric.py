@@ -1,23 +1,32 @@
 """What was learned of a proximal rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import escape
 
 import numpy as np
 
 __all__ = ["LearnedMetric"]
 
+# Correlations of more parameters than these, and more parameters, are left to `to_frame`.
+MANY_CORRELATIONS, MANY_ROWS = 6, 30
+
 
 @dataclass(frozen=True, eq=False)
 class LearnedMetric:
-    """What `Proximal` learned from the training tasks, and how; ``print`` tells it.
+    """What `Proximal` learned from the training tasks, and how: print it, or take `to_frame`.
 
     Parameters are those of the features, the intercept last. `residual_variance` and what follows
-    it up to `singular` are those of the mixed model, and None for other criteria.
+    it up to `intraclass_correlation` are those of the mixed model, and None for other criteria.
+
+    References
+    ----------
+    Johnson, "Extension of Nakagawa & Schielzeth's R2GLMM to random slopes models", Methods in
+    Ecology and Evolution 5, 2014: the intraclass correlation.
 
     Attributes
     ----------
     metric : str
-        "identity", "intercept", "diagonal", "full", or "given".
+        "identity", "intercept", "diagonal", "low_rank", "full", or "given".
     criterion : {"reml", "query"} or None
         None where nothing but the strength was to be learned.
     reason : str
@@ -37,8 +46,15 @@ class LearnedMetric:
         Log restricted likelihood, summed over targets.
     singular : bool
         Whether some direction has no variance.
+    intraclass_correlation : float
+        The share of the variance between tasks in that of a row, given its features, on average
+        over rows. Where only intercepts differ it is the classical one.
+    n_factors : int
+        Of a metric of low rank, beside the diagonal.
     n_iter : int
     converged : bool
+    starts : tuple of int
+        Numbers of first rows after which tasks start from elsewhere than the meta-parameters.
     """
 
     metric: str
@@ -52,32 +68,157 @@ class LearnedMetric:
     fixed_effects: np.ndarray | None = None
     log_likelihood: float | None = None
     singular: bool | None = None
+    intraclass_correlation: float | None = None
     n_iter: int = 0
     converged: bool = True
+    n_factors: int = 0
+    starts: tuple = ()
 
-    def __str__(self):
-        how = {"reml": " by REML", "query": " on the query loss", None: ""}[self.criterion]
-        lines = [
-            f"Proximal adaptation, metric {self.metric}{how}: {self.reason}.",
-            f"  parameters that differ between tasks  {int(self.varies.sum())} of "
-            f"{len(self.varies)}",
-            f"  strength                              {self.strength:.4g} row(s)",
+    def of_model(self, metric, model, n_targets):
+        """The same with what a mixed model says.
+
+        Parameters
+        ----------
+        metric : Metric
+            Covariance of its random effects in units of the residual variance.
+        model : MixedModel
+        n_targets : int
+            0 where targets have one axis.
+        """
+        first = 0 if n_targets == 0 else slice(None)
+        return replace(
+            self,
+            covariance=metric.covariance * model.noise[0],
+            residual_variance=model.noise[first],
+            fixed_effects=model.fixed[first],
+            log_likelihood=model.log_likelihood,
+            singular=model.singular,
+            intraclass_correlation=model.between / (1.0 + model.between),
+            n_iter=model.n_iter,
+            converged=model.converged,
+        )
+
+    @property
+    def deviations(self):
+        """Standard deviations between tasks of the d parameters, 0 where they do not differ."""
+        return np.sqrt(np.maximum(np.diagonal(self.covariance), 0.0))
+
+    @property
+    def correlations(self):
+        """Of the d parameters between tasks, (d, d); NaN with one that does not differ."""
+        size = np.outer(self.deviations, self.deviations)
+        return np.where(size > 0, self.covariance / np.where(size > 0, size, 1.0), np.nan)
+
+    def to_frame(self):
+        """Fixed effects, variances, deviations and correlations as a `pandas.DataFrame`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a parameter, and by REML one for the residual of each target. Columns:
+            "fixed_effect" (one for each target), "variance", "std_dev", and a correlation with
+            each parameter that differs between tasks.
+
+        Raises
+        ------
+        ValueError
+            If no covariance was learned.
+        """
+        import pandas as pd
+
+        if self.covariance is None:
+            raise ValueError(f"No covariance was learned of the metric {self.metric!r}.")
+        frame = pd.DataFrame(index=list(self.names))
+        for name, effects in self._fixed_columns():
+            frame[name.replace(" ", "_")] = effects
+        frame["variance"], frame["std_dev"] = np.diagonal(self.covariance), self.deviations
+        for j in np.flatnonzero(self.varies):
+            frame[f"corr_{self.names[j]}"] = self.correlations[:, j]
+        for name, variance in self._residuals():
+            frame.loc[name, ["variance", "std_dev"]] = variance, np.sqrt(variance)
+        return frame
+
+    def _fixed_columns(self):
+        """(name, fixed effects) for each target."""
+        if self.fixed_effects is None:
+            return []
+        if self.fixed_effects.ndim == 1:
+            return [("fixed effect", self.fixed_effects)]
+        return [(f"fixed effect {t}", effects) for t, effects in enumerate(self.fixed_effects)]
+
+    def _residuals(self):
+        """(name, variance) of the residuals of each target."""
+        if self.residual_variance is None:
+            return []
+        if np.ndim(self.residual_variance) == 0:
+            return [("residual", float(self.residual_variance))]
+        return [(f"residual {t}", float(s)) for t, s in enumerate(self.residual_variance)]
+
+    def _facts(self):
+        """(name, text) of what is one number or one word."""
+        differ = f"{int(self.varies.sum())} of {len(self.varies)}"
+        rows = [
+            ("parameters that differ between tasks", differ),
+            ("strength", f"{self.strength:.4g} row(s)"),
         ]
         if self.log_likelihood is not None:
-            noise = _short(np.sqrt(self.residual_variance))
-            lines += [
-                f"  log restricted likelihood             {self.log_likelihood:.6g}",
-                f"  residual standard deviation           {noise}",
-                f"  fixed effects                         {_short(self.fixed_effects)}",
+            rows += [
+                ("log restricted likelihood", f"{self.log_likelihood:.6g}"),
+                ("intraclass correlation", f"{self.intraclass_correlation:.4g}"),
             ]
-        if self.covariance is not None:
-            deviation = np.sqrt(np.diagonal(self.covariance))
-            lines.append(f"  standard deviations between tasks     {_short(deviation)}")
+        if self.starts:
+            after = ", ".join(map(str, self.starts))
+            rows.append(("a starting point of its own", f"after {after} first row(s)"))
         if self.singular:
-            lines.append("  the covariance is singular: a direction has no variance")
+            rows.append(("singular", "the covariance is: a direction has no variance"))
+        return rows
+
+    def _table(self):
+        """Rows of text: a header, the parameters, the residuals; correlations with those above."""
+        if self.covariance is None:
+            return []
+        differ = np.flatnonzero(self.varies)
+        others = differ[:-1] if len(differ) <= MANY_CORRELATIONS else []
+        fixed = self._fixed_columns()
+        table = [("", *(name for name, _ in fixed), "variance", "std. dev.")]
+        table[0] += tuple(f"corr {self.names[k]}" for k in others)
+        for j, name in enumerate(self.names[:MANY_ROWS]):
+            row = [name, *(f"{effects[j]:.4g}" for _, effects in fixed)]
+            if self.varies[j]:
+                row += [f"{self.covariance[j, j]:.4g}", f"{self.deviations[j]:.4g}"]
+                row += [f"{self.correlations[j, k]:.2f}" for k in others if k < j]
+            table.append(tuple(row))
+        if len(self.names) > MANY_ROWS:
+            table.append((f"({len(self.names) - MANY_ROWS} more: see to_frame)",))
+        for name, variance in self._residuals():
+            table.append((name, *[""] * len(fixed), f"{variance:.4g}", f"{np.sqrt(variance):.4g}"))
+        return [row + ("",) * (len(table[0]) - len(row)) for row in table]
+
+    def _title(self):
+        how = {"reml": " by REML", "query": " on the query loss", None: ""}[self.criterion]
+        return f"Proximal adaptation, metric {self.metric}{how}: {self.reason}."
+
+    def __str__(self):
+        lines = [self._title(), *(f"  {name:<38}{text}" for name, text in self._facts())]
+        table = self._table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for name, *cells in table:
+            row = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+            lines.append("  ".join([f"  {name:<{widths[0]}}", *row]).rstrip())
         return "\n".join(lines)
 
-
-def _short(values):
-    """Numbers with four digits."""
-    return np.array2string(np.asarray(values), precision=4)
+    def _repr_html_(self):
+        """The same as tables, for notebooks."""
+        left = 'style="text-align:left; white-space:pre-wrap"'
+        facts = "".join(
+            f"<tr><td {left}>{escape(name)}</td><td {left}>{escape(text)}</td></tr>"
+            for name, text in self._facts()
+        )
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._table()
+        )
+        caption = f"<caption {left}>{escape(self._title())}</caption>"
+        return (
+            f"<table>{caption}<tbody>{facts}</tbody></table><table><tbody>{cells}</tbody></table>"
+        )

@@ -14,6 +14,7 @@ from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.noise import noise_variance
 from sklearn_maml._learning.proximal import learn_covariance
 from sklearn_maml._learning.random_effects import random_effects_of
+from sklearn_maml._learning.starts import learn_starts
 from sklearn_maml._learning.step_lengths import learn_lengths
 from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
 
@@ -52,6 +53,16 @@ class LearningProblem:
     def n_tasks(self):
         """How many tasks weigh something. One task does not show how tasks differ."""
         return int(np.count_nonzero(self.objective.blocks.tasks.weight))
+
+    @property
+    def shows_differences(self):
+        """Whether it can be seen how tasks differ: there are two, and some have two rows."""
+        return self.objective.blocks.tasks.show_differences
+
+    @property
+    def n_rows(self):
+        """How many rows all tasks have."""
+        return int(self.objective.blocks.tasks.offsets[-1])
 
     @property
     def n_parameters(self):
@@ -141,7 +152,7 @@ class LearningProblem:
         """
         return best_scale(self.objective, self.solver, make_rule, near, theta)
 
-    def minimize(self, start, make_rule, chain, bounds=None):
+    def minimize(self, start, make_rule, chain, bounds=None, pull=0.0):
         """Coordinates of the rule that leaves the smallest meta-loss, by L-BFGS.
 
         Parameters
@@ -152,6 +163,8 @@ class LearningProblem:
         chain : callable
             From coordinates and the slope, summed over tasks, to the derivative in the coordinates.
         bounds : list of (float, float), default=None
+        pull : float, default=0.0
+            What a squared distance of 1 from the start costs, in units of the loss there.
 
         Returns
         -------
@@ -159,7 +172,8 @@ class LearningProblem:
         n_iter : int
         converged : bool
         """
-        return minimize_query_loss(self.objective, self.solver, start, make_rule, chain, bounds)
+        sought = start, make_rule, chain, bounds, pull
+        return minimize_query_loss(self.objective, self.solver, *sought)
 
     def given_covariance(self, metric):
         """The `LearnedMetric` of a covariance that needs no learning."""
@@ -198,6 +212,24 @@ class LearningProblem:
             From lengths (d,) to the rule, smooth in them.
         """
         return learn_lengths(self, make_rule)
+
+    def starts(self, rule):
+        """By how much tasks start from elsewhere than theta, by their number of first rows.
+
+        Parameters
+        ----------
+        rule : AdaptationRule
+            With all its other parameters set.
+
+        Returns
+        -------
+        Starts or None
+            None where rows have no order, or held-out tasks are predicted better without.
+        """
+        if not (self.is_quadratic and self.has_query_rows) or self.n_tasks < 2:
+            return None
+        objective, theta, _ = Profile(self.objective, self.objective.blocks, self.solver)(rule)
+        return learn_starts(objective, theta, self._varying)
 
     def noise(self, theta):
         """The variance of the noise, as a `Noise`, from residuals at theta with the set rule."""

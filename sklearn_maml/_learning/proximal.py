@@ -6,7 +6,6 @@ that are not quadratic of one of working responses (`quasi_likelihood`). "query"
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
 
-import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.quasi_likelihood import fit_quasi_likelihood
-from sklearn_maml._learning.random_effects import fit_covariance
+from sklearn_maml._learning.random_effects import diagonal_deviations, fit_covariance
+from sklearn_maml._learning.selection import choose_structure
+from sklearn_maml._progress import warn_user
 from sklearn_maml.adaptation.prior import Metric
 
 __all__ = ["learn_covariance", "metric_coordinates"]
@@ -23,24 +24,33 @@ __all__ = ["learn_covariance", "metric_coordinates"]
 # log standard deviations of a metric in standardised features stay within these bounds.
 LOG_DEVIATION = (-12.0, 12.0)
 
+# Their prior standard deviation about those of REML, as if each task were one observation. Without
+# it the variance of what query rows hardly show, such as the effect of a dummy that is 1 in first
+# rows only, runs away.
+PRIOR_DEVIATION = 1.5
+
+# Of more deviations than these REML takes longer than the query loss.
+MANY_DEVIATIONS = 100
+
 
 def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
     """How tasks differ; see `LearningProblem.covariance`."""
     found = LearnedMetric(kind, criterion, reason, 1.0, effects.varies, problem.parameter_names)
-    if problem.n_tasks < 2:
-        alone = "one task does not show how tasks differ, so adapting changes nothing"
+    if not problem.shows_differences:
+        what = "one task does" if problem.n_tasks < 2 else "tasks of one row do"
+        alone = f"{what} not show how tasks differ, so adapting changes nothing"
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found
-    by_likelihood = _by_reml if problem.loss.constant_hessian else _by_quasi_likelihood
-    learn = {"reml": by_likelihood, "query": _by_query}[criterion]
+    likely = _by_reml if problem.loss.constant_hessian else _by_quasi_likelihood
+    chosen = kind in ("auto", "low_rank")
+    learn = _by_choice if chosen else {"reml": likely, "query": _by_query}[criterion]
     metric, found = learn(problem, effects, found, make_rule)
     if not found.converged:
-        warnings.warn(
+        warn_user(
             f"The metric {kind!r} did not converge in {found.n_iter} iterations "
             f"(criterion {criterion!r}); it is used as it is.",
             ConvergenceWarning,
-            stacklevel=6,
         )
     return metric, found
 
@@ -48,17 +58,7 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
 def _by_reml(problem, effects, found, make_rule):
     """Metric and report of the restricted likelihood."""
     metric, model = fit_covariance(problem.objective, effects, found.metric)
-    several = problem.n_targets
-    return metric, replace(
-        found,
-        covariance=metric.covariance * model.noise[0],
-        residual_variance=model.noise if several else model.noise[0],
-        fixed_effects=model.fixed if several else model.fixed[0],
-        log_likelihood=model.log_likelihood,
-        singular=model.singular,
-        n_iter=model.n_iter,
-        converged=model.converged,
-    )
+    return metric, found.of_model(metric, model, problem.n_targets)
 
 
 def _by_quasi_likelihood(problem, effects, found, make_rule):
@@ -78,27 +78,54 @@ def _by_quasi_likelihood(problem, effects, found, make_rule):
     )
 
 
+def _by_choice(problem, effects, found, make_rule):
+    """Metric and report of the restricted likelihood, with the structure that predicts best."""
+    problem.need_query_rows(f"the metric {found.metric!r}")
+    kinds = ("intercept", "low_rank") if found.metric == "auto" else ("low_rank",)
+    kind, k, metric, model = choose_structure(problem.objective, effects, kinds, make_rule)
+    told = "one variance for the intercept and one for the others"
+    if kind == "low_rank":
+        told = f"a variance for each and {k} factor(s)"
+    reason = f"{found.reason}; held-out tasks are predicted best with {told}"
+    found = replace(found, metric=kind, n_factors=k, reason=reason)
+    return metric, found.of_model(metric, model, problem.n_targets)
+
+
 def _by_query(problem, effects, found, make_rule):
     """Metric and report of the query loss."""
     problem.need_query_rows(f"the metric {found.metric!r}")
-    scale = problem.best_scale(lambda x: make_rule(Metric(np.sqrt(x) * effects.lift)))
-    start, make_metric, chain, bounds = metric_coordinates(effects, found.metric, scale)
+    start, pull = _deviations(problem, effects, found.metric, make_rule)
+    x, make_metric, chain, bounds = metric_coordinates(effects, found.metric, start)
     x, n_iter, converged = problem.minimize(
-        start, lambda x: make_rule(make_metric(x)), chain, bounds
+        x, lambda x: make_rule(make_metric(x)), chain, bounds, pull
     )
     metric = make_metric(x)
     return metric, replace(found, covariance=metric.covariance, n_iter=n_iter, converged=converged)
 
 
-def metric_coordinates(effects, kind, scale):
+def _deviations(problem, effects, kind, make_rule):
+    """Standard deviations (q,) to start from, and what it costs to leave them.
+
+    Those of the restricted likelihood where there is one; else all the same, and free.
+    """
+    q = int(effects.varies.sum())
+    likely = problem.loss.constant_hessian and problem.n_rows > problem.n_parameters
+    if likely and kind != "full" and q <= MANY_DEVIATIONS:
+        start = diagonal_deviations(problem.objective, effects, kind)
+        return start, 1.0 / (PRIOR_DEVIATION**2 * problem.n_tasks)
+    scale = problem.best_scale(lambda x: make_rule(Metric(np.sqrt(x) * effects.lift)))
+    return np.full(q, np.sqrt(scale)), 0.0
+
+
+def metric_coordinates(effects, kind, deviations):
     """Where and how a metric is sought on the query loss.
 
     Parameters
     ----------
     effects : RandomEffects
     kind : {"intercept", "diagonal", "full"}
-    scale : float
-        Scale of the metric to start from.
+    deviations : ndarray of shape (q,)
+        Standard deviations to start from, in standardised features.
 
     Returns
     -------
@@ -111,7 +138,7 @@ def metric_coordinates(effects, kind, scale):
     """
     lift = effects.lift
     at = _cholesky if kind == "full" else partial(_log_deviations, effects.ties(kind))
-    start, expand, contract, bounds = at(lift.shape[1], np.sqrt(scale))
+    start, expand, contract, bounds = at(deviations)
 
     def chain(x, slope):
         factor = expand(x)  # Sigma = T L L' T', so that d/dL = T' (S + S') T L
@@ -120,7 +147,7 @@ def metric_coordinates(effects, kind, scale):
     return start, lambda x: Metric(lift @ expand(x)), chain, bounds
 
 
-def _log_deviations(ties, q, deviation):
+def _log_deviations(ties, deviations):
     """Coordinates of diagonal metrics: logs of the standard deviations, of which some are tied.
 
     Returns
@@ -140,12 +167,13 @@ def _log_deviations(ties, q, deviation):
     def contract(slope, factor):
         return np.bincount(ties, np.diagonal(slope) * np.diagonal(factor))
 
-    k = ties.max() + 1
-    return np.full(k, np.log(deviation)), expand, contract, [LOG_DEVIATION] * k
+    start = np.bincount(ties, np.log(deviations)) / np.bincount(ties)
+    return start, expand, contract, [LOG_DEVIATION] * len(start)
 
 
-def _cholesky(q, deviation):
+def _cholesky(deviations):
     """Coordinates of full metrics: a lower triangle. Returns what `_log_deviations` does."""
+    q = len(deviations)
     at = np.tril_indices(q)
 
     def expand(x):
@@ -153,4 +181,4 @@ def _cholesky(q, deviation):
         factor[at] = x
         return factor
 
-    return deviation * np.eye(q)[at], expand, lambda slope, factor: slope[at], None
+    return np.diag(deviations)[at], expand, lambda slope, factor: slope[at], None

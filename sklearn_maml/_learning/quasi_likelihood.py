@@ -9,12 +9,15 @@ dispersion. Variances come out too small where tasks have few rows and classes (
 Biometrika 1995): what strength is right is for the query loss to say.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.random_effects import MixedDesign, collected
+from sklearn_maml._learning.random_effects import collected, mixed_design, structure_of
+from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.solvers.gauss_newton import GaussNewton
 
@@ -27,6 +30,9 @@ MAX_ROUNDS, SETTLED, VISIBLE = 10, 0.02, 0.1
 # A working response is at most so far from its prediction; farther on it would be a row whose loss
 # is all but straight that decides, with a huge response and hardly any weight.
 LONGEST = 4.0
+
+# A round's own likelihood is maximised to this, in units of -2 log likelihood, or so many steps.
+TOLERANCE, MAX_ITER = 1e-2, 20
 
 
 def fit_quasi_likelihood(objective, effects, kind, make_rule):
@@ -52,21 +58,29 @@ def fit_quasi_likelihood(objective, effects, kind, make_rule):
     n_iter : int
         Rounds.
     """
-    design = MixedDesign.of(effects, kind)
+    design = mixed_design(effects, kind)
     whole = objective.vary(blocks=objective.blocks.unsplit())
     at = whole.vary(rule=make_rule(Metric(effects.lift[:, :0])))  # one model for all tasks
     theta = GaussNewton(tol=1e-6).minimize(at, at.origin()).theta
-    relative = np.zeros(design.random_basis.shape[1:] * 2)
+    models, relative = [None] * (objective.n_targets or 1), 0.0
     for n_iter in range(1, MAX_ROUNDS + 1):
-        models = [design.fit(_moments(at, design, theta, k), max_iter=30, tol=1e-2) for k in range(at.n_targets or 1)]
+        models = [
+            _fit(design, kind, _moments(at, design, theta, k), model)
+            for k, model in enumerate(models)
+        ]
         before, relative = relative, np.mean([model.relative for model in models], axis=0)
-        theta = np.reshape([model.fixed[0] for model in models], theta.shape)
-        metric = design.metric(relative)
-        size = np.linalg.norm(before) + VISIBLE
-        if np.linalg.norm(relative - before) <= SETTLED * size:
+        lifted = [design.lifted(replace(model, relative=relative)) for model in models]
+        theta = np.reshape([model.fixed[0] for _, model in lifted], theta.shape)
+        if np.linalg.norm(relative - before) <= SETTLED * (np.linalg.norm(before) + VISIBLE):
             break
-        at = whole.vary(rule=make_rule(metric))
-    return metric, models, theta, n_iter
+        at = whole.vary(rule=make_rule(lifted[0][0]))
+    return lifted[0][0], models, theta, n_iter
+
+
+def _fit(design, kind, moments, start):
+    """REML, roughly, from the model of the round before."""
+    with one_blas_thread():
+        return fit_reml(moments, structure_of(design, kind), start, MAX_ITER, TOLERANCE)
 
 
 def working(loss, y, z):
@@ -117,5 +131,5 @@ def _working_moments(design, k, linearization):
     counts = risk.size[:, None] * risk.weights
     weight = np.where(counts > 0, counts * weight, 0.0)  # padding may overflow
     response = np.where(counts > 0, response, 0.0)
-    moments = design.moments(risk.features, weight, response[..., None], share)
+    moments = design.of_stack(risk.features, weight, response[..., None], share)
     return *moments, [share @ risk.size]

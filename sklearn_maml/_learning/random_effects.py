@@ -9,8 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.reml import Moments, fit_reml
-from sklearn_maml._learning.structure import Structure
+from sklearn_maml._learning.likelihood import Moments
+from sklearn_maml._learning.reml import fit_reml
+from sklearn_maml._learning.structure import FLOOR, Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
@@ -22,8 +23,11 @@ __all__ = [
     "MixedDesign",
     "RandomEffects",
     "collected",
+    "diagonal_deviations",
     "fit_covariance",
+    "mixed_design",
     "random_effects_of",
+    "structure_of",
 ]
 
 # A feature varies within tasks if this share of its variance, or more, is within tasks.
@@ -183,54 +187,29 @@ def _whitening(gram):
 
 @dataclass(frozen=True, eq=False)
 class MixedDesign:
-    """A mixed model's coordinates: of its random and fixed effects, and the covariance's structure.
+    """In which combinations of standardised features a mixed model is fitted.
 
     Attributes
     ----------
     effects : RandomEffects
-    random_basis : ndarray of shape (q, q')
-        Of the standardised features that vary.
-    fixed_basis : ndarray of shape (d, r)
-        Of all standardised features.
-    structure : Structure
+    random : ndarray of shape (q_varies, q)
+        Random effects, of unit size, in the standardised features that vary.
+    fixed : ndarray of shape (d, r)
+        Fixed effects, uncorrelated and of unit size, in all standardised features.
     """
 
     effects: RandomEffects
-    random_basis: np.ndarray
-    fixed_basis: np.ndarray
-    structure: Structure
+    random: np.ndarray
+    fixed: np.ndarray
 
-    @classmethod
-    def of(cls, effects, kind):
-        """Of a covariance that is "intercept", "diagonal" or "full"."""
-        random_basis = np.eye(int(effects.varies.sum()))
-        if kind == "diagonal":
-            random_basis = effects.own_basis
-        if kind == "full":
-            random_basis = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
-        structure = _structure(kind, random_basis.shape[1], effects)
-        return cls(effects, random_basis, _whitening(effects.gram), structure)
+    def moments(self, objective):
+        """The `Moments` of all rows of an objective's tasks, whose loss has a constant Hessian."""
+        whole = objective.vary(blocks=objective.blocks.unsplit())
+        parts = whole.fold(partial(_task_moments, whole, self), add_parts)
+        return collected(parts, whole.blocks.tasks.count, whole.n_targets or 1)
 
-    def metric(self, relative):
-        """The `Metric` of a covariance (q', q') of the random effects."""
-        values, vectors = np.linalg.eigh(relative)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        return Metric(self.effects.lift @ self.random_basis @ root)
-
-    def fit(self, moments, **options):
-        """The `MixedModel` of some `Moments`, with fixed effects and likelihood of the features.
-
-        Options are those of `fit_reml`.
-        """
-        with one_blas_thread():
-            model = fit_reml(moments, self.structure, **options)
-        lift = self.effects.standard.lift(self.fixed_basis.T).T
-        volume = moments.n_targets * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
-        likelihood = float(model.log_likelihood + volume)
-        return replace(model, fixed=model.fixed @ lift.T, log_likelihood=likelihood)
-
-    def moments(self, features, counts, targets, share):
-        """What a stack of n tasks adds to `Moments`, in lists.
+    def of_stack(self, features, counts, targets, share):
+        """What a stack of n tasks adds to `Moments`, in lists, for `collected`.
 
         Parameters
         ----------
@@ -243,16 +222,51 @@ class MixedDesign:
 
         Returns
         -------
-        gram, cross, share, total : list of one ndarray each
+        gram, cross, share, total : list of one ndarray
         """
         rows = self.effects.standard.rows(features)
-        random = rows[..., self.effects.varies] @ self.random_basis
-        both = np.concatenate([rows @ self.fixed_basis, targets], axis=-1)
+        random = rows[..., self.effects.varies] @ self.random
+        both = np.concatenate([rows @ self.fixed, targets], axis=-1)
         turned, weighted = np.swapaxes(random, -1, -2), counts[..., None] * both
         cross, gram = np.matmul(turned, weighted), np.matmul(turned, counts[..., None] * random)
         flat = both.reshape(-1, both.shape[-1])
         total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
         return [np.moveaxis(gram, 0, -1)], [np.moveaxis(cross, 0, -1)], [share], [total]
+
+    def lifted(self, model):
+        """The `Metric` of a mixed model, and the model with fixed effects of the features.
+
+        The log likelihood becomes that of the features too; `relative` stays as it is.
+        """
+        lift = self.effects.standard.lift(self.fixed.T).T
+        volume = len(model.noise) * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
+        values, vectors = np.linalg.eigh(model.relative)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        varies = self.effects.varies
+        gram = self.random.T @ self.effects.gram[np.ix_(varies, varies)] @ self.random
+        return Metric(self.effects.lift @ self.random @ root), replace(
+            model,
+            between=float((model.relative * gram).sum()),
+            fixed=model.fixed @ lift.T,
+            log_likelihood=float(model.log_likelihood + volume),
+        )
+
+
+def mixed_design(effects, kind):
+    """The `MixedDesign` in which covariances of a kind have the structure that it says.
+
+    Parameters
+    ----------
+    effects : RandomEffects
+    kind : {"intercept", "diagonal", "low_rank", "full"}
+        "diagonal" is one in the features' own coordinates; for "full" they do not matter.
+    """
+    random = np.eye(int(effects.varies.sum()))
+    if kind == "diagonal":
+        random = effects.own_basis
+    if kind == "full":
+        random = _whitening(effects.gram[np.ix_(effects.varies, effects.varies)])
+    return MixedDesign(effects, random, _whitening(effects.gram))
 
 
 def fit_covariance(objective, effects, kind):
@@ -274,16 +288,17 @@ def fit_covariance(objective, effects, kind):
     model : MixedModel
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
-    design = MixedDesign.of(effects, kind)
-    whole = objective.vary(blocks=objective.blocks.unsplit())
-    parts = whole.fold(partial(_task_moments, whole, design), add_parts)
-    model = design.fit(collected(parts, whole.blocks.tasks.count, objective.n_targets or 1))
-    return design.metric(model.relative), model
+    design = mixed_design(effects, kind)
+    moments = design.moments(objective)
+    with one_blas_thread():
+        return design.lifted(fit_reml(moments, structure_of(design, kind)))
 
 
-def _structure(kind, q, effects):
-    """The `Structure` of q random effects."""
-    return Structure.full(q) if kind == "full" else Structure.diagonal(effects.ties(kind))
+def structure_of(design, kind):
+    """The `Structure` of a covariance of a kind, in a `MixedDesign`."""
+    if kind == "full":
+        return Structure.full(design.random.shape[1])
+    return Structure.diagonal(design.effects.ties(kind))
 
 
 def collected(parts, count, n_targets, noise=None):
@@ -292,7 +307,7 @@ def collected(parts, count, n_targets, noise=None):
     Parameters
     ----------
     parts : tuple of lists
-        What `MixedDesign.moments` returns, and the number of rows by share, of all blocks.
+        What `MixedDesign.of_stack` returns, and the number of rows by share, of all blocks.
     count : float
         The number of tasks, by which shares are to be multiplied.
     n_targets : int
@@ -311,10 +326,28 @@ def collected(parts, count, n_targets, noise=None):
     )
 
 
+def diagonal_deviations(objective, effects, kind):
+    """Standard deviations of independent effects of standardised features by REML, shape (q,).
+
+    In units of the residual's, and no less than is a scale for steps.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With a loss of constant Hessian.
+    effects : RandomEffects
+    kind : {"intercept", "diagonal"}
+    """
+    moments = mixed_design(effects, "low_rank").moments(objective)
+    with one_blas_thread():
+        model = fit_reml(moments, Structure.diagonal(effects.ties(kind)))
+    return np.maximum(np.sqrt(np.diagonal(model.relative)), FLOOR)
+
+
 def _task_moments(objective, design, i):
     """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
     risk, _, share = objective.risks(i)
     targets = risk.residuals(np.zeros(risk.targets.shape))
     targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
     counts = risk.size[:, None] * risk.weights
-    return *design.moments(risk.features, counts, targets, share), [share @ risk.size]
+    return *design.of_stack(risk.features, counts, targets, share), [share @ risk.size]

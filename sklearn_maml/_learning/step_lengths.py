@@ -1,12 +1,12 @@
 """How the lengths of gradient steps are learned."""
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._learning.variable_projection import LOG_SCALE
+from sklearn_maml._progress import warn_user
 
 __all__ = ["LearnedSteps", "learn_lengths"]
 
@@ -60,7 +60,7 @@ def learn_lengths(problem, make_rule):
     LearnedSteps
     """
     d = problem.n_parameters
-    if problem.n_tasks < 2:
+    if not problem.shows_differences:
         return LearnedSteps(np.zeros(d), 0, True)
     start = problem.best_scale(lambda scale: make_rule(np.full(d, scale)))
     x, n_iter, converged = problem.minimize(
@@ -70,10 +70,9 @@ def learn_lengths(problem, make_rule):
         [LOG_LENGTH] * d,
     )
     if not converged:
-        warnings.warn(
+        warn_user(
             f"The lengths of steps did not converge in {n_iter} iterations; they are used as they "
             "are.",
             ConvergenceWarning,
-            stacklevel=6,
         )
     return LearnedSteps(np.exp(x), n_iter, converged)

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_maml._objective.quadratic import quadratic
+
 __all__ = [
     "LOG_SCALE",
     "Profile",
@@ -20,6 +22,9 @@ __all__ = [
 
 # A scale is sought between exp(-8) and exp(8), or near 1.
 LOG_SCALE, LOG_NEAR = 8.0, 1.5
+
+# Near its minimum the loss of a scale is flat: 3 percent more or less cannot be told apart.
+LOG_TOLERANCE = 0.03
 
 # A scale is one number: this many tasks determine it.
 TASKS_FOR_SCALE = 2000
@@ -52,17 +57,24 @@ class Profile:
     def __call__(self, rule):
         """The objective with that rule, theta, and the loss; infinite where it overflows."""
         at = self.objective.vary(rule=rule)
-        if not at.is_quadratic and not np.isfinite(at.value_and_gradient(self.theta)[0]):
+        if at.is_quadratic and not rule.first_order:
+            theta, value, doubt = *_solved(at), ""
+        elif not np.isfinite(at.value_and_gradient(self.theta)[0]):
             return at, self.theta, np.inf
+        else:
+            theta, value, doubt = self._sought(at)
+        self.theta = theta  # near that of the next candidate
+        self.report(f"learning the rule: smallest meta-loss {value:.8g}{doubt}")
+        return at, theta, value
+
+    def _sought(self, at):
+        """Theta by the solver, the loss, and a word of doubt."""
         with warnings.catch_warnings():
-            # A candidate that is not quite solved is one among many, and is reported below; the
-            # fit itself warns.
+            # A candidate that is not quite solved is one among many, and is reported; the fit
+            # itself warns.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found = self.solver.minimize(at, at.origin() if at.is_quadratic else self.theta)
-        self.theta = found.theta  # near that of the next candidate
-        doubt = "" if found.converged else ", not converged"
-        self.report(f"learning the rule: smallest meta-loss {found.values[-1]:.8g}{doubt}")
-        return at, found.theta, found.values[-1]
+            found = self.solver.minimize(at, self.theta)
+        return found.theta, found.values[-1], "" if found.converged else ", not converged"
 
     def value_and_slope(self, rule):
         """The smallest meta-loss of a rule, and its derivative in what is learned of it.
@@ -77,8 +89,16 @@ class Profile:
         return value, slope
 
 
+def _solved(at):
+    """Theta and loss of a quadratic by one Newton step; no digit of a candidate needs a second."""
+    origin = at.origin()
+    shape = quadratic(at)  # which leaves the gradient at the origin behind
+    theta = origin - shape.newton_step(at, origin, at.value_and_gradient(origin)[1])
+    return theta, at.value(theta)
+
+
 def best_scale(objective, solver, make_rule, near=False, theta=None):
-    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each or given.
+    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each, or given.
 
     A rule that moves so far that it fits every support set leaves theta hardly determined, and free
     to fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
@@ -93,6 +113,7 @@ def best_scale(objective, solver, make_rule, near=False, theta=None):
     near : bool
         Whether a scale of 1 is about right.
     theta : ndarray, default=None
+        The same for all scales, or None.
 
     Returns
     -------
@@ -103,10 +124,10 @@ def best_scale(objective, solver, make_rule, near=False, theta=None):
 
     def loss(log_scale):
         rule = make_rule(np.exp(log_scale))
-        return profile(rule)[-1] if theta is None else profile.objective.vary(rule=rule).value(theta)
+        return profile(rule)[-1] if theta is None else profile.objective.vary(rule).value(theta)
 
-    bounds = (-2*LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": LOG_TOLERANCE})
     return float(np.exp(found.x))
 
 
@@ -121,7 +142,7 @@ def _first_valley(loss, low, high):
     return max(at - 1, low), min(at + 1, high)
 
 
-def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None):
+def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None, pull=0.0):
     """Learn a rule by variable projection.
 
     Parameters
@@ -135,6 +156,8 @@ def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None)
     chain : callable
         From coordinates, and the derivative in what is learned, to that in the coordinates.
     bounds : list of (float, float), default=None
+    pull : float, default=0.0
+        What a squared distance of 1 from the start costs, in units of the loss there.
 
     Returns
     -------
@@ -149,7 +172,8 @@ def minimize_query_loss(objective, solver, start, make_rule, chain, bounds=None)
         value, slope = profile.value_and_slope(make_rule(x))
         if slope is None:  # infinite: far above all else, so that the line search turns back
             return FAR, np.zeros_like(x)
-        return value / unit, chain(x, slope) / unit
+        away = x - start
+        return value / unit + pull * (away @ away), chain(x, slope) / unit + 2.0 * pull * away
 
     found = minimize(
         value_and_gradient,

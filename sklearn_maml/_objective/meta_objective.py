@@ -209,7 +209,7 @@ class MetaObjective:
 
     def fold(self, f, combine):
         """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
-        work = self.blocks.n_query() * self.n_parameters**2
+        work = self.blocks.n_query * self.n_parameters**2
         return fold_blocks(f, len(self.blocks), combine, self.n_jobs, work)
 
     def linearize(self, i, theta):

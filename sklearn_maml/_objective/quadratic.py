@@ -121,14 +121,16 @@ def quadratic(objective):
 def _factorise(objective):
     d, n_targets = objective.n_parameters, objective.n_targets
     zero = np.zeros((n_targets, d) if n_targets else d)
-    n_query = objective.blocks.n_query()
+    n_query = objective.blocks.n_query
     if n_query < d and not objective.penalty.any():
         (squares,) = objective.reduce(_column_squares, zero)
         scale = _scale(squares, objective)
     else:
         squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
         scale = _scale(squares, objective)
-        normal = (normal + np.diag(objective.penalty)) / np.outer(scale, scale)
+        normal[np.diag_indices(d)] += objective.penalty
+        normal /= scale
+        normal /= scale[:, None]
         factor = safe_cholesky(normal)
         if factor is not None:
             return Quadratic(scale, factor, definite=True, rank=d)
@@ -166,15 +168,15 @@ def safe_cholesky(matrix):
         factor = cholesky(matrix, check_finite=False)
     except np.linalg.LinAlgError:
         return None
-    norm = np.abs(matrix).sum(axis=0).max()
+    norm = lapack.dlange("1", matrix.T)
     reciprocal, _ = lapack.dpocon(factor, norm)
     return factor if reciprocal * norm > SAFELY_POSITIVE * max(1.0, norm) else None
 
 
 def _column_squares(linearization):
     """Mean squares of the query features: a block's part."""
-    squares = np.square(linearization.query.features)
-    return (flat_vecmat(linearization.row_weight, squares),)
+    features, weight = linearization.query.features, linearization.row_weight
+    return (flat_vecmat(weight, np.square(features)),)
 
 
 def _normal_equations(linearization):

@@ -9,6 +9,8 @@ from scipy.special import expit
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklearn_maml._tasks.lists import is_missing, refuse_masked, refuse_mixed
+
 __all__ = ["codes_of", "distinct", "most_probable", "probabilities", "read_classes", "targets_of"]
 
 
@@ -20,8 +22,10 @@ def read_classes(y):
     ValueError
         If a label is missing, or `y` looks like numbers that are to be predicted.
     """
+    refuse_masked(y, "y")
+    refuse_mixed(y)
     y = column_or_1d(y, warn=True)
-    if y.dtype == object and any(label is None or label != label for label in y):
+    if y.dtype == object and any(map(is_missing, y)):
         raise ValueError("y contains None or NaN; every row needs a class.")
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)

@@ -1,6 +1,5 @@
 """Labels that say which task a row belongs to: given apart, or in a column of X."""
 
-from collections.abc import Mapping, Set
 from numbers import Integral, Number
 
 import numpy as np
@@ -8,7 +7,7 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
 from sklearn_maml._progress import warn_user
-from sklearn_maml._tasks.lists import refuse_masked
+from sklearn_maml._tasks.lists import is_missing, is_unordered, refuse_masked
 
 __all__ = [
     "TaskIndex",
@@ -46,8 +45,7 @@ def group_rows(groups, n_rows):
     refuse_masked(groups, "groups")
     if hasattr(groups, "to_numpy"):
         groups = groups.to_numpy()
-    unordered = isinstance(groups, str | bytes | Mapping | Set) or not hasattr(groups, "__len__")
-    if unordered or getattr(groups, "ndim", 1) != 1:
+    if is_unordered(groups) or not hasattr(groups, "__len__") or getattr(groups, "ndim", 1) != 1:
         got = f"shape {groups.shape}" if hasattr(groups, "shape") else type(groups).__name__
         raise ValueError(
             f"groups must be a one-dimensional array or list, one label a row; got {got}."
@@ -98,8 +96,8 @@ def _number_labels(labels, rows=None):
             f"groups must hold hashable labels; row {rows[i]} has {label!r} "
             f"of type {type(label).__name__}."
         ) from None
-    if any(map(_is_missing, known)):
-        raise _missing_label(rows[next(i for i, label in enumerate(labels) if _is_missing(label))])
+    if any(map(is_missing, known)):
+        raise _missing_label(rows[next(i for i, label in enumerate(labels) if is_missing(label))])
     codes = {label: code for code, label in enumerate(known)}
     ids = np.empty(len(known), dtype=object)
     ids[:] = list(known)
@@ -112,13 +110,6 @@ def _is_hashable(label):
     except TypeError:
         return False
     return True
-
-
-def _is_missing(label):
-    """Whether a label is None, NaN, NaT or pd.NA, or a tuple that holds one."""
-    if isinstance(label, tuple):
-        return any(map(_is_missing, label))
-    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label
 
 
 def _missing_label(row):

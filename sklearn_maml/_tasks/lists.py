@@ -1,12 +1,25 @@
 """A list of tasks, ``[(X_t, y_t), ...]``, read: its rows one under the other."""
 
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import column_or_1d
 
-__all__ = ["Pooled", "is_table", "is_task_list", "looks_ragged", "pool", "refuse_masked"]
+__all__ = [
+    "Pooled",
+    "as_array",
+    "is_missing",
+    "is_table",
+    "is_task_list",
+    "is_unordered",
+    "looks_ragged",
+    "pool",
+    "refuse_lazy",
+    "refuse_masked",
+    "refuse_mixed",
+]
 
 
 def is_task_list(X, y=None):
@@ -28,6 +41,13 @@ def is_table(values):
 def looks_ragged(X):
     """Whether `X` is a list of tables: the first of two parallel lists of tasks."""
     return isinstance(X, list | tuple) and len(X) > 0 and is_table(X[0])
+
+
+def is_unordered(values):
+    """Whether `values` can be no array: text, a mapping, a set, an iterator, a number."""
+    if isinstance(values, str | bytes | Mapping | Set) or getattr(values, "ndim", 1) == 0:
+        return True
+    return not (hasattr(values, "__len__") or hasattr(values, "__array__"))
 
 
 class Pooled(NamedTuple):
@@ -114,10 +134,11 @@ def _check_task(i, task, numeric):
         got = f"a tuple of length {len(task)}" if isinstance(task, tuple) else type(task).__name__
         raise ValueError(f"Task {i}: expected a tuple (X, y) or (X, y, weight); got {got}.")
     X, y, weight = (*task, None)[:3]
-    X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else _array(X)
+    refuse_lazy(X, f"Task {i}: X")
+    X = X if (hasattr(X, "shape") and hasattr(X, "dtype")) or hasattr(X, "columns") else as_array(X)
     for name, values in (("X", X), ("y", y), ("weight", weight)):
         refuse_masked(values, f"Task {i}: {name}")
-    y = _array(y) if numeric else _labels(i, y)
+    y = as_array(y) if numeric else _labels(i, y)
     if len(X.shape) != 2:
         raise ValueError(f"Task {i}: X must have 2 dimensions (rows, columns); got {len(X.shape)}.")
     if y.ndim not in (1, 2):
@@ -134,12 +155,45 @@ def _check_task(i, task, numeric):
 def _labels(i, y):
     """Class labels of task i as a one-dimensional array."""
     try:
+        refuse_mixed(y)
         return column_or_1d(y, warn=True)
     except ValueError as error:
         raise ValueError(f"Task {i}: {error}") from None
 
 
-def _array(values):
+def refuse_lazy(X, name):
+    """Raise for a table that holds a plan of rows rather than rows, such as a LazyFrame."""
+    if hasattr(X, "collect") and not hasattr(X, "__len__"):
+        raise TypeError(
+            f"{name} is a {type(X).__name__}, which holds no rows yet; pass what its collect() "
+            "returns."
+        )
+
+
+def is_missing(label):
+    """Whether a label is None, NaN, NaT or pd.NA, or a tuple that holds one."""
+    if isinstance(label, tuple):
+        return any(map(is_missing, label))
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or label != label
+
+
+def refuse_mixed(labels):
+    """Raise for class labels some of which are text: numpy would make text of the others too."""
+    objects = isinstance(labels, list | tuple) or getattr(labels, "dtype", None) == np.dtype(object)
+    if not objects or len(set(map(type, labels))) == 1:
+        return
+    kinds = {
+        next((text for text in (str, bytes) if isinstance(label, text)), type(label))
+        for label in labels
+    }
+    if kinds & {str, bytes} and len(kinds) > 1:
+        if any(map(is_missing, labels)):
+            raise ValueError("y contains None or NaN; every row needs a class.")
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(f"y mixes labels of types {names}; use labels of one type.")
+
+
+def as_array(values):
     """`values` as an array; ragged input becomes an array of objects, refused further on."""
     kind = getattr(getattr(values, "dtype", None), "kind", None)
     dtype = None
@@ -215,7 +269,7 @@ def _read_weights(weights, sizes):
         return None, None
     rows, tasks = [], []
     for i, (weight, size) in enumerate(zip(weights, sizes, strict=True)):
-        weight = _array(1.0 if weight is None else weight)
+        weight = as_array(1.0 if weight is None else weight)
         if weight.dtype.kind not in "biuf":
             raise ValueError(
                 f"Task {i}: weight must be a number or one number a row; got dtype {weight.dtype}."

@@ -118,6 +118,12 @@ class Tasks:
         """The tasks' numbers of rows, shape (n_tasks,)."""
         return np.diff(self.offsets)
 
+    @property
+    def show_differences(self):
+        """Whether it can be seen how tasks differ: two of them weigh, and some have two rows."""
+        weighty = self.weight > 0
+        return bool(weighty.sum() > 1 and (self.sizes[weighty] > 1).any())
+
 
 # A block's features fill about 2 MiB: large enough for BLAS, small enough for a core's cache.
 BLOCK_ELEMENTS = 2**18
@@ -180,6 +186,10 @@ class Blocks(Sequence):
     ----------
     kept : bool
         Whether blocks are kept.
+    draws_apart : bool
+        Whether some task has draws in several blocks.
+    n_query : int
+        An upper bound on the number of query rows over all episodes.
     """
 
     def __init__(self, tasks, features, episodes):
@@ -196,6 +206,7 @@ class Blocks(Sequence):
         self._keeps_stacks = tasks.offsets[-1] * features.width <= room
         self.kept = tasks.offsets[-1] * episodes.n_draws * features.width <= room
         self._stacks, self._blocks = {}, {}
+        self.n_query = self._count_query_rows()
 
     def __len__(self):
         return len(self._parts)
@@ -232,18 +243,17 @@ class Blocks(Sequence):
     def lighter(self, work):
         """Fewer draws, then fewer tasks (at least 100), so that rows * d^2 is about `work`."""
         blocks = self
-        excess = self.n_query() * self.features.width**2 / work
+        excess = self.n_query * self.features.width**2 / work
         if excess > 1 and self.episodes.n_episodes > 1:
             n_episodes = max(1, int(self.episodes.n_episodes / excess))
             episodes = replace(self.episodes, n_episodes=n_episodes)
             blocks = Blocks(self.tasks, self.features, episodes)
-            excess = blocks.n_query() * self.features.width**2 / work
+            excess = blocks.n_query * self.features.width**2 / work
         if excess > 1:
             blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
         return blocks
 
-    def n_query(self):
-        """An upper bound on the number of query rows over all episodes."""
+    def _count_query_rows(self):
         tasks, episodes = self.tasks, self.episodes
         if episodes.support == "all":
             return int(tasks.offsets[-1])

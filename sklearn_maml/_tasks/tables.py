@@ -6,34 +6,39 @@ whether a featurizer reads X (`featurizer`), and whether y holds class labels, a
 (`classes_`).
 """
 
-import sys
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import assert_all_finite, check_array
+from sklearn.utils import _safe_indexing, assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from sklearn_maml._progress import warn_user
+from sklearn_maml._component import check_number
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
-from sklearn_maml._tasks.lists import is_task_list, looks_ragged, pool, refuse_masked
+from sklearn_maml._tasks.lists import (
+    as_array,
+    is_task_list,
+    is_unordered,
+    looks_ragged,
+    pool,
+    refuse_lazy,
+    refuse_masked,
+)
 from sklearn_maml._tasks.stacks import Tasks
 
 __all__ = [
-    "SingleTaskWarning",
     "TaskRows",
     "check_finite",
     "check_y",
-    "in_cross_validation",
     "read_one_task",
     "read_rows",
     "read_tasks",
     "row_weights",
-    "warn_of_single_task",
 ]
 
 
@@ -73,49 +78,6 @@ def check_finite(values, codes, names, what):
 
 # Targets beyond this are refused, like such features: squares of products would overflow float64.
 LARGEST_TARGET = 1e70
-
-
-class SingleTaskWarning(UserWarning):
-    """All rows count as one task where several were probably meant.
-
-    Raised by ``fit`` inside scikit-learn's cross-validation, which keeps `groups` to itself unless
-    metadata routing is switched on, and by ``adapt`` of a model that was fitted without task
-    labels; of `MAMLRegressor` and `MAMLClassifier`. Give the labels by ``task_column=``, pass a
-    list of tasks, or switch metadata routing on. To fit one task on purpose, say so by
-    ``groups=np.zeros(n_rows)``, or silence the warning:
-
-    >>> import warnings
-    >>> from sklearn_maml import SingleTaskWarning
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("ignore", category=SingleTaskWarning)
-    """
-
-
-def warn_of_single_task(what):
-    """Issue a `SingleTaskWarning` that names the three remedies."""
-    warn_user(
-        f"{what} Tell tasks apart in one of three ways: (1) keep the labels in a column of X and "
-        "set task_column=; (2) pass a list of (X, y) tuples, one a task; (3) pass groups= to fit, "
-        "and around scikit-learn's cross-validation, searches and pipelines switch metadata "
-        "routing on (sklearn.config_context(enable_metadata_routing=True)). "
-        "If one task is meant, pass groups=np.zeros(n_rows).",
-        SingleTaskWarning,
-    )
-
-
-def in_cross_validation():
-    """Whether scikit-learn's cross-validation or search is among the callers.
-
-    It is what drops `groups` silently; nothing that it passes tells so. The walk up the stack
-    takes some microseconds, and is done only for a fit without any task labels.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith(("sklearn.model_selection.", "sklearn.feature_selection.")):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class TaskRows(NamedTuple):
@@ -241,7 +203,7 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
     if estimator.featurizer is None:
         if not _is_ready(X, 2):
             _refuse_dates(X)
-            X = check(X, dtype=np.float64, ensure_all_finite=finite)
+            X = _numbers(X, partial(check, dtype=np.float64, ensure_all_finite=finite))
         elif finite:
             assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
     X = X.tocsr() if sp.issparse(X) else X
@@ -257,6 +219,13 @@ def row_weights(sample_weight, X):
     if sample_weight is None:
         return None
     refuse_masked(sample_weight, "sample_weight")
+    if isinstance(sample_weight, Real):
+        check_number("sample_weight", sample_weight)
+    elif is_unordered(sample_weight):
+        raise TypeError(
+            "sample_weight must be a one-dimensional array or list, or a number; got "
+            f"{type(sample_weight).__name__}."
+        )
     return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
@@ -289,7 +258,8 @@ def _read_task_list(estimator, tasks, sample_weight):
 
 def _task_weights(sample_weight, ids):
     """Weights of tasks as float64."""
-    if not np.isscalar(sample_weight) and len(sample_weight) != len(ids):
+    sized = hasattr(sample_weight, "__len__") and not is_unordered(sample_weight)
+    if sized and len(sample_weight) != len(ids):
         raise ValueError(
             f"With a list of tasks, sample_weight has one number a task: {len(ids)}; got "
             f"{len(sample_weight)}. Weights of rows go into the tuples, (X, y, weight)."
@@ -326,8 +296,30 @@ def _check_table(X):
             "tuples goes to fit, score or certify as it is, with y=None."
         )
     refuse_masked(X, "X")
+    refuse_lazy(X, "X")
     if hasattr(X, "columns") and 0 in X.shape:
         raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
+
+
+def _numbers(X, check):
+    """X as floats, by `check`; errors name the first column that holds something else."""
+    try:
+        return check(X)
+    except (TypeError, ValueError) as error:
+        columns = getattr(X, "columns", ())
+        for at, name in enumerate(columns):
+            column = _safe_indexing(X, [at], axis=1)
+            try:
+                check(column)
+            except (TypeError, ValueError):
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"column {name!r} of X does not hold numbers (its dtype is "
+                    f"{next(iter(column.dtypes))}); make numbers of it in a featurizer, such as "
+                    f"ColumnTransformer([('codes', OneHotEncoder(), [{name!r}])], "
+                    f"remainder='passthrough'). {error}"
+                ) from error
+        raise
 
 
 def _refuse_dates(X):
@@ -347,7 +339,6 @@ def _read_y(estimator, y, reset, finite):
     """Targets as float64: numbers, or 0 and 1 for classes."""
     if not is_classifier(estimator):
         return check_y(y, estimator, finite)
-    refuse_masked(y, "y")
     y = read_classes(y)
     if reset:
         estimator.classes_ = distinct(y, type(estimator).__name__)
@@ -358,7 +349,7 @@ def check_y(y, estimator, finite=True):
     """Targets as float64, of one or two axes; numbers in an array of objects are refused."""
     refuse_masked(y, "y")
     if not hasattr(getattr(y, "dtype", None), "kind"):
-        y = np.asarray(y)
+        y = as_array(y)
     if y.dtype.kind not in "biufc":
         raise ValueError(
             f"Unknown label type: y must be numeric, got dtype {y.dtype}. Convert it first, for "

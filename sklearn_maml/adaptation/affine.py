@@ -45,8 +45,13 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
         Or of shape (n,), a number for each task, where it is a multiple of the identity.
         """
 
+    def start(self, theta):
+        """Where tasks start from: theta, unless a subclass shifts it."""
+        return theta
+
     def adapt(self, theta):
         """theta_i, and the pullback, which depends on no theta."""
+        theta = self.start(theta)
         residuals = self.support.residuals(self.support.predict(theta))
         return theta + self._move(residuals), self._pullback
 
@@ -54,6 +59,7 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
         """From the rows where these are no more than the features."""
         if self.geometry.tall:
             return Response(self.query, *self.adapt(theta))
+        theta = self.start(theta)
         residuals = self.support.residuals(self.support.predict(theta))
         if self.query is self.support:
             predictions = self.support.targets - residuals
@@ -63,7 +69,7 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
             self.query,
             self.support,
             predictions + matvec(self._response, residuals),
-            lambda: self.adapt(theta),
+            lambda: (theta + self._move(residuals), self._pullback),
             lambda V: self._response if V is None else np.matmul(V, self._response),
         )
 

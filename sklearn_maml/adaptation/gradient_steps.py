@@ -5,10 +5,10 @@ from numbers import Integral
 
 import numpy as np
 
-from sklearn_maml._linalg import curvature_norm, geometric_sum
+from sklearn_maml._linalg import geometric_sum
 from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
-from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.step_geometry import Geometry, StepMetric
 from sklearn_maml.adaptation.step_length import EvenLengths, StepLength, check_step_lengths
 from sklearn_maml.adaptation.step_path import StepPath
@@ -176,30 +176,16 @@ class GradientSteps(AdaptationRule):
             return self
         return type(self)(**{**self.get_params(deep=False), "first_order": False})
 
-    def lipschitz(self, risk):
-        """Constants of steps that overshoot in no direction; see `AdaptationRule.lipschitz`.
-
-        With M the metric, a step is no expansion in the norm of ``M^-1/2``, so that the second
-        derivative of ``g' A(theta)`` along v is at most ``kappa |g| |v|^2``, ``kappa = n_steps eta
-        l3 lambda_max(sum_j a_j |f_j| f_j f_j') |M|^1/2 |M^-1|``, with f the rows in M's units and
-        l3 the loss's largest third derivative.
-        """
-        shape = risk.weights.shape[:-1]
+    def slope_form(self, risk):
+        """Steps of given length, or capped ones; see `AdaptationRule.slope_form`."""
+        d = risk.features.shape[-1]
         if self.n_steps == 0:
-            return np.ones(shape), np.zeros(shape)
+            return SlopeForm(np.zeros(risk.weights.shape[:-1]), np.eye(d))
+        if self._step.is_damped(risk.loss):
+            return None
         geometry = self._geometry(risk)
-        metric = np.linalg.eigvalsh(geometry.metric.apply(np.eye(risk.features.shape[-1])))
-        bounded = np.isfinite(risk.loss.third_bound) and metric[0] > 0
-        if not (self._step.overshoots_nowhere and bounded):
-            return super().lipschitz(risk)
-        rows = geometry.rows
-        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        length = EvenLengths(self._step, geometry).length
-        kappa = self.n_steps * length * risk.loss.third_bound * largest
-        return (
-            np.full(shape, np.sqrt(metric[-1] / metric[0])),
-            kappa * np.sqrt(metric[-1]) / metric[0],
-        )
+        factor = geometry.metric.rows(np.eye(d))
+        return SlopeForm(EvenLengths(self._step, geometry).length, factor, self.n_steps)
 
     def adapt(self, theta, risk):
         """Take the steps; see `AdaptationRule.adapt`."""

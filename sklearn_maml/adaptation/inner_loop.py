@@ -129,7 +129,7 @@ class RowResponse:
             return np.matmul(matrix, self.query.features)
         design = np.matmul(response, self.support.features)
         np.subtract(self.query.features, design, out=design)
-        return _scaled(design, scale)
+        return _scaled(design, scale, owned=True)
 
     def along(self, v):
         """``Phi v - R F v``; see `Response.along`."""
@@ -151,6 +151,11 @@ class RowResponse:
         return product(slopes, self.query.features) - product(pulled, self.support.features)
 
 
-def _scaled(rows, scale):
-    """Rows (..., n, m, d) times numbers (..., n, m), or as they are."""
-    return rows if scale is None else rows * scale[..., None]
+def _scaled(rows, scale, owned=False):
+    """Rows (..., n, m, d) times numbers (..., n, m); in their own memory if nobody else has it."""
+    if scale is None:
+        return rows
+    if not owned or scale.ndim >= rows.ndim:  # a scale for each target makes more rows
+        return rows * scale[..., None]
+    rows *= scale[..., None]
+    return rows

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Metric", "Noise"]
+__all__ = ["Metric", "Noise", "Starts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,14 @@ class Metric:
             raise ValueError("metric must be symmetric and positive semi-definite.")
         return cls.from_covariance(covariance)
 
+    def rows(self, V):
+        """``V L`` for rows V (..., d)."""
+        return np.matmul(V, self.factor)
+
+    def lift(self, U):
+        """``U L'`` for rows U (..., q)."""
+        return np.matmul(U, self.factor.T)
+
     @property
     def covariance(self):
         """Sigma, shape (d, d)."""
@@ -108,7 +116,33 @@ class Noise:
 
     def at(self, n_rows):
         """The variances after so many support rows: (n,) to (n,) or (n, n_targets)."""
-        place = np.interp(n_rows, self.shots, np.arange(len(self.shots)))
-        below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
-        share = (place - below).reshape(-1, *[1] * (self.variance.ndim - 1))
-        return (1.0 - share) * self.variance[below] + share * self.variance[above]
+        return _between(n_rows, self.shots, self.variance)
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Where tasks start from, by number of support rows: lines between these, level beyond them.
+
+    Attributes
+    ----------
+    shots : ndarray of shape (k,)
+        Numbers of support rows, ascending.
+    shift : ndarray of shape (k, d) or (k, n_targets, d)
+        What is added to theta.
+    """
+
+    shots: np.ndarray
+    shift: np.ndarray
+
+    def at(self, n_rows):
+        """The shift after so many support rows: (...) to (..., d) or (n_targets, ..., d)."""
+        shift = _between(n_rows, self.shots, self.shift)
+        return shift if self.shift.ndim == 2 else np.moveaxis(shift, -2, 0)
+
+
+def _between(n_rows, shots, values):
+    """Values (k, ...) by number of shots, at other numbers of rows; linear, and level outside."""
+    place = np.interp(n_rows, shots, np.arange(len(shots)))
+    below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
+    share = np.reshape(place - below, np.shape(place) + (1,) * (values.ndim - 1))
+    return (1.0 - share) * values[below] + share * values[above]

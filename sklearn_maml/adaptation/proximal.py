@@ -1,21 +1,31 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
-from sklearn_maml._component import check_number
-from sklearn_maml._linalg import curvature_norm, matvec
+from sklearn_maml._component import check_number, check_option
+from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
-from sklearn_maml.adaptation.prior import Metric, Noise
-from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml._tasks.lists import as_array
+from sklearn_maml.adaptation.affine import AffineLoop
+from sklearn_maml.adaptation.inner_loop import InnerLoop
+from sklearn_maml.adaptation.prior import Metric, Noise, Starts
+from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
+from sklearn_maml.adaptation.step_geometry import Geometry
 
 __all__ = ["Proximal"]
 
-# "auto" fits a mixed model with a full covariance up to this number of random effects.
-MANY_EFFECTS = 15
+# "auto" fits a mixed model with a full covariance up to the first number of random effects, and one
+# with less of a structure up to the second: beyond, matrices of that size for each task cost too
+# much.
+MANY_EFFECTS, TOO_MANY_EFFECTS = 15, 100
 
-KINDS = ("auto", "identity", "intercept", "diagonal", "full")
+# With losses that are not squares, tasks tell less: a full covariance wants so many an entry.
+TASKS_AN_ENTRY = 2
+
+KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
 
 class Proximal(AdaptationRule):
@@ -38,19 +48,27 @@ class Proximal(AdaptationRule):
     strength : float, default=None
         In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
         the strength that the learned metric has by itself, so 1 leaves it as it is.
-    metric : {"auto", "identity", "intercept", "diagonal", "full"} or array-like, default="auto"
+    metric : {"auto", "identity", "intercept", "diagonal", "low_rank", "full"} or array-like
         Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
         in standardised features: nothing, one variance for the intercept and one for the others,
-        one for each, or all covariances. Only features that vary within tasks, and the
-        intercept, differ between tasks. "auto" is "full" by REML for the squared error and up to 15
-        such parameters, "diagonal" on the query loss beyond and for other losses.
+        one for each, that and common factors (as many as predict held-out tasks best), or all
+        covariances. By "reml" a "diagonal" is one in the features' own coordinates. Only features
+        that vary within tasks, and the intercept, differ between tasks. "auto", the default, is
+        "full" by REML for the squared error and up to 15 such parameters; up to 100 "intercept"
+        or "low_rank" by REML, whichever predicts held-out tasks better; "intercept" on the query
+        loss beyond, and "diagonal" on the query loss for other losses.
     random_effects : "intercept", or array-like of names, positions or booleans, default=None
         The features whose effects may differ between tasks, beside the intercept; "intercept" for
         the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
         "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
         minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
-        for "full" with the squared error, and "query" otherwise.
+        for "full" and "low_rank" with the squared error, and "query" otherwise.
+    starts : "auto" or None, default="auto"
+        "auto" learns, where a strength or a metric is learned too, the loss is the squared error
+        and tasks are split at several numbers of first rows, by how much a task with so many rows
+        starts from elsewhere than theta: what is to be predicted lies ahead, and another line fits
+        there. Held-out tasks decide whether that helps. None starts all from theta.
     noise : float or ndarray of shape (n_targets,), default=None
         Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
         estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
@@ -75,12 +93,20 @@ class Proximal(AdaptationRule):
     affine = True
 
     def __init__(
-        self, strength=None, metric="auto", *, random_effects=None, criterion="auto", noise=None
+        self,
+        strength=None,
+        metric="auto",
+        *,
+        random_effects=None,
+        criterion="auto",
+        starts="auto",
+        noise=None,
     ):
         self.strength = strength
         self.metric = metric
         self.random_effects = random_effects
         self.criterion = criterion
+        self.starts = starts
         self.noise = noise
 
     def validate(self):
@@ -88,15 +114,15 @@ class Proximal(AdaptationRule):
         if self.strength is not None:
             check_number("strength", self.strength, above=True)
         if self.noise is not None and not isinstance(self.noise, Noise):
-            noise = np.asarray(self.noise)
+            noise = as_array(self.noise)
             if noise.dtype.kind not in "iuf" or noise.ndim > 1:
                 raise TypeError(f"noise must be a number or one a target; got {self.noise!r}.")
             if not (np.isfinite(noise).all() and (noise > 0).all()):
                 raise ValueError(f"noise must be positive and finite; got {self.noise!r}.")
-        if self.criterion not in ("auto", "reml", "query"):
-            raise ValueError(
-                f"criterion must be 'auto', 'reml' or 'query'; got {self.criterion!r}."
-            )
+        check_option("criterion", self.criterion, ("auto", "reml", "query"))
+        automatic = isinstance(self.starts, str) and self.starts == "auto"
+        if not (self.starts is None or automatic or isinstance(self.starts, Starts)):
+            raise ValueError(f"starts must be 'auto' or None; got {self.starts!r}.")
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
@@ -123,23 +149,29 @@ class Proximal(AdaptationRule):
 
     def adapt(self, theta, risk):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
+        if risk.loss.constant_hessian:
+            return self.bind(risk).adapt(theta)
         factor = self._factor(risk.features.shape[-1])
         rows, strength = np.matmul(risk.features, factor), self._strength(risk)
-        if risk.loss.constant_hessian:
-            gain = _gain(risk.weights, rows, strength)
-            moved = matvec(gain, _residual(risk, theta))
-        else:
-            start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
-            problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
-            moved = ridge_minimum(problem)
-            bend = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
-            gain = _gain(0.5 * risk.weights * bend, rows, strength)
+        start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
+        problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
+        moved = ridge_minimum(problem)
+        hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
+        gain = _gain(0.5 * risk.weights * hessian, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
             return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
 
         return theta_i, pullback
+
+    def bind(self, support, query=None):
+        """In closed form for a square, else by `adapt`; see `AdaptationRule.bind`."""
+        if not support.loss.constant_hessian:
+            return InnerLoop(self, support, query)
+        metric = Metric(self._factor(support.features.shape[-1]))
+        starts = self.starts if isinstance(self.starts, Starts) else None
+        return RidgeLoop(self, Geometry(support, metric), query, self._strength(support), starts)
 
     def slope(self, theta, linearization):
         """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
@@ -154,23 +186,10 @@ class Proximal(AdaptationRule):
         d = force.shape[-1]
         return pulled.reshape(-1, d).T @ force.reshape(-1, d)
 
-    def lipschitz(self, risk):
-        """Constants of the proximal step; see `AdaptationRule.lipschitz`.
-
-        With ``Sigma = L L'``, f the rows in L's units and ``H = F' W F + 2 strength_i`` the step's
-        Hessian, ``J = 2 strength_i L H^-1 L^-1`` has at most the norm ``|L| |L^-1|``, and changes
-        by at most ``l3 lambda_max(sum_j a_j |f_j| f_j f_j') |L| |L^-1|^2 / (2 strength_i)``.
-        """
-        factor = self._factor(risk.features.shape[-1])
-        size = np.linalg.svd(factor, compute_uv=False)
-        regular = len(size) == len(factor) and size[-1] > 0
-        if not (regular and np.isfinite(risk.loss.third_bound)):
-            return super().lipschitz(risk)
-        rows = np.matmul(risk.features, factor)
-        largest, _ = curvature_norm(rows, risk.weights * np.linalg.norm(rows, axis=-1))
-        kappa = risk.loss.third_bound * largest / (2.0 * self._strength(risk))
-        shape = risk.weights.shape[:-1]
-        return np.full(shape, size[0] / size[-1]), kappa * size[0] / size[-1] ** 2
+    def slope_form(self, risk):
+        """``theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
+        length = 0.5 / self._strength(risk)
+        return SlopeForm(length, self._factor(risk.features.shape[-1]), implicit=True)
 
     def spread(self, V, risk=None):
         """Variance of ``V theta_i`` given the support rows, in units of the noise's.
@@ -238,7 +257,13 @@ class Proximal(AdaptationRule):
         strength = self.strength
         if strength is None:
             strength = self._best_strength(problem, metric, found)
-        rule = self._with(metric, strength, self.noise)
+        starts = self.starts
+        if not isinstance(starts, Starts):
+            wanted = self.learnable and starts is not None
+            starts = problem.starts(self._with(metric, strength)) if wanted else None
+            shots = () if starts is None else tuple(starts.shots[1:].tolist())
+            found = replace(found, starts=shots)
+        rule = self._with(metric, strength, starts, self.noise)
         return rule, replace(found, strength=rule.strength)
 
     def calibrate(self, problem, theta):
@@ -250,7 +275,7 @@ class Proximal(AdaptationRule):
             noise = problem.noise(theta)
         elif problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
-        return self._with(self.metric, self.strength, noise)
+        return self._with(self.metric, self.strength, self.starts, noise)
 
     def _check_noise(self, problem):
         """Raise for a variance of the noise that would be ignored."""
@@ -270,34 +295,42 @@ class Proximal(AdaptationRule):
 
     def _choose(self, problem, n_effects):
         """Structure of the metric, criterion and the reason for them."""
+        square, n_tasks = problem.loss.constant_hessian, problem.n_tasks
+        if self.metric == "low_rank" and (self.criterion == "query" or not square):
+            raise ValueError(
+                "metric='low_rank' is learned by REML, the likelihood of the squared error; got "
+                f"criterion={self.criterion!r} and {problem.loss!r}. Use metric='diagonal' there."
+            )
         if self.metric != "auto":
-            criterion = "reml" if self.metric == "full" else "query"
+            criterion = "reml" if self.metric in ("full", "low_rank") else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
         reason = f"{n_effects} parameter(s) can differ between tasks"
-        if n_effects > MANY_EFFECTS:
-            criterion = "query" if problem.loss.constant_hessian else "reml"
-            return "diagonal", criterion, f"{reason}, too many for a full covariance"
-        n_covariances = n_effects * (n_effects + 1) // 2
-        if not problem.loss.constant_hessian and problem.n_tasks < 2 * n_covariances:
-            few = f"{problem.n_tasks} tasks are few for its {n_covariances} covariances"
+        n_entries = n_effects * (n_effects + 1) // 2
+        if n_effects <= MANY_EFFECTS and not square and n_tasks < TASKS_AN_ENTRY * n_entries:
+            few = f"{n_tasks} tasks are few for the {n_entries} entries of a full covariance"
             return "diagonal", "reml", f"{reason}, and {few}"
-        return "full", "reml", f"{reason}, few enough for a full covariance"
+        if n_effects <= MANY_EFFECTS:
+            return "full", "reml", f"{reason}, few enough for a full covariance"
+        if n_effects <= TOO_MANY_EFFECTS:
+            kind = "auto" if square else "diagonal"
+            return kind, "reml", f"{reason}, too many for a full covariance"
+        return "intercept", "query", f"{reason}, too many for a variance each"
 
     def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if problem.n_tasks < 2 or found.criterion == "query":
+        if not problem.shows_differences or found.criterion == "query":
             return 1.0
         if found.criterion == "reml" and not problem.has_query_rows:
             return 1.0
         problem.need_query_rows("the strength")
         near = found.criterion == "reml"
-        # Of other losses theta costs much more than a strength, and its own hardly matters.
-        theta = None if problem.is_quadratic else found.fixed_effects
+        # A theta for each strength costs much more with other losses, and hardly changes it.
+        theta = found.fixed_effects if near and not problem.loss.constant_hessian else None
         return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
-    def _with(self, metric, strength, noise=None):
-        return Proximal(float(strength), metric, noise=noise)
+    def _with(self, metric, strength, starts=None, noise=None):
+        return Proximal(float(strength), metric, starts=starts, noise=noise)
 
     def _factor(self, d):
         """L of shape (d, q)."""
@@ -312,6 +345,26 @@ class Proximal(AdaptationRule):
         """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""
         n_rows = risk.n_rows
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
+
+
+class RidgeLoop(AffineLoop):
+    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
+
+    def __init__(self, rule, geometry, query, strength, starts):
+        super().__init__(rule, geometry, query)
+        self.strength, self.starts = strength, starts
+
+    def start(self, theta):
+        """theta, shifted as for tasks with so many rows."""
+        return theta if self.starts is None else theta + self.starts.at(self.support.n_rows)
+
+    @cached_property
+    def spectral(self):
+        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
+        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
+        gram = self.geometry.gram(curvatures)
+        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
+        return np.linalg.inv(gram + ridge)
 
 
 def _gain(bend, rows, strength):
@@ -337,8 +390,3 @@ def _gain(bend, rows, strength):
         return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
     weighted = np.swapaxes(bend * rows, -1, -2)
     return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
-
-
-def _residual(risk, theta):
-    """``y - F theta``: by how much predictions must rise to be right, shape (..., m)."""
-    return -risk.loss.gradient(risk.targets, risk.predict(theta)) / risk.loss.hessian_bound

@@ -6,13 +6,38 @@ three.
 """
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_maml._component import Component
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 
-__all__ = ["AdaptationRule"]
+__all__ = ["AdaptationRule", "SlopeForm"]
+
+
+class SlopeForm(NamedTuple):
+    """A rule that moves theta by slopes of support rows: ``theta_i = theta - c_i E E' F' (a s)``.
+
+    s holds ``l'`` of the rows, summed over steps. Nothing but these slopes may depend on theta:
+    then the certificate's tight bounds apply (docs: theory, Lemma 1).
+
+    Attributes
+    ----------
+    length : ndarray of shape (n,)
+        c_i of n tasks.
+    factor : ndarray of shape (d, q)
+        E.
+    n_steps : int
+        Each step takes its slopes where the one before it ended.
+    implicit : bool
+        Whether slopes are those at theta_i itself, as in a proximal step.
+    """
+
+    length: np.ndarray
+    factor: np.ndarray
+    n_steps: int = 1
+    implicit: bool = False
 
 
 class AdaptationRule(Component):
@@ -150,11 +175,16 @@ class AdaptationRule(Component):
             f"{type(self).__name__} does not."
         )
 
-    def lipschitz(self, risk):
-        """Lipschitz constants of ``theta -> theta_i`` and of ``theta -> J_i``, for each task.
+    def slope_form(self, risk):
+        """The rule's `SlopeForm` on a stack of tasks; None, by default, where it has none.
 
-        They hold for all theta; infinite, by default, where none is known. With them and a
-        penalty, certificates can prove a meta-loss strongly convex.
+        Parameters
+        ----------
+        risk : Risk
+            Support rows of n tasks.
+
+        Returns
+        -------
+        SlopeForm or None
         """
-        unknown = np.full(risk.weights.shape[:-1], np.inf)
-        return unknown, unknown
+        return None

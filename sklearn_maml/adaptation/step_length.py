@@ -65,11 +65,6 @@ class StepLength:
         """Whether the length depends on where a step starts."""
         return (self.cap or self.relative) and not np.isfinite(loss.hessian_bound)
 
-    @property
-    def overshoots_nowhere(self):
-        """Whether no step is longer than 1 / lambda_i."""
-        return self.cap or (self.relative and self.longest <= 1)
-
     def damped(self, geometry, theta):
         """The length of a damped step from theta, and how fast it shortens.
 

@@ -8,6 +8,9 @@ import numpy as np
 
 __all__ = ["Curve", "GapCertificate"]
 
+# A gap of this share of the meta-loss counts as none.
+EXACT = 1e-12
+
 TITLE = "Gap certificate (Wang, Cai, Yang & Wang, ICML 2020)"
 
 
@@ -116,12 +119,16 @@ class GapCertificate:
         The representation error as a function of R.
     route : str
         What `bound` rests on: "Theorem 1"; "Corollary 1" where all tasks share their inputs; for
-        losses that are not quadratic also "query minima" or "strong convexity".
+        losses that are not quadratic the best of `routes`.
     corollary : GapCertificate or None
         The certificate by Corollary 1, where it applies; then `bound` is the smaller of the two.
     routes : tuple of (str, float)
         For losses that are not quadratic: each route that applies and its bound; `bound` is the
         smallest. Empty otherwise.
+    notes : tuple of str
+        What kept other routes from being tried, or from being tight, and what would help.
+    effort : str
+        The `certificate` parameter that it was made with.
 
     Examples
     --------
@@ -150,6 +157,16 @@ class GapCertificate:
     corollary: "GapCertificate | None" = None
     routes: tuple = ()
     unresolved: float = 0.0
+    notes: tuple = ()
+    effort: str = "fast"
+
+    @property
+    def exact(self):
+        """Whether omega is proved to be a global minimiser, to rounding.
+
+        True where nothing but `rounding` and 1e-12 of the meta-loss is left of the bound.
+        """
+        return bool(self.bound <= 2.0 * self.rounding + EXACT * abs(self.meta_loss))
 
     @property
     def lower_bound(self):
@@ -202,12 +219,14 @@ class GapCertificate:
     def __str__(self):
         lines = [TITLE, *(f"  {name:<30}{text}".rstrip() for name, text in self._rows())]
         lines += [f"  comparator: {self.comparator}", "  assumptions:"]
-        return "\n".join(lines + [f"    - {what}: {status}" for what, status in self.assumptions])
+        lines += [f"    - {what}: {status}" for what, status in self.assumptions]
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
     def _repr_html_(self):
         """The certificate as a table, for notebooks."""
         rows = [*self._rows(), ("comparator", self.comparator)]
         rows += [(f"assumption: {what}", status) for what, status in self.assumptions]
+        rows += [("note", note) for note in self.notes]
         left = 'style="text-align:left; white-space:pre-wrap"'
         cells = "".join(
             f"<tr><td {left}>{escape(name)}</td><td {left}>{escape(text)}</td></tr>"

@@ -21,6 +21,17 @@ class LogLinkDeviance(Loss):
         p: of a subclass's own, or a hyperparameter.
     """
 
+    @property
+    def third_ratios(self):
+        """``(2 - p, p - 1)``, reached where one term of the loss outweighs the other."""
+        return 2.0 - self.power, self.power - 1.0
+
+    def slope_range(self, y):
+        """``(-2 y, inf)`` for p = 1, ``(-inf, 2)`` for p = 2; no bounds in between if y > 0."""
+        y, p = np.asarray(y, float), self.power
+        low = -2.0 * y if p == 1 else np.where(y > 0, -np.inf, 0.0)
+        return low, np.full(y.shape, np.inf if p < 2 else 2.0)
+
     def _terms(self, y, z):
         """``mu^(2-p)`` and ``y mu^(1-p)``; infinite beyond the range of float64."""
         p = self.power

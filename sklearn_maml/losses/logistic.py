@@ -39,6 +39,8 @@ class LogLoss(Loss):
     gradient_bound = 1.0
     hessian_bound = 0.25
     third_bound = 1.0 / 108.0**0.5
+    fourth_bound = 0.125
+    third_ratios = (1.0, 1.0)
 
     def value(self, y, z):
         """``y log(1 + exp(-z)) + (1 - y) log(1 + exp(z))``, precise where it is small."""
@@ -59,6 +61,14 @@ class LogLoss(Loss):
         """``sigma (1 - sigma) (1 - 2 sigma)``."""
         up, down = logistic(z)
         return up * down * (down - up) + 0.0 * np.asarray(y)
+
+    def slope_range(self, y):
+        """``(-y, 1 - y)``."""
+        return np.negative(y), 1.0 - np.asarray(y, float)
+
+    def slope_turn(self, y):
+        """0, whatever the class."""
+        return np.zeros(np.shape(y))
 
     def dual(self, y, slope):
         """The entropy of ``y + slope``."""

@@ -25,6 +25,12 @@ class Loss(Component):
         The suprema of ``|l'|``, ``l''`` and ``|l'''|`` over all predictions and targets; infinite
         if there is none. Losses whose `hessian_bound` is infinite also need `third` and
         `saturated_hessian`, by which gradient steps are kept from overshooting.
+    fourth_bound : float
+        The supremum of the fourth derivative's size; infinite if there is none, or none is known.
+    third_ratios : (float, float)
+        The smallest ``up`` and ``down`` such that everywhere the third derivative is between
+        ``-down l''`` and ``up l''``; infinite if there are none, or none are known. With them
+        certificates prove rows of proximal steps convex.
     least_at_target : bool
         Whether the loss is least where the prediction z is about the target y. Solvers then know
         how far they are from it, also where ``l''`` vanishes.
@@ -36,6 +42,8 @@ class Loss(Component):
     gradient_bound = np.inf
     hessian_bound = np.inf
     third_bound = np.inf
+    fourth_bound = np.inf
+    third_ratios = (np.inf, np.inf)
 
     @abstractmethod
     def value(self, y, z):
@@ -60,6 +68,29 @@ class Loss(Component):
     def saturated_hessian(self, y):
         """``l''`` where the prediction fits the target exactly: how curved the loss is, by y."""
         return np.zeros(np.shape(y))
+
+    def slope_range(self, y):
+        """Infimum and supremum of ``l'`` over all predictions, for each target.
+
+        Returns
+        -------
+        low, high : ndarray of the shape of y
+            By default minus and plus `gradient_bound`.
+        """
+        bound = np.full(np.shape(y), float(self.gradient_bound))
+        return -bound, bound
+
+    def slope_turn(self, y):
+        """Where ``l''`` is largest, if it is even about that z and falls on both sides of it.
+
+        ``l'`` is then convex below and concave above, and certificates know its envelopes.
+
+        Returns
+        -------
+        ndarray of the shape of y, or None
+            None, by default: the loss is not known to be so, and bounds that need it are left out.
+        """
+        return None
 
     def dual(self, y, slope):
         """``inf over z of l(y, z) - slope * z``: the concave dual, -inf where unbounded.

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import entr, expit
 
-from sklearn_maml._component import check_number
+from sklearn_maml._component import check_number, check_scale
 from sklearn_maml.losses.logistic import logistic, logistic_slope
 from sklearn_maml.losses.loss import Loss
 
@@ -24,7 +24,8 @@ class SquaredError(Loss):
     constant_hessian = True
     least_at_target = True
     hessian_bound = 2.0
-    third_bound = 0.0
+    third_bound = fourth_bound = 0.0
+    third_ratios = (0.0, 0.0)
 
     def value(self, y, z):
         """``(z - y)**2``."""
@@ -78,7 +79,7 @@ class PseudoHuber(Loss):
 
     def validate(self):
         """Raise unless delta is a positive number."""
-        check_number("delta", self.delta, above=True)
+        check_scale("delta", self.delta)
 
     @property
     def gradient_bound(self):
@@ -89,6 +90,20 @@ class PseudoHuber(Loss):
     def third_bound(self):
         """``|l'''|`` is largest half a delta away from the target."""
         return 3.0 * 1.25**-2.5 / self.delta
+
+    @property
+    def fourth_bound(self):
+        """``6 / delta^2``, at the target."""
+        return 6.0 / self.delta**2
+
+    @property
+    def third_ratios(self):
+        """``3 x / (1 + x^2) / delta`` is largest at x = 1."""
+        return (1.5 / self.delta,) * 2
+
+    def slope_turn(self, y):
+        """The target."""
+        return np.asarray(y, float)
 
     def value(self, y, z):
         """``2 r^2 / (1 + sqrt(1 + (r / delta)^2))``, free of cancellation."""
@@ -139,6 +154,12 @@ class LogCosh(Loss):
     gradient_bound = 1.0
     hessian_bound = 1.0
     third_bound = 4.0 / 27.0**0.5
+    fourth_bound = 2.0
+    third_ratios = (2.0, 2.0)
+
+    def slope_turn(self, y):
+        """The target."""
+        return np.asarray(y, float)
 
     def value(self, y, z):
         """``|r| + log((1 + exp(-2 |r|)) / 2)``, or its form without cancellation near 0."""
@@ -200,7 +221,7 @@ class SmoothedQuantile(Loss):
 
     def validate(self):
         """Raise unless the quantile is inside (0, 1) and smoothing positive."""
-        check_number("smoothing", self.smoothing, above=True)
+        check_scale("smoothing", self.smoothing)
         check_number("quantile", self.quantile, above=True)
         if not self.quantile < 1:
             raise ValueError(f"quantile must be inside (0, 1); got {self.quantile!r}.")
@@ -219,6 +240,25 @@ class SmoothedQuantile(Loss):
     def third_bound(self):
         """That of the logistic function's second derivative."""
         return 1.0 / (108.0**0.5 * self.smoothing**2)
+
+    @property
+    def fourth_bound(self):
+        """That of the logistic function, differentiated three times."""
+        return 0.125 / self.smoothing**3
+
+    @property
+    def third_ratios(self):
+        """``(1 - 2 sigma) / smoothing`` lies between them."""
+        return (1.0 / self.smoothing,) * 2
+
+    def slope_range(self, y):
+        """``(-quantile, 1 - quantile)``."""
+        one = np.ones(np.shape(y))
+        return -self.quantile * one, (1.0 - self.quantile) * one
+
+    def slope_turn(self, y):
+        """The target."""
+        return np.asarray(y, float)
 
     def value(self, y, z):
         """See the class."""

@@ -1,14 +1,15 @@
 """Judging models by what they will be used for: a few rows of a new task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.metrics import get_scorer
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sklearn_maml._component import resolve
+from sklearn_maml._component import check_int, random_of, resolve
+from sklearn_maml._estimators.defaults import AUTO_SHOTS
 from sklearn_maml._estimators.prediction import query_predictions, response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
 from sklearn_maml._tasks.episodes import read_episodes
@@ -25,10 +26,11 @@ __all__ = [
     "few_shot_episodes",
     "few_shot_scorer",
     "mean_errors",
+    "nothing_tells_tasks_apart",
 ]
 
 
-def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
+def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0, split="random"):
     """A scorer that adapts to a few rows of each task and judges by the others.
 
     Use it as ``scoring=`` in `GridSearchCV`, `cross_validate` and their like, alone or in a dict
@@ -41,13 +43,16 @@ def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
         A name from ``sklearn.metrics.get_scorer_names()``, or a scorer from
         ``sklearn.metrics.make_scorer``; for classifiers also one of probabilities or scores, such
         as "neg_log_loss" and "roc_auc". None is "r2", and "accuracy" for a classifier.
-    support : int, float or list of int, default=5
-        What a task is adapted to: as in `MAMLRegressor`. ``"all"`` would judge by the very rows
-        that were adapted to, and is refused.
+    support : int, float, list of int or "auto", default=5
+        What a task is adapted to: as in `MAMLRegressor`. "auto" is 1, 2, 3, 5 and 10 rows in turn,
+        as far as a task has them. ``"all"`` would judge by the very rows that were adapted to, and
+        is refused.
     n_draws : int, default=10
         Random draws of the support rows of each task.
     random_state : int, RandomState or None, default=0
         For the draws. An int gives the same draws for every candidate of a search.
+    split : {"random", "first"}, default="random"
+        "first" adapts to a task's first rows, for ordered data; there is one draw of these.
 
     Returns
     -------
@@ -71,21 +76,36 @@ def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0):
     >>> cross_val_score(MAMLRegressor(), tasks, scoring=scorer, cv=3).shape
     (3,)
     """
-    scorer = FewShotScorer(metric, support, n_draws, random_state)
+    scorer = FewShotScorer(metric, support, n_draws, random_state, split)
     scorer.episodes()
-    if metric is not None and not callable(metric):
-        get_scorer(metric)
+    if metric is not None:
+        _scorer_of(metric)
     return scorer
+
+
+def _scorer_of(metric):
+    """A scorer from its name, or checked: it is called with an estimator, X and y."""
+    if not isinstance(metric, str):
+        try:
+            signature(metric).bind("estimator", "X", "y")
+        except TypeError:
+            raise TypeError(
+                "metric must be a name or a scorer, which is called with (estimator, X, y); got "
+                f"{metric!r}. Of a function of (y_true, y_pred) sklearn.metrics.make_scorer makes "
+                "one."
+            ) from None
+    return get_scorer(metric)
 
 
 class FewShotScorer(BaseEstimator):
     """What `few_shot_scorer` returns; its parameters are described there."""
 
-    def __init__(self, metric=None, support=5, n_draws=10, random_state=0):
+    def __init__(self, metric=None, support=5, n_draws=10, random_state=0, split="random"):
         self.metric = metric
         self.support = support
         self.n_draws = n_draws
         self.random_state = random_state
+        self.split = split
 
     def __call__(self, estimator, X, y=None, *, groups=None, sample_weight=None):
         """Score a fitted estimator on held-out tasks.
@@ -108,7 +128,7 @@ class FewShotScorer(BaseEstimator):
         """
         steps, model = unwrap(estimator)
         X, y, given = at_the_model(steps, model, X, y, groups, sample_weight)
-        if y is not None and given["groups"] is None and model.task_column is None:
+        if nothing_tells_tasks_apart(model, y, given["groups"]):
             raise ValueError(
                 "few_shot_scorer got rows without task labels. Pass a list of (X, y) tuples, set "
                 f"task_column= on the {type(model).__name__}, or switch metadata routing on "
@@ -120,7 +140,7 @@ class FewShotScorer(BaseEstimator):
         classes = is_classifier(model)
         shown = _Classified(model) if classes else _Predicted(model)
         metric = self.metric or ("accuracy" if classes else "r2")
-        return get_scorer(metric)(shown, z, truth_of(model, truth), **weighted)
+        return _scorer_of(metric)(shown, z, truth_of(model, truth), **weighted)
 
     def get_metadata_routing(self):
         """With metadata routing enabled, groups arrive without any request.
@@ -141,7 +161,7 @@ class FewShotScorer(BaseEstimator):
         ValueError, TypeError
             If a parameter is out of range.
         """
-        return few_shot_episodes(self.support, self.n_draws, self.random_state)
+        return few_shot_episodes(self.support, self.n_draws, self.random_state, self.split)
 
 
 class _Predicted(RegressorMixin, BaseEstimator):
@@ -227,7 +247,7 @@ def choose_metric(model, metric):
     errors = CLASS_ERRORS if is_classifier(model) else ERRORS
     if metric is None:
         return next(iter(errors))
-    if metric not in errors:
+    if not isinstance(metric, str) or metric not in errors:
         raise ValueError(
             f"metric must be one of {sorted(errors)} for {type(model).__name__}; got {metric!r}."
         )
@@ -293,14 +313,22 @@ def few_shot_curve(
     >>> bool(curve.mean[-1] < curve.mean[0])
     True
     """
-    if np.ndim(supports) != 1:
+    if isinstance(supports, str) or np.ndim(supports) != 1 or len(supports) == 0:
         raise TypeError(f"supports must be a list of numbers of rows; got {supports!r}.")
+    for shots in supports:
+        check_int("each of supports", shots, low=0)
+    check_int("n_draws", n_draws)
     if adaptation is not None:
         adaptation = resolve(adaptation, RULES, AdaptationRule, "adaptation")
-    seed = check_random_state(random_state).randint(2**31 - 1)
+    seed = random_of(random_state).randint(2**31 - 1)
     steps, model = unwrap(model)
     metric = choose_metric(model, metric)
     X, y, given = at_the_model(steps, model, tasks, y, groups, None)
+    if nothing_tells_tasks_apart(model, y, given["groups"]):
+        raise ValueError(
+            "few_shot_curve got rows without task labels. Pass a list of (X, y) tuples, one a "
+            f"task, or groups=, or set task_column= on the {type(model).__name__}."
+        )
     errors = []
     for shots in supports:
         episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
@@ -315,11 +343,20 @@ def few_shot_curve(
     return FewShotCurve(np.array(supports), np.array(errors), metric)
 
 
-def few_shot_episodes(support, n_draws, random_state):
+def few_shot_episodes(support, n_draws, random_state, split="random"):
     """Checked `Episodes` for judging a model by rows that it was not adapted to."""
-    if isinstance(support, str):
+    automatic = isinstance(support, str) and support == "auto"
+    if isinstance(support, str) and not automatic:
         raise ValueError(
             f"support must be a number of rows, a fraction or a list of numbers; got {support!r}, "
             "which leaves no rows to judge by."
         )
-    return read_episodes(support, "random", n_draws, random_state)
+    shots = AUTO_SHOTS if automatic else support
+    n_draws = n_draws if split == "random" else 1
+    episodes = read_episodes(shots, split, n_draws, random_of(random_state))
+    return replace(episodes, lenient=automatic)
+
+
+def nothing_tells_tasks_apart(model, y, groups):
+    """Whether all rows would count as one task."""
+    return y is not None and groups is None and model.task_column is None

@@ -134,7 +134,7 @@ def _peel(fitted):
         return _peel(fitted.best_estimator_)
     if _transforms_target(fitted):
         return [], fitted
-    if hasattr(fitted, "steps"):
+    if hasattr(fitted, "named_steps"):  # a pipeline
         *leading, (_, last) = fitted.steps
         frozen = [
             (name, step if step in (None, "passthrough") else FrozenEstimator(step))

@@ -1,5 +1,6 @@
 """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks."""
 
+from collections.abc import Iterable
 from numbers import Integral
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._component import check_number
+from sklearn_maml._component import check_n_jobs, check_number, random_of
 from sklearn_maml._estimators.defaults import gradient_rule
 from sklearn_maml._estimators.fitting import all_or_nothing, expect_same, fit_rows, make_plan
 from sklearn_maml._estimators.regressor import MAMLRegressor
@@ -155,6 +156,7 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         context = started(self, X, y)
         with all_or_nothing(self):
             check_featurizer(self.featurizer)
+            check_n_jobs(self.n_jobs)
             grid = self._grid()
             rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
             splits = task_splits(self.cv, rows)
@@ -218,7 +220,8 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     def _scores(self, grid, rows, splits, featurizer):
         """Test scores of all candidates, shape (n_splits, n_candidates)."""
-        episodes = read_episodes(self.support, self.split, self.n_episodes, self.random_state)
+        random = random_of(self.random_state)
+        episodes = read_episodes(self.support, self.split, self.n_episodes, random)
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
         transform = None if featurizer is None else featurizer.transform
         blocks = Blocks(rows.tasks, Features(rows.X, transform, self.fit_intercept), episodes)
@@ -268,10 +271,14 @@ def task_splits(cv, rows):
         cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
     elif rows.named and isinstance(cv, Integral):
         cv = GroupKFold(cv)
+    elif isinstance(cv, Iterable) and getattr(cv, "ndim", 1):
+        cv = list(cv)
+        if any(not isinstance(split, tuple | list) or len(split) != 2 for split in cv):
+            raise ValueError(f"cv must hold pairs (train, test) of indices; got {cv!r}.")
     splits = []
     given = {"groups": rows.ids[codes]} if rows.named else {}
-    for train, test in check_cv(cv).split(np.zeros((len(codes), 1)), **given):
-        masks = tuple(np.bincount(codes[side], minlength=n_tasks) > 0 for side in (train, test))
+    for sides in check_cv(cv).split(np.zeros((len(codes), 1)), **given):
+        masks = _sides(sides, codes, n_tasks, len(splits))
         torn = masks[0] & masks[1]
         if torn.any():
             raise ValueError(
@@ -279,7 +286,26 @@ def task_splits(cv, rows):
                 "splitter that keeps groups together, such as GroupKFold."
             )
         splits.append(masks)
+    if not splits:
+        raise ValueError(f"cv has no splits; got {cv!r}.")
     return splits
+
+
+def _sides(sides, codes, n_tasks, number):
+    """Which tasks are in train and which in test, of one split that cv yields: two masks."""
+    masks = []
+    for name, side in zip(("train", "test"), sides, strict=True):
+        try:
+            members = codes[np.asarray(side, dtype=None if len(side) else np.intp)]
+        except (IndexError, TypeError, ValueError):
+            raise ValueError(
+                f"cv: the {name} indices of split {number} must be positions among the "
+                f"{len(codes)} that are split; got {side!r}."
+            ) from None
+        if len(members) == 0:
+            raise ValueError(f"cv leaves no task in {name} of split {number}; use another cv.")
+        masks.append(np.bincount(members, minlength=n_tasks) > 0)
+    return tuple(masks)
 
 
 def _results(grid, scores):

@@ -48,7 +48,8 @@ class GradientDescent(Solver):
 
     def validate(self):
         """Raise for a step length, a tolerance or a number of iterations out of range."""
-        if not callable(self.learning_rate) and self.learning_rate != "auto":
+        named = isinstance(self.learning_rate, str) and self.learning_rate == "auto"
+        if not (named or callable(self.learning_rate)):
             check_number("learning_rate", self.learning_rate, above=True)
         check_stopping(self)
 

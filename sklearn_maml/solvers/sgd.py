@@ -1,9 +1,8 @@
 """Stochastic gradient descent over batches of tasks: Algorithm 1 of Finn et al."""
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from sklearn_maml._component import check_int, check_number
+from sklearn_maml._component import check_int, check_number, check_option, random_of
 from sklearn_maml.solvers.solver import Iterates, Solver
 
 __all__ = ["SGD"]
@@ -69,12 +68,11 @@ class SGD(Solver):
             raise ValueError(f"momentum must be in [0, 1); got {self.momentum!r}.")
         check_int("batch_size", self.batch_size)
         check_int("n_epochs", self.n_epochs)
-        if self.method not in ("momentum", "adam"):
-            raise ValueError(f"method must be 'momentum' or 'adam'; got {self.method!r}.")
+        check_option("method", self.method, ("momentum", "adam"))
 
     def minimize(self, objective, theta, callback=None):
         """Run all epochs; see `Solver.minimize`."""
-        random = check_random_state(self.random_state)
+        random = random_of(self.random_state)
         iterates = Iterates(self, callback)
         iterates.add(theta, objective.value(theta))
         velocity, square, step = np.zeros_like(theta), np.zeros_like(theta), 0

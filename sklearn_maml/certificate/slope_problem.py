@@ -1,0 +1,326 @@
+"""The meta-objective of one target as a function of slopes, linear but for them (Lemmas 1 and 2).
+
+    u = F theta - B s,     s = l'(u),     z = Phi theta - C s
+    L = sum_i p_i b_i' l(z_i) + theta' A theta
+
+u are the predictions at which a rule takes its slopes: those of the support rows before each step,
+or, for a proximal rule, after adapting. All that is not convex is in the scalar graphs s = l'(u).
+
+Parameters are in coordinates x, ``theta = T x``, in which all rows have a unit Gram matrix.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
+from sklearn_maml.certificate.coordinates import row_coordinates
+
+__all__ = ["Anchor", "NotCovered", "SlopeProblem", "Stack", "gram", "slope_problem"]
+
+
+class NotCovered(Exception):
+    """A route does not apply; its text says why."""
+
+
+class Anchor(NamedTuple):
+    """A stack of tasks seen from one point: u, s and z there, and the linear part (Lemma 2).
+
+    Attributes
+    ----------
+    x : ndarray of shape (d,)
+    u, s, bend : ndarray of shape (n, k)
+        Predictions, slopes ``l'(u)`` and curvatures ``l''(u)``; slopes and curvatures 0 on padding.
+    z : ndarray of shape (n, m)
+    F, B : ndarray of shape (n, k, d) and (n, k, k)
+        ``(I + B bend)^-1`` times F and B; B is None where it is zero.
+    Psi, C : ndarray of shape (n, m, d) and (n, m, k)
+        How z depends on x, and on the slopes' departures from their tangents.
+    """
+
+    x: np.ndarray
+    u: np.ndarray
+    s: np.ndarray
+    z: np.ndarray
+    bend: np.ndarray
+    F: np.ndarray
+    B: np.ndarray | None
+    Psi: np.ndarray
+    C: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """n tasks as in Lemma 1; k slopes a task (steps times support rows), m query rows.
+
+    Slopes move a task through q step vectors, so that B and C are products with one factor. They
+    are made as matrices only where a route needs their entries.
+
+    Attributes
+    ----------
+    loss : Loss
+    weight : ndarray of shape (n,)
+        p.
+    y, real : ndarray of shape (n, k)
+        Targets of the slopes' rows, and whether a row weighs anything.
+    F : ndarray of shape (n, k, d)
+    y_query, b : ndarray of shape (n, m)
+        Targets and weights of the query rows.
+    Phi : ndarray of shape (n, m, d)
+    steps : ndarray of shape (n, q, k)
+        P: a task moves by minus P s.
+    moved, moved_query : ndarray of shape (n, k / n_steps, q) and (n, m, q)
+        What such a move does to support and query predictions.
+    n_steps : int
+    adapted : callable or None
+        For implicit rules: maps x to the predictions u of the adapted parameters.
+    """
+
+    loss: Any
+    weight: np.ndarray
+    y: np.ndarray
+    real: np.ndarray
+    F: np.ndarray
+    y_query: np.ndarray
+    b: np.ndarray
+    Phi: np.ndarray
+    steps: np.ndarray
+    moved: np.ndarray
+    moved_query: np.ndarray
+    n_steps: int
+    adapted: Any
+
+    @property
+    def coupled(self):
+        """Whether slopes depend on one another: not so for one gradient step."""
+        return self.n_steps > 1 or self.adapted is not None
+
+    @cached_property
+    def B(self):
+        """The matrix B, shape (n, k, k); None where it is zero."""
+        if not self.coupled:
+            return None
+        if self.adapted is not None:
+            return np.matmul(self.moved, self.steps)
+        one = np.matmul(self.moved, self.steps[..., : self.moved.shape[1]])
+        return np.kron(np.tri(self.n_steps, k=-1)[None], one)  # slopes of earlier steps only
+
+    @cached_property
+    def C(self):
+        """The matrix C, shape (n, m, k)."""
+        return np.matmul(self.moved_query, self.steps)
+
+    @property
+    def row_weight(self):
+        """``p_i b_ij``, shape (n, m)."""
+        return self.weight[:, None] * self.b
+
+    def masked(self, slopes):
+        """Numbers of slopes, 0 on padding."""
+        return np.where(self.real, slopes, 0.0)
+
+    def support_predictions(self, x, s):
+        """u for any x and any slopes."""
+        u = matvec(self.F, x)
+        return u if self.B is None else u - matvec(self.B, s)
+
+    def query_predictions(self, x, s):
+        """z for any x and any slopes."""
+        return matvec(self.Phi, x) - matvec(self.moved_query, matvec(self.steps, s))
+
+    def pulled(self, rows):
+        """``C' rows`` for numbers of query rows (n, m), shape (n, k)."""
+        return vecmat(vecmat(rows, self.moved_query), self.steps)
+
+    def graph(self, x):
+        """u, s and z of the rule itself at x."""
+        u = self.adapted(x) if self.adapted is not None else self._walk(matvec(self.F, x))
+        s = self.masked(self.loss.gradient(self.y, u))
+        return u, s, self.query_predictions(x, s)
+
+    def _walk(self, u):
+        """Predictions before each gradient step: earlier steps move all later ones."""
+        u, size = u.copy(), self.moved.shape[1]
+        for start in range(size, u.shape[1], size):
+            before = slice(start - size, start)
+            s = self.masked(self.loss.gradient(self.y, u))[:, before]
+            move = matvec(self.moved, matvec(self.steps[..., before], s))
+            u[:, start:] -= np.tile(move, (1, (u.shape[1] - start) // size))
+        return u
+
+    def anchor(self, x):
+        """The stack seen from x."""
+        u, s, z = self.graph(x)
+        bend = self.masked(self.loss.hessian(self.y, u))
+        return Anchor(x, u, s, z, bend, *self._linear(bend))
+
+    def _linear(self, bend):
+        """``(I + B bend)^-1 [F, B]``, and what they make of Phi and C."""
+        F, B = self.F, None
+        if self.B is not None:
+            system = np.eye(bend.shape[1]) + self.B * bend[:, None, :]
+            both = np.linalg.solve(system, np.concatenate([self.F, self.B], axis=2))
+            F, B = both[..., : self.F.shape[2]], both[..., self.F.shape[2] :]
+        bent = self.steps * bend[:, None, :]
+        Psi = self.Phi - np.matmul(self.moved_query, np.matmul(bent, F))
+        return F, B, Psi, self.C if B is None else self.C - self.moved_query @ (bent @ B)
+
+    def value(self, z):
+        """``sum p b l(z)``."""
+        values = self.loss.value(self.y_query, z)
+        return np.where(self.b > 0, self.row_weight * values, 0.0).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class SlopeProblem:
+    """All tasks of an objective for one target.
+
+    Attributes
+    ----------
+    loss : Loss
+    stacks : list of Stack
+    A : ndarray of shape (d, d)
+        The penalty in x.
+    x : ndarray of shape (d,)
+        The point to be certified.
+    basis, inverse : ndarray of shape (d_theta, d) and (d, d_theta)
+        T, and x of theta.
+    shared : bool
+        Whether query rows are the support rows.
+    implicit : bool
+        Whether slopes are those after adapting.
+    """
+
+    loss: Any
+    stacks: list
+    A: np.ndarray
+    x: np.ndarray
+    basis: np.ndarray
+    inverse: np.ndarray
+    shared: bool
+    implicit: bool
+
+    def anchors(self, x):
+        """Each stack's `Anchor` at x."""
+        return [stack.anchor(x) for stack in self.stacks]
+
+    def value(self, x):
+        """L at x."""
+        return x @ self.A @ x + sum(stack.value(stack.graph(x)[2]) for stack in self.stacks)
+
+    def derivatives(self, anchors):
+        """L, its gradient and its Hessian at the point of the anchors."""
+        x = anchors[0].x
+        value, gradient, hessian = x @ self.A @ x, 2.0 * self.A @ x, 2.0 * self.A
+        for stack, at in zip(self.stacks, anchors, strict=True):
+            slope = stack.row_weight * self.loss.gradient(stack.y_query, at.z)
+            bend = stack.row_weight * self.loss.hessian(stack.y_query, at.z)
+            third = stack.masked(self.loss.third(stack.y, at.u))
+            value = value + stack.value(at.z)
+            gradient = gradient + flat_vecmat(slope, at.Psi)
+            hessian = hessian + gram(at.Psi, bend) - gram(at.F, vecmat(slope, at.C) * third)
+        return value, gradient, hessian
+
+
+def gram(rows, weights):
+    """``sum over tasks and rows of w_j f_j f_j'``."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    return flat.T @ (weights.reshape(-1, 1) * flat)
+
+
+def slope_problem(objective, theta, target, max_work, dense):
+    """The `SlopeProblem` of one target of an objective.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        With its rule's true derivative.
+    theta : ndarray of shape (d,)
+        Of that target.
+    target : int
+    max_work : float
+        Multiplications that one Newton step of the relaxation may take.
+    dense : bool
+        Whether regions are asked for too.
+
+    Raises
+    ------
+    NotCovered
+        Where the rule tells no slope form, or there are too many rows.
+    """
+    forms = [objective.rule.slope_form(objective.risks(i)[0]) for i in range(len(objective.blocks))]
+    if any(form is None for form in forms):
+        raise NotCovered(
+            f"{type(objective.rule).__name__} has no slope form for {objective.loss!r}: the length "
+            "of its steps depends on theta, or it does not say"
+        )
+    work = sum(_work(form, *objective.risks(i)[:2], dense) for i, form in enumerate(forms))
+    if work > max_work:
+        raise NotCovered(
+            f"too many support rows or steps a task for this effort ({work:.2g} multiplications a "
+            f"step; at most {max_work:.2g})"
+        )
+    basis, inverse = row_coordinates(objective)
+    stacks, shared = [], True
+    for i, form in enumerate(forms):
+        support, query, weight = objective.risks(i)
+        shared = shared and query is support
+        parts = [_one_target(risk, target, weight > 0) for risk in (support, query)]
+        stacks.append(_stack(form, *parts, weight, objective.rule, basis))
+    penalty = (basis.T * objective.penalty) @ basis
+    return SlopeProblem(
+        objective.loss, stacks, penalty, inverse @ theta, basis, inverse, shared, form.implicit
+    )
+
+
+def _work(form, support, query, dense):
+    """Multiplications of one Newton step of the relaxation on a block.
+
+    Over all theta slopes are coupled by their step vectors alone; in a region by each other.
+    """
+    (n, m, d), q = support.features.shape, form.factor.shape[1]
+    k, m_query = m * form.n_steps, query.features.shape[1]
+    one = k**2 * (k / 3.0 + d + m_query) if dense else min(k, q) * k * (d + q)
+    return float(n) * (one + (k + m_query) * d * d)
+
+
+def _one_target(risk, target, kept):
+    """The risk of one target, on the tasks that weigh something."""
+    targets = risk.targets if risk.targets.ndim == 2 else risk.targets[target]
+    return replace(risk, targets=targets).take(np.flatnonzero(kept))
+
+
+def _stack(form, support, query, weight, rule, basis):
+    """A block's `Stack` in the coordinates of `basis`."""
+    kept = weight > 0
+    # Padding may hold anything: its rows are zeroed, its targets are ones that every loss takes.
+    a, b = support.weights, query.weights
+    features = [np.where(r.weights[..., None] > 0, r.features, 0.0) for r in (support, query)]
+    y = [np.where(r.weights > 0, r.targets, 1.0) for r in (support, query)]
+    F, Phi = (rows @ basis for rows in features)
+    moved, moved_query = (rows @ form.factor for rows in features)
+    step = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
+    n_steps = form.n_steps
+    return Stack(
+        loss=support.loss,
+        weight=weight[kept],
+        y=np.tile(y[0], (1, n_steps)),
+        real=np.tile(a > 0, (1, n_steps)),
+        F=np.tile(F, (1, n_steps, 1)),
+        y_query=y[1],
+        b=b,
+        Phi=Phi,
+        steps=np.tile(step, (1, 1, n_steps)),
+        moved=moved,
+        moved_query=moved_query,
+        n_steps=n_steps,
+        adapted=partial(_adapted, rule, support, basis) if form.implicit else None,
+    )
+
+
+def _adapted(rule, support, basis, x):
+    """Support predictions of the adapted parameters."""
+    theta_i, _ = rule.adapt((basis @ x)[None], support)
+    return np.where(support.weights > 0, support.predict(theta_i), 0.0)
