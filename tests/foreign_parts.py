@@ -32,7 +32,7 @@ class Shift(AdaptationRule):
     def adapt(self, theta, risk):
         residual = risk.targets - risk.predict(theta)
         shift = (risk.weights * residual).sum(axis=-1)
-        theta_i = np.repeat(theta, len(shift), axis=-2) if shift.ndim else theta.copy()
+        theta_i = theta + np.zeros((*shift.shape, 1))
         theta_i[..., -1] += shift
         mean_row = (risk.weights[..., None, :] @ risk.features)[..., 0, :]
 

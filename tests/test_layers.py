@@ -26,6 +26,7 @@ FLOORS = {
     "certificate": 5,
     "_learning": 6,
     "_estimators": 7,
+    "checks": 8,
     "model_selection": 8,
     "displays": 9,
 }

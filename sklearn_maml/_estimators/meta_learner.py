@@ -86,6 +86,11 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         ValueError, TypeError
             If the data or a parameter are not as described, or a classifier gets fewer than two
             classes; the message names it.
+
+        Notes
+        -----
+        A fit that fails, or is interrupted, leaves no model: neither that of an earlier fit nor
+        parts of this one.
         """
         context = started(self, X, y)
         with all_or_nothing(self):

@@ -201,6 +201,8 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         groups : array-like of shape (n_rows,), default=None
             The task of each row. Rows of a task seen in `fit` are predicted with its parameters,
             adapted to all of its rows (`task_coef_`); other rows as `on_unknown_task` says.
+            If none is known, and the labels are of another type than those of `fit`, a warning
+            says so.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
         return_std : bool, default=False
             Whether to return the standard deviations of the rows' targets too: the noise and what

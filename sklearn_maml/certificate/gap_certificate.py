@@ -11,6 +11,9 @@ __all__ = ["Curve", "GapCertificate"]
 # A gap of this share of the meta-loss counts as none.
 EXACT = 1e-12
 
+# With more rounding than this share nothing is exact.
+PRECISE = 1e-6
+
 TITLE = "Gap certificate (Wang, Cai, Yang & Wang, ICML 2020)"
 
 
@@ -164,9 +167,13 @@ class GapCertificate:
     def exact(self):
         """Whether omega is proved to be a global minimiser, to rounding.
 
-        True where nothing but `rounding` and 1e-12 of the meta-loss is left of the bound.
+        True where nothing but `rounding` and 1e-12 of the meta-loss is left of the bound, and
+        rounding is less than a millionth of it.
         """
-        return bool(self.bound <= 2.0 * self.rounding + EXACT * abs(self.meta_loss))
+        size = abs(self.meta_loss)
+        return bool(
+            self.bound <= 2.0 * self.rounding + EXACT * size and self.rounding < PRECISE * size
+        )
 
     @property
     def lower_bound(self):
