@@ -1,7 +1,8 @@
 """Learning the prior of a proximal rule: the covariance of what differs between tasks.
 
 Two criteria. REML takes the covariance of the random effects of a linear mixed model, for losses
-that are not quadratic of one of working responses (`quasi_likelihood`). "query" minimises the meta-loss over Sigma (`variable_projection`), with the gradient
+that are not quadratic of one of working responses (`quasi_likelihood`). "query" minimises the
+meta-loss over Sigma (`variable_projection`), with the gradient
 
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """

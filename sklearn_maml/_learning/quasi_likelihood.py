@@ -1,12 +1,13 @@
 """Penalised quasi-likelihood: the covariance of random effects for losses that are not quadratic.
 
 About its predictions z the loss is a square, ``l ~ w (zw - z)^2 + const`` with the working weight
-``w = l'' / 2`` and the working response ``zw = z - l' / l''``: so REML of a linear mixed model of the
-working responses, with working weights, gives a covariance and fixed effects, these give each task
-its conditional mode, the modes new predictions, and so on (Breslow & Clayton, "Approximate
-Inference in Generalized Linear Mixed Models", JASA 1993). The residual variance plays the part of a
-dispersion. Variances come out too small where tasks have few rows and classes (Breslow & Lin,
-Biometrika 1995): what strength is right is for the query loss to say.
+``w = l'' / 2`` and the working response ``zw = z - l' / l''``. REML of a linear mixed model of
+working responses, with working weights, gives a covariance and fixed effects; these give each task
+its conditional mode; the modes give new predictions, and so on (Breslow & Clayton, "Approximate
+Inference in Generalized Linear Mixed Models", JASA 1993). The residual variance is a dispersion,
+known where the loss is a likelihood that leaves none free. Variances come out too small where tasks
+have few rows and classes (Breslow & Lin, Biometrika 1995): the query loss says what strength is
+right.
 """
 
 from dataclasses import replace
@@ -63,7 +64,8 @@ def fit_quasi_likelihood(objective, effects, kind, make_rule):
     at = whole.vary(rule=make_rule(Metric(effects.lift[:, :0])))  # one model for all tasks
     theta = GaussNewton(tol=1e-6).minimize(at, at.origin()).theta
     models, relative = [None] * (objective.n_targets or 1), 0.0
-    for n_iter in range(1, MAX_ROUNDS + 1):
+    n_iter, settled = 0, False
+    while not settled and n_iter < MAX_ROUNDS:
         models = [
             _fit(design, kind, _moments(at, design, theta, k), model)
             for k, model in enumerate(models)
@@ -71,8 +73,8 @@ def fit_quasi_likelihood(objective, effects, kind, make_rule):
         before, relative = relative, np.mean([model.relative for model in models], axis=0)
         lifted = [design.lifted(replace(model, relative=relative)) for model in models]
         theta = np.reshape([model.fixed[0] for _, model in lifted], theta.shape)
-        if np.linalg.norm(relative - before) <= SETTLED * (np.linalg.norm(before) + VISIBLE):
-            break
+        change, n_iter = np.linalg.norm(relative - before), n_iter + 1
+        settled = change <= SETTLED * (np.linalg.norm(before) + VISIBLE)
         at = whole.vary(rule=make_rule(lifted[0][0]))
     return lifted[0][0], models, theta, n_iter
 
