@@ -97,8 +97,8 @@ def _solved(at):
     return theta, at.value(theta)
 
 
-def best_scale(objective, solver, make_rule, near=False):
-    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each.
+def best_scale(objective, solver, make_rule, near=False, theta=None):
+    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each, or given.
 
     A rule that moves so far that it fits every support set leaves theta hardly determined, and free
     to fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
@@ -112,6 +112,8 @@ def best_scale(objective, solver, make_rule, near=False):
         From a scale to the rule with that scale.
     near : bool
         Whether a scale of 1 is about right.
+    theta : ndarray, default=None
+        The same for all scales, or None.
 
     Returns
     -------
@@ -122,7 +124,8 @@ def best_scale(objective, solver, make_rule, near=False):
     profile = Profile(objective, few, solver)
 
     def loss(log_scale):
-        return profile(make_rule(np.exp(log_scale)))[-1]
+        rule = make_rule(np.exp(log_scale))
+        return profile(rule)[-1] if theta is None else profile.objective.vary(rule).value(theta)
 
     bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": LOG_TOLERANCE})
