@@ -197,7 +197,7 @@ def fit_rows(model, plan, rows, featurizer=None):
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
     model._episodes, model._alpha = episodes, float(model.alpha)
-    model._judging = judging_episodes(episodes)
+    model._judging = judging_episodes(episodes, model.random_state)
     model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
     if featurizer is None:
         told = truth_of(model, rows.tasks.y)
@@ -236,7 +236,8 @@ def certified(objective, theta, effort):
         value = objective.value(theta)
         check_overflow([value, *theta.flat])
         return value, None
-    check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
+    numbers = certificate.meta_loss, certificate.bound, certificate.epsilon
+    check_overflow([*numbers, *theta.flat])
     return certificate.meta_loss, certificate
 
 
