@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from sklearn_maml.adaptation import AdaptationRule
+from sklearn_maml.adaptation import AdaptationRule, SlopeForm
 from sklearn_maml.losses import Loss
 from sklearn_maml.solvers import Solver, SolverResult
 
@@ -74,7 +74,7 @@ class PreconditionedStep(AdaptationRule):
     Parameters
     ----------
     matrix : array-like of shape (d, d)
-        M, the intercept last.
+        M, positive definite; the intercept last.
     """
 
     affine = True  # in theta, where the loss is squared: so the fit is exact and certified
@@ -84,27 +84,30 @@ class PreconditionedStep(AdaptationRule):
 
     @classmethod
     def examples(cls):
-        return [cls(np.diag([0.1, 0.2, 0.3])), cls(np.array([[0.2, 0.1, 0.0]] * 3))]
+        return [cls(np.diag([0.1, 0.2, 0.3])), cls([[0.3, 0.1, 0], [0.1, 0.2, 0], [0, 0, 0.5]])]
 
     def validate(self):
-        M = np.asarray(self.matrix)
-        if M.ndim != 2 or M.shape[0] != M.shape[1]:
-            raise ValueError(f"matrix must have the shape (d, d); got {M.shape}.")
+        M = np.asarray(self.matrix, float)
+        symmetric = M.ndim == 2 and M.shape == M.T.shape and np.allclose(M, M.T)
+        if not (symmetric and np.linalg.eigvalsh(M)[0] > 0):
+            raise ValueError(f"matrix must be a positive definite matrix; got {self.matrix!r}.")
 
     def adapt(self, theta, risk):
-        M = np.asarray(self.matrix, float)
-        if len(M) != theta.shape[-1]:
+        M, d = np.asarray(self.matrix, float), theta.shape[-1]
+        if len(M) != d:
             raise ValueError(
-                f"matrix has {len(M)} rows but there are {theta.shape[-1]} parameters, the "
-                "intercept included."
+                f"matrix has {len(M)} rows but there are {d} parameters, the intercept included."
             )
-        # A column of theta is a row here, so M acts from the right, transposed.
-        theta_i = theta - risk.gradient(theta) @ M.T
+        theta_i = theta - risk.gradient(theta) @ M
 
-        def pullback(V):  # V J = V (I - M H), with H the Hessian of the support risk
+        def pullback(V):  # V J = V - V M H, with H the Hessian of the support risk at theta
             return V - risk.hessian_dot(theta, V @ M)
 
         return theta_i, pullback
+
+    def slope_form(self, risk):  # M = E E': with it certificates are tight for other losses too
+        length = np.ones(len(risk.features))
+        return SlopeForm(length, np.linalg.cholesky(np.asarray(self.matrix, float)))
 
 
 class TrustRegion(Solver):

@@ -105,7 +105,7 @@ def test_a_loss_with_a_numerical_dual_is_fitted_and_certified(loss, rule):
     rough = MAMLRegressor(**parts, solver=TrustRegion(max_iter=1)).fit(LABELS)
     gap = rough.meta_loss_ - peer.meta_loss_
     assert 0 < gap <= rough.gap_certificate_.bound
-    assert 0 <= peer.gap_certificate_.lower_bound <= peer.meta_loss_
+    assert peer.gap_certificate_.bound <= 0.05 * peer.meta_loss_
 
 
 def test_a_step_by_a_given_matrix_is_minimised_exactly_and_certified():
@@ -133,7 +133,9 @@ def test_a_rule_with_a_required_argument_can_be_registered(monkeypatch):
 def test_a_matrix_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="matrix has 3 rows but there are 6 parameters"):
         MAMLRegressor(adaptation=PreconditionedStep(np.eye(3))).fit(LABELS)
-    with pytest.raises(ValueError, match=r"matrix must have the shape \(d, d\); got \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"matrix must be a positive definite matrix; got \[1.0, 2"
+    ):
         MAMLRegressor(adaptation=PreconditionedStep([1.0, 2.0, 3.0])).fit(LABELS)
 
 
