@@ -1,8 +1,9 @@
-"""Time and memory of fit + certificate against ridge regression on the same pooled rows.
+"""What a fit costs beyond the arithmetic that it needs: time and memory against two floors.
 
-Prints medians of paired runs in one process, then the peak memory of each in a process of its own,
-then what adapting and a cross-validated search cost. Run ``python benchmarks/bench_fit.py`` on an
-idle machine.
+The floors solve the same problem, check and certify nothing: ten lines of numpy (batched products
+for the adapted rows, Gram matrix, Cholesky factor), and scikit-learn's ridge regression on these
+rows. CPU seconds on one BLAS thread, medians of interleaved runs in one process; then adapting;
+then peak memory, each in a process of its own. Run ``python benchmarks/bench_fit.py``.
 """
 
 import argparse
@@ -13,17 +14,24 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
 
 from sklearn_maml import MAMLRegressor, MAMLRegressorCV
-from sklearn_maml._estimators.prediction import theta_of
-from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.stacks import BLOCK_ELEMENTS
-from sklearn_maml._tasks.tables import read_one_task, read_rows
 
-SHAPES = ((100, 20, 20), (1_000, 20, 64), (10_000, 40, 128), (500, 10, 1_000))
+# (tasks, support rows, query rows, features), steps, a length that caps no task, and the wanted
+# multiple of the floor.
+CASES = (
+    ((100, 10, 10, 20), 1, 5e-3, 5.0),
+    ((1_000, 10, 10, 64), 1, 5e-3, 2.0),
+    ((1_000, 10, 10, 64), 5, 5e-3, 1.5),
+    ((10_000, 20, 20, 128), 1, 5e-3, 1.4),
+    ((500, 5, 5, 1_000), 1, 5e-4, 1.4),
+)
 SEARCHES = (((1_000, 20, 64), 5), ((300, 10, 1_000), 5), ((1_000, 20, 64), "leave-one-task-out"))
-WANTED_TIME, WANTED_MEMORY = 3.0, 300.0
+# Rows a task where the support is small: cost must be linear in them.
+TALL = (1_000, 10_000, 100_000)
 
 
 def make(n_tasks, n_rows, n_features):
@@ -33,50 +41,137 @@ def make(n_tasks, n_rows, n_features):
     return X, y, np.repeat(np.arange(n_tasks), n_rows)
 
 
-def fit_ridge(X, y, groups):
-    return Ridge(solver="cholesky").fit(X, y)
+def floor(X, y, shape, inner_lr, n_steps):
+    """The same fit, by nothing but the arithmetic that it needs."""
+    n, m, _, _ = shape
+    rows, y = np.c_[X, np.ones(len(X))].reshape(n, -1, X.shape[1] + 1), y.reshape(n, -1)
+    F, Phi, step = rows[:, :m], rows[:, m:], 2 * inner_lr / m
+    S, R = F @ F.swapaxes(1, 2) * step, Phi @ F.swapaxes(1, 2) * step
+    C = np.eye(m)
+    for _ in range(n_steps - 1):
+        C = np.eye(m) + C - S @ C
+    R = R @ C if n_steps > 1 else R
+    design = (Phi - R @ F).reshape(-1, rows.shape[2])
+    target = (y[:, m:] - (R @ y[:, :m, None])[..., 0]).ravel()
+    return cho_solve(cho_factor(design.T @ design), design.T @ target)
 
 
-def fit_maml(X, y, groups, n_jobs=None):
-    return MAMLRegressor(n_jobs=n_jobs).fit(X, y, groups=groups)
-
-
-def fit_maml_two_jobs(X, y, groups):
-    return fit_maml(X, y, groups, n_jobs=2)
-
-
-METHODS = {"ridge": fit_ridge, "maml": fit_maml, "maml, n_jobs=2": fit_maml_two_jobs}
+def methods(shape, n_steps, inner_lr):
+    """What is timed, by name, from X, y, groups and the same as a list of tasks."""
+    model = MAMLRegressor(inner_lr, n_steps, support=shape[1], split="first")
+    capped = MAMLRegressor(0.1, n_steps, support=shape[1], split="first")
+    auto = MAMLRegressor("auto", n_steps, support=shape[1], split="first")
+    return {
+        "numpy": lambda X, y, groups, tasks: floor(X, y, shape, inner_lr, n_steps),
+        "ridge": lambda X, y, groups, tasks: Ridge(solver="cholesky").fit(X, y),
+        "list": lambda X, y, groups, tasks: model.fit(tasks),
+        "groups": lambda X, y, groups, tasks: model.fit(X, y, groups=groups),
+        "capped": lambda X, y, groups, tasks: capped.fit(X, y, groups=groups),
+        "auto": lambda X, y, groups, tasks: auto.fit(X, y, groups=groups),
+    }
 
 
 def seconds(call):
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def paired_times(shape, n_runs):
-    """Seconds of each method, shape (n_runs, n_methods), in turn within each run."""
-    data = make(*shape)
-    for method in METHODS.values():
-        method(*data)
-    return np.array(
-        [[seconds(lambda m=m: m(*data)) for m in METHODS.values()] for _ in range(n_runs)]
-    )
+def medians(calls, n_runs):
+    """Median seconds of each call, and of its ratio to the first, from interleaved runs."""
+    for call in calls:
+        call()
+    times = np.array([[seconds(call) for call in calls] for _ in range(n_runs)])
+    return np.median(times, axis=0), np.median(times / times[:, :1], axis=0)
 
 
-def peak_memory(method, shape):
-    """MiB above the input at the peak of one fit, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", method, *map(str, shape)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def report_fits(n_runs):
+    print("CPU seconds of a fit with its certificate, in multiples of the numpy floor")
+    names = list(methods(CASES[0][0], 1, 0.1))
+    print(f"{'tasks, support, query, features; steps':<40}" + "".join(f"{m:>13}" for m in names))
+    for shape, n_steps, inner_lr, wanted in CASES:
+        n, m, q, d = shape
+        X, y, groups = make(n, m + q, d)
+        tasks = [(X[i : i + m + q], y[i : i + m + q]) for i in range(0, len(X), m + q)]
+        data = X, y, groups, tasks
+        calls = [partial(f, *data) for f in methods(shape, n_steps, inner_lr).values()]
+        times, ratios = medians(calls, n_runs if n < 5_000 else max(3, n_runs // 3))
+        cells = [f"{1e3 * times[0]:10.2f} ms"] + [f"{ratio:12.2f}x" for ratio in ratios[1:]]
+        print(f"{f'{shape}; {n_steps}':<40}" + "".join(cells) + f"   wanted {wanted}x", flush=True)
+    print()
 
 
-def measure(method, shape):
-    data = make(*shape)
-    METHODS[method](*make(20, 5, 3))  # what libraries allocate once
+def report_adapting(n_runs):
+    X, y, groups = make(1_000, 20, 20)
+    for name, model in (("gradient step", MAMLRegressor(0.01)), ("learned rule", MAMLRegressor())):
+        model.fit(X, y, groups=groups)
+
+        def one(model=model):
+            model.adapt(X[:5], y[:5]).predict(X[5:20])
+
+        def block(model=model):
+            model.adapt_tasks(X, y, groups=groups)
+
+        one(), block()
+        single = np.median([seconds(one) for _ in range(50 * n_runs)])
+        many = np.median([seconds(block) for _ in range(3 * n_runs)]) / 1_000
+        print(f"adapt + predict of one task, {name}: {1e6 * single:.0f} us (wanted: below 300)")
+        print(f"adapt_tasks, {name}: {1e6 * many:.2f} us a task (wanted: below 3 for steps)")
+    print()
+
+
+def report_searching(n_runs):
+    print("search of 10 penalties and refit, in fits")
+    for shape, cv in SEARCHES:
+        X, y, groups = make(*shape)
+        one = MAMLRegressor("auto", alpha=0.1, support=0.5, random_state=0)
+        search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
+        calls = [partial(m.fit, X, y, groups=groups) for m in (one, search)]
+        times, ratios = medians(calls, max(1, n_runs // 3))
+        print(f"{shape!s:<18} cv={cv!s:<20} {times[0]:6.3f} s {times[1]:6.3f} s {ratios[1]:5.1f}x")
+    print()
+
+
+def report_memory():
+    print("peak memory beyond the input, MiB (wanted: at most the input's size + 300)")
+    for k, (shape, _, _, _) in enumerate(CASES):
+        n, m, q, d = shape
+        cells = [f"{form} {measured(f'{form} {k}')[1]:5.0f}" for form in ("list", "groups")]
+        print(f"{shape!s:<24}" + "   ".join(cells) + f"   input {8 * n * (m + q) * d / 2**20:5.0f}")
+    print("two tasks, support=5, 5 columns; and a learned rule on ten tasks: rows a task")
+    for n_rows in TALL:
+        for form, n_tasks in (("small support", 2), ("learned", 10)):
+            used, peak = measured(f"{form} {n_rows}")
+            size = 8 * n_tasks * n_rows * 5 / 2**20
+            print(f"{n_rows:>8} {form:<14} {used:7.2f} s {peak:6.0f} MiB   input {size:4.0f} MiB")
+
+
+def measured(what):
+    """CPU seconds and peak MiB beyond the input of one fit, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", what]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used, peak = map(float, out.split())
+    return used, peak
+
+
+def measure(what):
+    form, number = what.rsplit(" ", 1)
+    if form in ("list", "groups"):
+        shape, n_steps, inner_lr, _ = CASES[int(number)]
+        n, m, q, d = shape
+        X, y, groups = make(n, m + q, d)
+        tasks = [(X[i : i + m + q], y[i : i + m + q]) for i in range(0, len(X), m + q)]
+        fit = methods(shape, n_steps, inner_lr)[form]
+        run = lambda: fit(X, y, groups, tasks)  # noqa: E731
+    else:
+        X, y, groups = make(2 if form == "small support" else 10, int(number), 5)
+        given = {"inner_lr": 0.01, "support": 5} if form == "small support" else {}
+        run = lambda: MAMLRegressor(**given, random_state=0).fit(X, y, groups=groups)  # noqa: E731
+    MAMLRegressor(random_state=0).fit(*make(20, 5, 3)[:2], groups=np.repeat(np.arange(20), 5))
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
     before = resident_memory("VmRSS")
-    METHODS[method](*data)
-    print(resident_memory("VmHWM") - before)
+    used = seconds(run)
+    print(used, resident_memory("VmHWM") - before)
 
 
 def resident_memory(which):
@@ -85,94 +180,19 @@ def resident_memory(which):
     return int(status[which].split()[0]) / 1024
 
 
-def median_ratio(times, column):
-    return np.median(times[:, column] / times[:, 0])
-
-
-def report_fits(n_runs):
-    print(f"{'tasks, rows, features':<22}" + "".join(f"{m:>24}" for m in METHODS))
-    for shape in SHAPES:
-        times = paired_times(shape, n_runs)
-        cells = [
-            f"{1e3 * np.median(times[:, i]):10.1f} ms ({median_ratio(times, i):.2f}x)"
-            for i in range(len(METHODS))
-        ]
-        print(f"{shape!s:<22}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
-    print(f"wanted: at most {WANTED_TIME:.0f}x the time of ridge\n")
-    print("peak memory beyond the input, MiB")
-    for shape in SHAPES:
-        size = 8 * np.prod(shape) / 2**20
-        cells = [f"{peak_memory(method, shape):24.0f}" for method in METHODS]
-        print(f"{shape!s:<22}" + "".join(cells) + f"   (input {size:.0f})", flush=True)
-    print(f"wanted: at most the input's size + {WANTED_MEMORY:.0f} MiB\n")
-
-
-def report_adapting(n_runs):
-    X, y, groups = make(1_000, 20, 20)
-    model = fit_maml(X, y, groups)
-    one = [seconds(lambda: model.adapt(X[:5], y[:5]).predict(X[5:20])) for _ in range(50 * n_runs)]
-    checks = [
-        seconds(lambda: (read_one_task(model, X[:5], y[:5], None), read_rows(model, X[5:20])))
-        for _ in range(50 * n_runs)
-    ]
-    beyond = 1e6 * (np.median(one) - np.median(checks))
-    print(f"adapt + predict of one task: {1e6 * np.median(one):.0f} us, of which input validation")
-    print(f"  {1e6 * np.median(checks):.0f} us; beyond it {beyond:.0f} us (wanted: below 300 us)")
-    n_tasks, m, d = 10_000, 20, 20
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(n_tasks, m, d + 1))
-    weights = np.full((n_tasks, m), 1 / m)
-    square = rng.normal(size=(d + 1, d + 1))
-    targets, theta = rng.normal(size=(n_tasks, m)), theta_of(model)
-
-    def adapt(size):
-        for i in range(0, n_tasks, size):
-            part = slice(i, i + size)
-            risk = Risk(model.loss_, features[part], targets[part], weights[part])
-            model.adaptation_.adapt(theta, risk)
-
-    stack = BLOCK_ELEMENTS // (m * (d + 1))
-    times = [
-        (
-            seconds(lambda: features @ square),
-            seconds(lambda: adapt(stack)),
-            seconds(lambda: adapt(n_tasks)),
-        )
-        for _ in range(5 * n_runs)
-    ]
-    product, stacks, whole = np.median(times, axis=0)
-    print(f"{n_tasks} tasks of {m} x {d}; one matrix product takes {1e3 * product:.1f} ms")
-    print(f"  in the package's stacks of {stack}: {1e3 * stacks:.1f} ms, {stacks / product:.1f}x")
-    print(f"  as one stack: {1e3 * whole:.1f} ms, {whole / product:.1f}x (wanted: below 10x)")
-
-
-def report_searching(n_runs):
-    print("search of 10 penalties and refit against one fit")
-    for shape, cv in SEARCHES:
-        X, y, groups = make(*shape)
-        one = MAMLRegressor(alpha=0.1, support=0.5, random_state=0)
-        search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
-        times = [
-            [seconds(partial(m.fit, X, y, groups=groups)) for m in (one, search)]
-            for _ in range(n_runs)
-        ]
-        fit, whole = np.median(times, axis=0)
-        print(f"{shape!s:<18} cv={cv!s:<20} {fit:6.3f} s {whole:6.3f} s {whole / fit:5.1f}x")
-    print()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="paired runs for each shape")
-    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=int, default=9, help="interleaved runs for each case")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        method, *shape = arguments.measure
-        measure(method, tuple(map(int, shape)))
-        return
-    report_fits(arguments.runs)
-    report_adapting(arguments.runs)
-    report_searching(arguments.runs)
+    with threadpool_limits(1):
+        if arguments.measure:
+            measure(arguments.measure)
+            return
+        report_fits(arguments.runs)
+        report_adapting(arguments.runs)
+        report_searching(arguments.runs)
+        report_memory()
 
 
 if __name__ == "__main__":

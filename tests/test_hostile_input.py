@@ -488,8 +488,9 @@ def with_coef(coef):
     return model
 
 
-def with_width_that_varies(table):
-    return np.tile(table, 2 if len(table) > 6 else 1)
+def of_width(width):
+    """A featurizer that makes so many copies of its rows, of width(number of rows)."""
+    return FunctionTransformer(lambda A: np.hstack([A] * width(A.shape[0])))
 
 
 NOT_FITTED = "not fitted yet"
@@ -561,6 +562,20 @@ OTHERS = [
         lambda: MAMLRegressor(on_unknown_task="raise").fit(X, Y, groups=G).predict(X, groups=Y),
         KeyError,
         "24 task(s) not seen before",
+    ),
+    (
+        "MAMLRegressor",
+        lambda: (
+            MAMLRegressor(featurizer=of_width(lambda m: 1 + (m == 5))).fit(TASKS).predict(X[:5])
+        ),
+        ValueError,
+        "and the 2 columns of fit; of 5 rows it made 5 rows with 4 columns",
+    ),
+    (
+        "MAMLRegressor",
+        lambda: MAMLRegressor(featurizer=of_width(lambda m: min(m, 3))).fit(TASKS),
+        ValueError,
+        "it made 6 of some rows and 2 of others",
     ),
     (
         "MAMLRegressor",
@@ -669,7 +684,7 @@ OTHERS = [
             "n_samples": [0, 1.5, "a", (3, 2), (1, 2, 3)],
             "n_features": [0, 1.5, "a", None],
             "noise": [-1.0, np.nan, "a", None],
-            "theta": ["a", [1.0], 3, {1}, HUGE, [np.nan] * 6],
+            "theta": ["a", [1.0], 3, {1}, HUGE, [np.nan] * 6, np.ones(6) * 1j],
             "return_theta": ["a", 1, None],
             "random_state": ["a", -1, 2**40],
         }.items()

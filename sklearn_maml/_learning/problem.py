@@ -55,14 +55,14 @@ class LearningProblem:
         return int(np.count_nonzero(self.objective.blocks.tasks.weight))
 
     @property
-    def shows_differences(self):
-        """Whether it can be seen how tasks differ: there are two, and some have two rows."""
-        return self.objective.blocks.tasks.show_differences
-
-    @property
     def n_rows(self):
         """How many rows all tasks have."""
         return int(self.objective.blocks.tasks.offsets[-1])
+
+    @property
+    def shows_differences(self):
+        """Whether it can be seen how tasks differ: there are two, and some have two rows."""
+        return self.objective.blocks.tasks.show_differences
 
     @property
     def n_parameters(self):

@@ -26,8 +26,8 @@ LOG_SCALE, LOG_NEAR = 8.0, 1.5
 # Near its minimum the loss of a scale is flat: 3 percent more or less cannot be told apart.
 LOG_TOLERANCE = 0.03
 
-# A scale is one number: this many tasks determine it.
-TASKS_FOR_SCALE = 2000
+# A scale is one number: so many tasks, and about so many query rows, determine it.
+TASKS_FOR_SCALE, ROWS_FOR_SCALE = 2000, 2e4
 
 # A rule is learned from so many rows that rows * d^2 is about this. Losses that are not quadratic
 # take many more passes over them, and passes in which not only d counts.
@@ -119,7 +119,8 @@ def best_scale(objective, solver, make_rule, near=False, theta=None):
     -------
     float
     """
-    few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(_work(objective))
+    work = min(_work(objective), ROWS_FOR_SCALE * objective.n_parameters**2)
+    few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(work)
     profile = Profile(objective, few, solver)
 
     def loss(log_scale):

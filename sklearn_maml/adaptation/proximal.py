@@ -1,7 +1,6 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -9,9 +8,9 @@ from sklearn_maml._component import check_number, check_option
 from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
-from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
+from sklearn_maml.adaptation.ridge import RidgeLoop, ridge_gain
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.step_geometry import Geometry
 
@@ -159,7 +158,7 @@ class Proximal(AdaptationRule):
         problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
         moved = ridge_minimum(problem)
         hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
-        gain = _gain(0.5 * risk.weights * hessian, rows, strength)
+        gain = ridge_gain(0.5 * risk.weights * hessian, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
@@ -211,7 +210,7 @@ class Proximal(AdaptationRule):
         left = rows
         if risk is not None:
             support = np.matmul(risk.features, factor)
-            gain = _gain(risk.weights, support, self._strength(risk))
+            gain = ridge_gain(risk.weights, support, self._strength(risk))
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
@@ -347,48 +346,3 @@ class Proximal(AdaptationRule):
         """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""
         n_rows = risk.n_rows
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
-
-
-class RidgeLoop(AffineLoop):
-    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
-
-    def __init__(self, rule, geometry, query, strength, starts):
-        super().__init__(rule, geometry, query)
-        self.strength, self.starts = strength, starts
-
-    def start(self, theta):
-        """theta, shifted as for tasks with so many rows."""
-        return theta if self.starts is None else theta + self.starts.at(self.support.n_rows)
-
-    @cached_property
-    def spectral(self):
-        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
-        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
-        gram = self.geometry.gram(curvatures)
-        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
-        return np.linalg.inv(gram + ridge)
-
-
-def _gain(bend, rows, strength):
-    """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
-
-    Parameters
-    ----------
-    bend : ndarray of shape (..., m)
-        The diagonal of W.
-    rows : ndarray of shape (..., m, q)
-    strength : ndarray of shape (...)
-
-    Returns
-    -------
-    ndarray of shape (..., q, m)
-    """
-    bend, strength = bend[..., None], strength[..., None, None]
-    m, q = rows.shape[-2:]
-    if m <= q:
-        root = np.sqrt(bend)
-        scaled = root * rows
-        gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
-        return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
-    weighted = np.swapaxes(bend * rows, -1, -2)
-    return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
