@@ -23,9 +23,9 @@ MAX_ITER = 80
 # Newton steps end where each task's slack is this share of the scale of its risk.
 TOLERANCE = 1e-11
 
-# A certificate is the sum over tasks of what the meta-parameters lose beside the minimum, and of the
-# slack: more steps would lower it by this share at most. Separable classes have no minimum, and take
-# a step for each digit.
+# A certificate is the sum over tasks of what the meta-parameters lose beside the minimum, and of
+# the slack: more steps would lower it by this share at most. Separable classes have no minimum, and
+# take a step for each digit.
 SHARE = 1e-4
 
 
