@@ -55,14 +55,16 @@ class Proximal(AdaptationRule):
         that vary within tasks, and the intercept, differ between tasks. "auto", the default, is
         "full" by REML for the squared error and up to 15 such parameters; up to 100 "intercept"
         or "low_rank" by REML, whichever predicts held-out tasks better; "intercept" on the query
-        loss beyond, and "diagonal" on the query loss for other losses.
+        loss beyond. For other losses it is "full" where there are two tasks for each of its
+        entries, else "diagonal", both by "reml".
     random_effects : "intercept", or array-like of names, positions or booleans, default=None
         The features whose effects may differ between tasks, beside the intercept; "intercept" for
         the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
-        "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
-        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
-        for "full" and "low_rank" with the squared error, and "query" otherwise.
+        "reml" maximises the restricted likelihood of a linear mixed model of all rows, for losses
+        other than the squared error one of working responses (penalised quasi-likelihood);
+        "query" minimises the meta-loss, and needs query rows that are not support rows. "auto" is
+        "reml" for "full" and "low_rank", and "query" for other metrics.
     starts : "auto" or None, default="auto"
         "auto" learns, where a strength or a metric is learned too, the loss is the squared error
         and tasks are split at several numbers of first rows, by how much a task with so many rows
