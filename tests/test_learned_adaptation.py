@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from foreign_parts import HalfSquaredError, Shift
+from foreign_parts import PreconditionedStep
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
@@ -19,6 +19,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
+from small_parts import HalfSquaredError
 
 from sklearn_maml import (
     GradientSteps,
@@ -1396,8 +1397,8 @@ def test_intraclass_correlation_is_the_share_between_tasks(slope):
 
 
 def test_a_rule_without_a_slope_says_so():
-    with pytest.raises(NotImplementedError, match="Shift has nothing"):
-        Shift().slope(np.zeros(2), None)
+    with pytest.raises(NotImplementedError, match="PreconditionedStep has nothing"):
+        PreconditionedStep([[1.0]]).slope(np.zeros(2), None)
 
 
 def test_rules_are_registered_under_their_names():

@@ -110,6 +110,12 @@ class Proximal(AdaptationRule):
         self.starts = starts
         self.noise = noise
 
+    @classmethod
+    def examples(cls):
+        """Metrics of full rank, singular ones, and a diagonal; see `Component.examples`."""
+        singular = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 4.0]])
+        return [cls(0.7, singular + 0.1 * np.eye(3)), cls(0.1, singular), cls(2.0, [1.0, 2.0, 0.0])]
+
     def validate(self):
         """Raise for a strength, metric or criterion that is none."""
         if self.strength is not None:
