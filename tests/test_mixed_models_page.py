@@ -54,7 +54,7 @@ def first(array):
 
 
 def first_person(model):
-    return model.adapt(DAYS[PEOPLE == PEOPLE[0]], REACTION[PEOPLE == PEOPLE[0]])
+    return model.adapt(DAYS[PEOPLE[0] == PEOPLE], REACTION[PEOPLE[0] == PEOPLE])
 
 
 # --------------------------------------------------------------------------------------------------
