@@ -67,8 +67,9 @@ for train, (test,) in LeaveOneOut().split(people):
 # %%
 # The table: root mean squared error in milliseconds over the last five days of all people. From
 # five days of a person the learned rule errs least. It loses to the gradient step after one and
-# three days, by a little: early days hardly tell who will tire, and with so few people such differences
-# are not more than chance. The days alone, without other people, are of no use before the fifth.
+# three days, by a little: early days hardly tell who will tire, and with so few people such
+# differences are not more than chance. The days alone, without other people, are of no use before
+# the fifth.
 
 table = {cell: np.sqrt(np.mean(e)) if e else np.nan for cell, e in errors.items()}
 print(f"{'days seen':<24}" + "".join(f"{k:>8}" for k in SHOTS))
