@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ def report_searching(n_runs):
         X, y, groups = make(*shape)
         one = MAMLRegressor(0.02, alpha=0.1, support=0.5, random_state=0)
         search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
-        calls = [lambda m=m: m.fit(X, y, groups=groups) for m in (one, search)]
+        calls = [partial(m.fit, X, y, groups=groups) for m in (one, search)]
         fit, whole = np.median(paired(calls, n_runs), axis=0)
         print(f"{shape!s:<18} cv={cv!s:<20} {fit:6.3f} s {whole:6.3f} s {whole / fit:5.1f}x")
     print()
@@ -164,7 +165,6 @@ def report_searching(n_runs):
 
 # --------------------------------------------------------------------------------------------------
 # Memory, and growth with the number of rows
-
 
 
 # Where few rows are adapted to, and many are predicted: cost must be linear in both.
