@@ -112,7 +112,7 @@ def spoil_rows(theta, risk, theta_i, pullback):
 
 
 def mingle(theta, risk, theta_i, pullback):
-    return theta_i + (theta_i.mean(axis=-2, keepdims=True) if theta_i.ndim > 1 else 0.0), pullback
+    return theta_i + risk.targets.mean(), pullback
 
 
 BROKEN_RULES = {

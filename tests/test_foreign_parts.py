@@ -43,7 +43,7 @@ def test_a_parameter_of_a_rule_may_have_any_name():
 def test_a_refit_leaves_nothing_of_the_steps_of_the_fit_before():
     model = MAMLRegressor(GradientSteps().inner_lr).fit(make_tasks(20, 8))
     assert model.inner_lr_ == GradientSteps().inner_lr
-    model.set_params(inner_lr="auto", adaptation=Shift()).fit(make_tasks(20, 8))
+    model.set_params(inner_lr=None, adaptation=Shift()).fit(make_tasks(20, 8))
     assert not hasattr(model, "inner_lr_")
     assert not hasattr(model, "capped_share_")
 
@@ -79,7 +79,7 @@ def test_a_solver_that_asks_for_hessian_products_gets_what_others_find(loss, n_t
     for X, y in make_tasks(12, 8):
         y = np.column_stack([y, rng.normal(size=8)]) if n_targets else y
         tasks.append((X, targets_for(LOSSES[loss](), y)))
-    parts = {"loss": loss, "alpha": 0.01}
+    parts = {"inner_lr": "auto", "loss": loss, "alpha": 0.01}
     peer = MAMLRegressor(**parts).fit(tasks)
     model = MAMLRegressor(**parts, solver=TrustRegion()).fit(tasks)
     assert model.meta_loss_ == pytest.approx(peer.meta_loss_, rel=1e-8)

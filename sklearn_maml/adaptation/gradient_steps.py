@@ -131,7 +131,8 @@ class GradientSteps(AdaptationRule):
         """Learn one length a parameter, if asked to; see `AdaptationRule.learn`."""
         if not self.learnable:
             return self, None
-        problem.need_query_rows("the lengths of steps")
+        if problem.shows_differences:
+            problem.need_query_rows("the lengths of steps")
         given = {**self.get_params(deep=False), "coordinates": problem.standardization}
 
         def steps(lengths, **changed):
