@@ -237,6 +237,8 @@ def certified(objective, theta, effort):
         check_overflow([value, *theta.flat])
         return value, None
     check_overflow([certificate.meta_loss, *theta.flat])
+    if objective.is_quadratic:  # where only overflow keeps a bound from being known
+        check_overflow([certificate.bound, certificate.epsilon])
     return certificate.meta_loss, certificate
 
 

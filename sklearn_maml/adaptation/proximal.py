@@ -47,12 +47,13 @@ class Proximal(AdaptationRule):
     strength : float, default=None
         In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
         the strength that the learned metric has by itself, so 1 leaves it as it is.
-    metric : {"auto", "identity", "intercept", "diagonal", "low_rank", "full"} or array-like
+    metric : str or array-like, default="auto"
         Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
-        in standardised features: nothing, one variance for the intercept and one for the others,
+        in standardised features, "identity", "intercept", "diagonal", "low_rank" or "full":
+        nothing, one variance for the intercept and one for the others,
         one for each, that and common factors (as many as predict held-out tasks best), or all
         covariances. By "reml" a "diagonal" is one in the features' own coordinates. Only features
-        that vary within tasks, and the intercept, differ between tasks. "auto", the default, is
+        that vary within tasks, and the intercept, differ between tasks. "auto" is
         "full" by REML for the squared error and up to 15 such parameters; up to 100 "intercept"
         or "low_rank" by REML, whichever predicts held-out tasks better; "intercept" on the query
         loss beyond. For other losses it is "full" where there are two tasks for each of its

@@ -77,8 +77,8 @@ def _unknown(objective, point, epsilon, effort):
         assumptions=_assumptions(objective),
         curve=Curve(distance=0.0, start=np.inf, eigenvalues=(), squares=(), rest=np.inf),
         notes=(
-            "derivatives of the meta-loss at these meta-parameters are beyond the range of float64"
-            ": no bound is known; scale the features, or raise the strength of the rule",
+            "derivatives of the meta-loss at these meta-parameters are beyond the range of "
+            "float64: no bound is known; scale the features, or raise the strength of the rule",
         ),
         effort=effort,
     )
