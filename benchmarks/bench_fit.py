@@ -1,8 +1,8 @@
-"""Time and memory of fit + certificate against ridge regression on the same pooled rows.
+"""What a fit costs: CPU time against two floors, adapting, searching, memory and growth with rows.
 
-Prints medians of paired runs in one process, then the peak memory of each in a process of its own,
-then what adapting and a cross-validated search cost. Run ``python benchmarks/bench_fit.py`` on an
-idle machine.
+The first floor is a dozen lines of numpy that solve the same problem, and neither check nor certify
+anything; the second is ridge regression on the same rows. Medians of paired runs, one BLAS thread.
+Run ``python benchmarks/bench_fit.py`` on an idle machine: about two minutes, fewer with ``--runs``.
 """
 
 import argparse
@@ -13,70 +13,183 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
 
-from sklearn_maml import MAMLRegressor, MAMLRegressorCV
-from sklearn_maml._estimators.prediction import theta_of
-from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.stacks import BLOCK_ELEMENTS
-from sklearn_maml._tasks.tables import read_one_task, read_rows
+from sklearn_maml import GradientSteps, MAMLRegressor, MAMLRegressorCV
 
-SHAPES = ((100, 20, 20), (1_000, 20, 64), (10_000, 40, 128), (500, 10, 1_000))
+# (tasks, support rows, query rows, features, steps) and what a fit may cost, in floors.
+SHAPES = {
+    (100, 10, 10, 20, 1): 5.0,
+    (1_000, 10, 10, 64, 1): 2.0,
+    (1_000, 10, 10, 64, 5): 1.5,
+    (10_000, 20, 20, 128, 1): 1.4,
+    (500, 5, 5, 1_000, 1): 1.4,
+}
 SEARCHES = (((1_000, 20, 64), 5), ((300, 10, 1_000), 5), ((1_000, 20, 64), "leave-one-task-out"))
-WANTED_TIME, WANTED_MEMORY = 3.0, 300.0
+ROWS = (1_000, 10_000, 100_000)
+WANTED_ADAPT, WANTED_TASK, WANTED_MEMORY = 300.0, 3.0, 300.0
+
+
+# --------------------------------------------------------------------------------------------------
+# Data and fits
 
 
 def make(n_tasks, n_rows, n_features):
+    """Rows of one linear model with noise: X, y and the task of each row."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n_tasks * n_rows, n_features))
     y = X @ rng.normal(size=n_features) + rng.normal(size=len(X))
     return X, y, np.repeat(np.arange(n_tasks), n_rows)
 
 
-def fit_ridge(X, y, groups):
-    return Ridge(solver="cholesky").fit(X, y)
+def as_list(X, y, n_tasks):
+    """The same rows as a list of tasks, each in memory of its own."""
+    parts = zip(np.split(X, n_tasks), np.split(y, n_tasks), strict=True)
+    return [(rows.copy(), targets.copy()) for rows, targets in parts]
 
 
-def fit_maml(X, y, groups, n_jobs=None):
-    return MAMLRegressor(n_jobs=n_jobs).fit(X, y, groups=groups)
+def solve_by_numpy(X, y, shape, inner_lr):
+    """The meta-parameters of uncapped gradient steps on the first rows of equal tasks."""
+    n_tasks, m, _, _, n_steps = shape
+    phi = np.c_[X, np.ones(len(X))].reshape(n_tasks, -1, X.shape[1] + 1)
+    y = y.reshape(n_tasks, -1)
+    support, query = phi[:, :m], phi[:, m:]
+    step = 2 * inner_lr / m
+    turned = support.transpose(0, 2, 1)
+    inside, across, power = step * support @ turned, step * query @ turned, np.eye(m)
+    for _ in range(n_steps - 1):  # I + (I - S) + (I - S)^2 + ... of S, a step seen from its rows
+        power = np.eye(m) + power - inside @ power
+    across = across @ power if n_steps > 1 else across
+    design = (query - across @ support).reshape(-1, X.shape[1] + 1)
+    target = (y[:, m:] - (across @ y[:, :m, None])[..., 0]).ravel()
+    return cho_solve(cho_factor(design.T @ design), design.T @ target)
 
 
-def fit_maml_two_jobs(X, y, groups):
-    return fit_maml(X, y, groups, n_jobs=2)
+def methods(shape):
+    """What is compared on a shape: functions without arguments, the floor first."""
+    n_tasks, m, n_query, d, n_steps = shape
+    X, y, groups = make(n_tasks, m + n_query, d)
+    tasks, inner_lr = as_list(X, y, n_tasks), 0.5 / d
+
+    def maml(inner_lr, **parts):
+        return MAMLRegressor(inner_lr, n_steps, support=m, split="first", **parts)
+
+    def uncapped():
+        rule = GradientSteps(inner_lr, n_steps, cap=False)
+        return MAMLRegressor(adaptation=rule, support=m, split="first")
+
+    return {
+        "numpy": lambda: solve_by_numpy(X, y, shape, inner_lr),
+        "ridge": lambda: Ridge(solver="cholesky").fit(X, y),
+        "list": lambda: maml(inner_lr).fit(tasks),
+        "groups": lambda: maml(inner_lr).fit(X, y, groups=groups),
+        "cap=False": lambda: uncapped().fit(X, y, groups=groups),
+        "capped": lambda: maml(100 * inner_lr).fit(X, y, groups=groups),
+        "auto": lambda: maml("auto").fit(X, y, groups=groups),
+    }
 
 
-METHODS = {"ridge": fit_ridge, "maml": fit_maml, "maml, n_jobs=2": fit_maml_two_jobs}
+def check_floor(theta, model):
+    """The floor solves the problem that the package solves, or there is nothing to compare."""
+    assert model.capped_share_ == 0.0
+    np.testing.assert_allclose(np.append(model.coef_, model.intercept_), theta, rtol=1e-7)
+
+
+# --------------------------------------------------------------------------------------------------
+# Time
 
 
 def seconds(call):
-    start = time.perf_counter()
+    """CPU seconds of one call: with one BLAS thread a busy machine disturbs them least."""
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def paired_times(shape, n_runs):
-    """Seconds of each method, shape (n_runs, n_methods), in turn within each run."""
-    data = make(*shape)
-    for method in METHODS.values():
-        method(*data)
-    return np.array(
-        [[seconds(lambda m=m: m(*data)) for m in METHODS.values()] for _ in range(n_runs)]
-    )
+def paired(calls, n_runs):
+    """CPU seconds of each call, shape (n_runs, n_calls), in turn within each run."""
+    return np.array([[seconds(call) for call in calls] for _ in range(n_runs)])
 
 
-def peak_memory(method, shape):
-    """MiB above the input at the peak of one fit, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", method, *map(str, shape)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def report_fits(n_runs):
+    print("CPU time of a fit with its certificate, in multiples of numpy's (and of ridge's)")
+    head = f"{'tasks, rows, columns, steps':<30}{'numpy':>11}{'ridge':>8}"
+    names = ("list", "groups", "cap=False", "capped", "auto")
+    print(head + "".join(f"{name:>16}" for name in names) + "  wanted", flush=True)
+    for shape, wanted in SHAPES.items():
+        calls = methods(shape)
+        check_floor(calls["numpy"](), calls["groups"]())
+        times = paired(list(calls.values()), n_runs)
+        floors, ridges = (np.median(times / times[:, [k]], axis=0) for k in (0, 1))
+        line = f"{shape!s:<30}{1e3 * np.median(times[:, 0]):8.1f} ms{floors[1]:8.2f}"
+        cells = "".join(f"{a:8.2f} ({b:5.2f})" for a, b in zip(floors[2:], ridges[2:], strict=True))
+        print(f"{line}{cells}{wanted:8.1f}", flush=True)
+    print()
 
 
-def measure(method, shape):
-    data = make(*shape)
-    METHODS[method](*make(20, 5, 3))  # what libraries allocate once
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+def report_adapting(n_runs):
+    X, y, groups = make(1_000, 20, 20)
+    data = make(10_000, 20, 20)
+    for name, model in {
+        "gradient steps": MAMLRegressor(0.02),
+        "learned": MAMLRegressor(random_state=0),
+    }.items():
+        model.fit(X, y, groups=groups)
+
+        def one(model=model):
+            return model.adapt(X[:5], y[:5]).predict(X[5:20])
+
+        def many(model=model):
+            return model.adapt_tasks(data[0], data[1], groups=data[2])
+
+        single = 1e6 * np.median(paired([one], 50 * n_runs))
+        task = 1e6 * np.median(paired([many], n_runs)) / 10_000
+        print(f"{name}: adapt + predict of one task {single:.0f} us (wanted: {WANTED_ADAPT:.0f});")
+        print(f"  adapt_tasks {task:.2f} us a task (wanted: {WANTED_TASK:.0f})", flush=True)
+    print()
+
+
+def report_searching(n_runs):
+    print("search of 10 penalties and refit against one fit")
+    for shape, cv in SEARCHES:
+        X, y, groups = make(*shape)
+        one = MAMLRegressor(0.02, alpha=0.1, support=0.5, random_state=0)
+        search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
+        calls = [partial(m.fit, X, y, groups=groups) for m in (one, search)]
+        fit, whole = np.median(paired(calls, n_runs), axis=0)
+        print(f"{shape!s:<18} cv={cv!s:<20} {fit:6.3f} s {whole:6.3f} s {whole / fit:5.1f}x")
+    print()
+
+
+# --------------------------------------------------------------------------------------------------
+# Memory, and growth with the number of rows
+
+
+# Where few rows are adapted to, and many are predicted: cost must be linear in both.
+GROWING = {
+    "5 shots, 2 tasks": (lambda: MAMLRegressor(0.02, support=5, random_state=0), 2),
+    "learned, 2 tasks": (lambda: MAMLRegressor(support=5, random_state=0), 2),
+    "learned, 10 tasks": (lambda: MAMLRegressor(random_state=0), 10),
+}
+
+
+def measure(case, n_rows):
+    """Print CPU seconds of a fit, and MiB above the input at its peak (Linux)."""
+    if case == "shape":
+        n_tasks, m, n_query, d, n_steps = list(SHAPES)[n_rows]
+        model = MAMLRegressor(0.5 / d, n_steps, support=m, split="first")
+        data = make(n_tasks, m + n_query, d)
+    else:
+        build, n_tasks = GROWING[case]
+        model, data = build(), make(n_tasks, n_rows, 5)
+    small = make(20, 25, 3)
+    MAMLRegressor(0.02).fit(*small[:2], groups=small[2])  # what libraries allocate once
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident_memory("VmRSS")
-    METHODS[method](*data)
-    print(resident_memory("VmHWM") - before)
+    spent = seconds(lambda: model.fit(data[0], data[1], groups=data[2]))
+    print(spent, resident_memory("VmHWM") - before, data[0].nbytes / 2**20)
 
 
 def resident_memory(which):
@@ -85,94 +198,53 @@ def resident_memory(which):
     return int(status[which].split()[0]) / 1024
 
 
-def median_ratio(times, column):
-    return np.median(times[:, column] / times[:, 0])
+def measured(case, n_rows):
+    """CPU seconds, MiB above the input and MiB of input of a fit in a process of its own."""
+    command = [sys.executable, __file__, "--measure", case, str(n_rows)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return map(float, output.split())
 
 
-def report_fits(n_runs):
-    print(f"{'tasks, rows, features':<22}" + "".join(f"{m:>24}" for m in METHODS))
-    for shape in SHAPES:
-        times = paired_times(shape, n_runs)
-        cells = [
-            f"{1e3 * np.median(times[:, i]):10.1f} ms ({median_ratio(times, i):.2f}x)"
-            for i in range(len(METHODS))
-        ]
-        print(f"{shape!s:<22}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
-    print(f"wanted: at most {WANTED_TIME:.0f}x the time of ridge\n")
-    print("peak memory beyond the input, MiB")
-    for shape in SHAPES:
-        size = 8 * np.prod(shape) / 2**20
-        cells = [f"{peak_memory(method, shape):24.0f}" for method in METHODS]
-        print(f"{shape!s:<22}" + "".join(cells) + f"   (input {size:.0f})", flush=True)
-    print(f"wanted: at most the input's size + {WANTED_MEMORY:.0f} MiB\n")
-
-
-def report_adapting(n_runs):
-    X, y, groups = make(1_000, 20, 20)
-    model = fit_maml(X, y, groups)
-    one = [seconds(lambda: model.adapt(X[:5], y[:5]).predict(X[5:20])) for _ in range(50 * n_runs)]
-    checks = [
-        seconds(lambda: (read_one_task(model, X[:5], y[:5], None), read_rows(model, X[5:20])))
-        for _ in range(50 * n_runs)
-    ]
-    beyond = 1e6 * (np.median(one) - np.median(checks))
-    print(f"adapt + predict of one task: {1e6 * np.median(one):.0f} us, of which input validation")
-    print(f"  {1e6 * np.median(checks):.0f} us; beyond it {beyond:.0f} us (wanted: below 300 us)")
-    n_tasks, m, d = 10_000, 20, 20
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(n_tasks, m, d + 1))
-    weights = np.full((n_tasks, m), 1 / m)
-    square = rng.normal(size=(d + 1, d + 1))
-    targets, theta = rng.normal(size=(n_tasks, m)), theta_of(model)
-
-    def adapt(size):
-        for i in range(0, n_tasks, size):
-            part = slice(i, i + size)
-            risk = Risk(model.loss_, features[part], targets[part], weights[part])
-            model.adaptation_.adapt(theta, risk)
-
-    stack = BLOCK_ELEMENTS // (m * (d + 1))
-    times = [
-        (
-            seconds(lambda: features @ square),
-            seconds(lambda: adapt(stack)),
-            seconds(lambda: adapt(n_tasks)),
-        )
-        for _ in range(5 * n_runs)
-    ]
-    product, stacks, whole = np.median(times, axis=0)
-    print(f"{n_tasks} tasks of {m} x {d}; one matrix product takes {1e3 * product:.1f} ms")
-    print(f"  in the package's stacks of {stack}: {1e3 * stacks:.1f} ms, {stacks / product:.1f}x")
-    print(f"  as one stack: {1e3 * whole:.1f} ms, {whole / product:.1f}x (wanted: below 10x)")
-
-
-def report_searching(n_runs):
-    print("search of 10 penalties and refit against one fit")
-    for shape, cv in SEARCHES:
-        X, y, groups = make(*shape)
-        one = MAMLRegressor(alpha=0.1, support=0.5, random_state=0)
-        search = MAMLRegressorCV(n_steps=[1], alphas=np.geomspace(1e-4, 10, 10), cv=cv)
-        times = [
-            [seconds(partial(m.fit, X, y, groups=groups)) for m in (one, search)]
-            for _ in range(n_runs)
-        ]
-        fit, whole = np.median(times, axis=0)
-        print(f"{shape!s:<18} cv={cv!s:<20} {fit:6.3f} s {whole:6.3f} s {whole / fit:5.1f}x")
+def report_memory():
+    print(f"peak memory of a fit above its input (wanted: at most input + {WANTED_MEMORY:.0f} MiB)")
+    for k, shape in enumerate(SHAPES):
+        _, peak, size = measured("shape", k)
+        print(f"{shape!s:<30}{peak:8.0f} MiB   input {size:.0f} MiB", flush=True)
     print()
+
+
+def report_growth():
+    print("growth with the rows of a task, 5 columns (wanted: linear, and memory as above)")
+    for case in GROWING:
+        for n_rows in ROWS:
+            spent, peak, size = measured(case, n_rows)
+            each = 1e6 * spent / (GROWING[case][1] * n_rows)
+            line = f"{case:<20}{n_rows:>9,} rows{spent:9.3f} s{each:9.2f} us a row"
+            print(f"{line}{peak:8.0f} MiB   input {size:.0f} MiB", flush=True)
+    print()
+
+
+PARTS = {
+    "fits": report_fits,
+    "adapting": report_adapting,
+    "searching": report_searching,
+    "memory": lambda n_runs: report_memory(),
+    "growth": lambda n_runs: report_growth(),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="paired runs for each shape")
-    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=int, default=3, help="paired runs of each comparison")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        method, *shape = arguments.measure
-        measure(method, tuple(map(int, shape)))
-        return
-    report_fits(arguments.runs)
-    report_adapting(arguments.runs)
-    report_searching(arguments.runs)
+    with threadpool_limits(1):
+        if arguments.measure:
+            measure(arguments.measure[0], int(arguments.measure[1]))
+            return
+        for part in arguments.parts:
+            PARTS[part](arguments.runs)
 
 
 if __name__ == "__main__":

@@ -90,8 +90,9 @@ def newton_minima(problem, a, value, floor, max_iter):
         going = (ahead != a).any(axis=-1)
         if not going.any():
             break
-        problem, left, a = problem.take(going), left[going], ahead[going]
-        value, floor = value[going], floor[going]
+        if not going.all():
+            problem, left = problem.take(going), left[going]
+        a, value, floor = ahead[going], value[going], floor[going]
     return found
 
 
@@ -117,7 +118,7 @@ def line_search(problem, a, value, step, decrease, halvings=60):
     # What does not fall, or falls too little to tell, is left where it is.
     left = np.flatnonzero(np.isfinite(decrease) & (decrease > 0) & np.isfinite(step).all(axis=-1))
     a, value, length = a.copy(), value.copy(), 1.0
-    problem = problem.take(left)
+    problem = problem if len(left) == len(a) else problem.take(left)
     for _ in range(halvings):
         if not len(left):
             break

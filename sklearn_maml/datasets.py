@@ -249,7 +249,7 @@ def _meta_parameters(theta, n_features, rng):
         return rng.standard_normal(n_features + 1)
     given = theta
     try:
-        theta = np.array(given, dtype=float)
+        theta = np.array(np.nan if np.iscomplexobj(given) else given, dtype=float)
     except (TypeError, ValueError, OverflowError):
         theta = np.array(np.nan)
     if theta.shape != (n_features + 1,) or not np.isfinite(theta).all():

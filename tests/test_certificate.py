@@ -2,10 +2,12 @@
 
 import pickle
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from families import ILL_POSED, UNEQUAL_UNITS, WELL_POSED, make_tasks
+from small_parts import Shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objectives import make_objective, smallest_loss
@@ -13,7 +15,7 @@ from reference import adapted_design, meta_loss, with_ones
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._tasks.episodes import Episodes
-from sklearn_maml.adaptation import AdaptationRule
+from sklearn_maml.adaptation import AdaptationRule, GradientSteps
 
 FAMILIES = {**WELL_POSED, **ILL_POSED, **UNEQUAL_UNITS}
 
@@ -264,3 +266,61 @@ def test_a_rule_that_is_not_affine_is_not_certified_as_a_quadratic(seed):
     line = np.linspace(-6, 6, 25)
     losses = [objective.value_and_gradient(np.array([a, b]))[0] for a in line for b in line]
     assert certificate.lower_bound <= min(losses)
+
+
+def exact_minimum(tasks, inner_lr, n_steps):
+    """The smallest mean squared error after many steps, by rational arithmetic."""
+    normal, total, n = {}, Fraction(0), len(tasks)
+    for X, y in tasks:
+        rows = [[Fraction(float(v)) for v in row] + [Fraction(1)] for row in X]
+        y, m, d = [Fraction(float(v)) for v in y], len(X), len(rows[0])
+        step = 2 * Fraction(inner_lr) / m
+        gram = [[sum(r[i] * r[j] for r in rows) for j in range(d)] for i in range(d)]
+        # Columns of J, and the constant c, are taken through the steps.
+        columns = [[Fraction(i == j) for i in range(d)] for j in range(d)] + [[Fraction(0)] * d]
+        right = [sum(r[i] * t for r, t in zip(rows, y, strict=True)) for i in range(d)]
+        for _ in range(n_steps):
+            for k, v in enumerate(columns):
+                pull = [sum(g * x for g, x in zip(row, v, strict=True)) for row in gram]
+                columns[k] = [
+                    x - step * (p - (right[i] if k == d else 0))
+                    for i, (x, p) in enumerate(zip(v, pull, strict=True))
+                ]
+        for r, t in zip(rows, y, strict=True):
+            psi = [sum(a * b for a, b in zip(r, v, strict=True)) for v in columns]
+            psi[d] = t - psi[d]
+            total += psi[d] ** 2 / (m * n)
+            for i in range(d):
+                for j in range(d + 1):
+                    normal[i, j] = normal.get((i, j), 0) + psi[i] * psi[j] / (m * n)
+    for k in range(d):  # Gauss, Jordan
+        for i in (i for i in range(d) if i != k):
+            share = normal[i, k] / normal[k, k]
+            for j in range(k, d + 1):
+                normal[i, j] -= share * normal[k, j]
+        total -= normal[k, d] ** 2 / normal[k, k]
+        for i in range(k + 1, d):
+            normal[i, k] = Fraction(0)
+    return float(total)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4])
+def test_directions_that_adapting_shrinks_to_rounding_are_not_taken_for_zero(seed):
+    rng = np.random.default_rng(seed)
+    tasks = [(rng.normal(size=(6, 1)) * 1e-8, rng.normal(size=6)) for _ in range(4)]
+    tasks = [(np.c_[rng.normal(size=6), X], y) for X, y in tasks]
+    steps = GradientSteps(0.3, 30, cap=False)
+    certificate = MAMLRegressor(adaptation=steps, support="all").fit(tasks).gap_certificate_
+    assert certificate.lower_bound <= exact_minimum(tasks, 0.3, 30)
+
+
+def test_a_direction_erased_altogether_is_an_assumption():
+    certificate = (
+        MAMLRegressor(adaptation=Shift(), support="all").fit(make_tasks(9, 8)).gap_certificate_
+    )
+    assert certificate.bound <= 1e-12
+    (status,) = (status for what, status in certificate.assumptions if "rank" in what)
+    assert status.startswith("assumed (rank")
+    assert ("the adapted parameters are affine in theta", "asserted by Shift, spot-checked") in (
+        certificate.assumptions
+    )

@@ -13,11 +13,21 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._tasks.episodes import Episodes
-from sklearn_maml.adaptation import GradientSteps, Standardization
+from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.certificate.query_minima import query_minima, representation
-from sklearn_maml.losses import LOSSES, LogLoss, Loss, Poisson, PseudoHuber
+from sklearn_maml.certificate.tight import EFFORTS
+from sklearn_maml.losses import (
+    LOSSES,
+    LogCosh,
+    LogLoss,
+    Loss,
+    Poisson,
+    PseudoHuber,
+    SquaredError,
+)
 from sklearn_maml.solvers import GaussNewton
 
+NO_STEPS = GradientSteps(0.1, 0)
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
 RULES = {
     "proximal": Proximal(1.0, [0.5, 1.0, 2.0, 4.0]),
@@ -209,6 +219,20 @@ def test_meta_parameters_with_an_infinite_loss_have_no_certificate():
         certify(objective, np.full(6, 1e4))
 
 
+class Explosive(PseudoHuber):
+    """Its slopes are beyond float64 where its values are not."""
+
+    def gradient(self, y, z):
+        return np.full(np.broadcast_shapes(np.shape(y), np.shape(z)), 1e200)
+
+
+def test_slopes_beyond_float64_leave_no_bound_and_the_certificate_says_so():
+    certificate = certify(objective_of(make_tasks(4, 5), Explosive(), NO_STEPS), np.zeros(6))
+    assert certificate.bound == np.inf
+    assert np.isfinite(certificate.meta_loss)
+    assert "no bound is known" in str(certificate)
+
+
 def test_representation_is_least_squares():
     rng = np.random.default_rng(6)
     rows = rng.normal(size=(2, 9, 4))
@@ -231,3 +255,107 @@ def test_blocks_of_tasks_add_up():
     # One theta for all tasks is less free than one a task.
     lower = np.mean([certificate.lower_bound for certificate in alone])
     assert together.lower_bound >= lower
+
+
+class WrongPullback(AdaptationRule):
+    """A step whose pullback forgets that it adapts."""
+
+    affine = True
+
+    def adapt(self, theta, risk):
+        return GradientSteps(0.3).adapt(theta, risk)[0], lambda V: V
+
+
+class NotSoAffine(AdaptationRule):
+    """A step that bends, and says that it does not."""
+
+    affine = True
+
+    def adapt(self, theta, risk):
+        theta_i, pullback = GradientSteps(0.3).adapt(theta, risk)
+        return theta_i + 0.1 * np.sin(theta_i), lambda V: pullback(
+            V * (1 + 0.1 * np.cos(theta_i))[..., None, :]
+        )
+
+
+class WrongSlopeForm(GradientSteps):
+    """Steps that are twice as long as they say."""
+
+    def slope_form(self, risk):
+        form = super().slope_form(risk)
+        return form._replace(length=0.5 * form.length)
+
+
+def test_foreign_rules_that_break_their_word_are_found_out():
+    tasks = make_tasks(5, 8, n_features=2, seed=1)
+    theta = np.array([0.3, -0.1, 0.2])
+    for loss in (LogCosh(), SquaredError()):
+        with pytest.raises(ValueError, match="The pullback of WrongPullback is not the derivative"):
+            certify(objective_of(tasks, loss, WrongPullback()), theta)
+    with pytest.raises(ValueError, match="affine is True, but its adapted"):
+        certify(objective_of(tasks, SquaredError(), NotSoAffine()), theta)
+    certificate = certify(objective_of(tasks, LogCosh(), NotSoAffine()), theta)
+    assert certificate.route in ("Theorem 1", "query minima")
+    assert any("NotSoAffine has no slope form" in note for note in certificate.notes)
+    wrong = certify(objective_of(tasks, LogCosh(), WrongSlopeForm(0.3)), theta)
+    assert any("slope form of WrongSlopeForm" in note for note in wrong.notes)
+    assert wrong.route in ("Theorem 1", "query minima")
+
+
+def test_efforts_are_names_or_none():
+    objective = objective_of(make_tasks(5, 8, n_features=2), LogCosh(), GradientSteps(0.3))
+    theta = np.zeros(3)
+    assert certify(objective, theta, None) is None
+    for wrong in ("quick", 1, ["fast"]):
+        with pytest.raises(ValueError, match="certificate must be one of 'fast', 'full', 'branch'"):
+            certify(objective, theta, wrong)
+    model = MAMLRegressor(loss="log_cosh", certificate=None).fit(make_tasks(5, 8))
+    assert model.gap_certificate_ is None
+    assert model.certify(make_tasks(5, 8)).meta_loss > 0
+
+
+def test_more_effort_is_never_worse_and_proves_a_gentle_rule_exact():
+    objective = objective_of(make_tasks(8, 10, n_features=2, seed=3), LogCosh(), GradientSteps(0.1))
+    result = solve(objective, np.zeros(3))
+    fast, full, branch = (certify(objective, result.theta, e) for e in ("fast", "full", "branch"))
+    assert branch.bound <= full.bound <= fast.bound
+    assert full.route == "Theorem 4"
+    assert full.exact
+    assert dict(full.routes)["Corollary 5"] < dict(full.routes)["Theorem 1"]
+
+
+def test_proximal_rows_are_exact_where_no_row_moves_far():
+    tasks = make_tasks(8, 10, n_features=3, seed=3)
+    for loss in (LogCosh(), Poisson()):
+        objective = objective_of(tasks, loss, Proximal(300.0, np.ones(4)), 0.01)
+        certificate = certify(objective, solve(objective, np.zeros(4)).theta)
+        assert certificate.route == "Theorem 3"
+        assert certificate.exact
+
+
+def test_too_many_rows_for_an_effort_are_skipped_with_a_word(monkeypatch):
+    small = EFFORTS["fast"]._replace(max_work=10.0)
+    monkeypatch.setitem(EFFORTS, "fast", small)
+    objective = objective_of(make_tasks(5, 8, n_features=2), LogCosh(), GradientSteps(0.3))
+    certificate = certify(objective, np.zeros(3))
+    assert any("too many support rows or steps" in note for note in certificate.notes)
+    assert certificate.route in ("Theorem 1", "query minima")
+    assert "note: too many" in str(certificate)
+
+
+@pytest.mark.parametrize("effort", ["fast", "full"])
+@pytest.mark.parametrize("spread", [1e-6, 1e-10, 1e-12])
+def test_columns_that_are_nearly_the_same_do_not_break_the_bound(spread, effort):
+    rng, tasks = np.random.default_rng(0), []
+    for _ in range(5):
+        x = rng.normal(size=8)
+        tasks.append((1 + spread * x[:, None], 1 + x + 0.3 * rng.normal(size=8)))
+    objective = objective_of(tasks, LogCosh(), GradientSteps(0.5))
+
+    def line(at):  # intercept and slope of x itself, in the parameters of its column
+        return objective.value(np.array([at[0] / spread, at[1] - at[0] / spread]))
+
+    best = minimize(line, [1.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-9}).fun
+    certificate = certify(objective, np.array([0.0, 1.0]), effort)
+    assert certificate.lower_bound <= best
+    assert certificate.rounding >= 1e-16 / spread

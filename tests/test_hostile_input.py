@@ -356,8 +356,8 @@ def rows_of_task_lists():
 
 HUGE = 10**400
 PARAMETERS = {
-    "inner_lr": [0, -1.0, np.nan, np.inf, True, None, "fast", [0.1], HUGE, 1j],
-    "n_steps": [-1, 1.5, True, "1", None, [1], HUGE],
+    "inner_lr": [0, -1.0, np.nan, np.inf, True, "fast", [0.1], HUGE, 1j],
+    "n_steps": [-1, 1.5, True, "1", [1], HUGE],
     "alpha": [-1, np.nan, np.inf, True, None, "1", [1.0], HUGE, 1j],
     "fit_intercept": [1, "no", None, np.ones(2)],
     "support": ["some", -1, 1.5, True, None, [], [0.5], {2}, np.nan],
@@ -373,7 +373,7 @@ PARAMETERS = {
     "solver": ["none such", 3, GaussNewton, len, None],
 }
 PARAMETERS_OF_SEARCH = {
-    "inner_lrs": [[], "auto", 0.1, [0.0], [None]],
+    "inner_lrs": [[], "auto", 0.1, [0.0], ["fast"]],
     "n_steps": [[], 1, "1", [-1], [1.5]],
     "alphas": [[], 0.1, "0.1", [-1.0], [np.nan], ["a"]],
     "cv": [
@@ -488,8 +488,9 @@ def with_coef(coef):
     return model
 
 
-def with_width_that_varies(table):
-    return np.tile(table, 2 if len(table) > 6 else 1)
+def of_width(width):
+    """A featurizer that makes so many copies of its rows, of width(number of rows)."""
+    return FunctionTransformer(lambda A: np.hstack([A] * width(A.shape[0])))
 
 
 NOT_FITTED = "not fitted yet"
@@ -525,7 +526,7 @@ OTHERS = [
     ),
     (
         "AdaptedRegressor",
-        lambda: ADAPTED["AdaptedRegressor"].predict(X, return_std=True),
+        lambda: MAMLRegressor(0.1).fit(TASKS).adapt(X, Y).predict(X, return_std=True),
         ValueError,
         "return_std=True needs a rule that knows how tasks vary",
     ),
@@ -561,6 +562,20 @@ OTHERS = [
         lambda: MAMLRegressor(on_unknown_task="raise").fit(X, Y, groups=G).predict(X, groups=Y),
         KeyError,
         "24 task(s) not seen before",
+    ),
+    (
+        "MAMLRegressor",
+        lambda: (
+            MAMLRegressor(featurizer=of_width(lambda m: 1 + (m == 5))).fit(TASKS).predict(X[:5])
+        ),
+        ValueError,
+        "and the 2 columns of fit; of 5 rows it made 5 rows with 4 columns",
+    ),
+    (
+        "MAMLRegressor",
+        lambda: MAMLRegressor(featurizer=of_width(lambda m: min(m, 3))).fit(TASKS),
+        ValueError,
+        "it made 6 of some rows and 2 of others",
     ),
     (
         "MAMLRegressor",
@@ -669,7 +684,7 @@ OTHERS = [
             "n_samples": [0, 1.5, "a", (3, 2), (1, 2, 3)],
             "n_features": [0, 1.5, "a", None],
             "noise": [-1.0, np.nan, "a", None],
-            "theta": ["a", [1.0], 3, {1}, HUGE, [np.nan] * 6],
+            "theta": ["a", [1.0], 3, {1}, HUGE, [np.nan] * 6, np.ones(6) * 1j],
             "return_theta": ["a", 1, None],
             "random_state": ["a", -1, 2**40],
         }.items()
@@ -742,7 +757,12 @@ OTHERS = [
     ),
     ("Poisson", lambda: MAMLRegressor(loss="poisson").fit(TASKS), ValueError, "needs targets >= 0"),
     ("Poisson", lambda: Poisson(3), TypeError, "takes"),
-    ("Gamma", lambda: MAMLRegressor(loss="gamma").fit(X, Y * 0), ValueError, "positive targets"),
+    (
+        "Gamma",
+        lambda: MAMLRegressor(loss="gamma").fit(X, Y * 0, groups=G),
+        ValueError,
+        "positive targets",
+    ),
     ("Gamma", lambda: Gamma(3), TypeError, "takes"),
     ("LogLoss", lambda: MAMLRegressor(loss="log_loss").fit(TASKS), ValueError, "in [0, 1]"),
     (
@@ -788,7 +808,7 @@ def test_the_table_is_long_and_names_all_that_is_public():
     assert len(ROWS) >= 400
     named = {row.name for row in ROWS}
     base_classes = {"AdaptationRule", "Loss", "Solver"}  # are not made, but derived from
-    made_by_fit = {"SolverResult", "Standardization"}
+    made_by_fit = {"SlopeForm", "SolverResult", "Standardization"}
     public = {name.removesuffix(".from_estimator") for name in public_callables()}
     assert public - named <= base_classes | made_by_fit
 

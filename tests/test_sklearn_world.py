@@ -361,9 +361,9 @@ def test_cross_validation_with_a_task_column_sees_the_tasks():
         assert score == pytest.approx(own.score(FRAME.iloc[test], Y[test]))
     # Rows of known tasks are predicted with their own parameters: KFold by rows makes sense.
     cv = KFold(3, shuffle=True, random_state=0)
-    predicted = cross_val_predict(scaled_pipeline(), FRAME, Y, cv=cv)
+    predicted = cross_val_predict(scaled_pipeline(random_state=0), FRAME, Y, cv=cv)
     for train, test in cv.split(X):
-        own = scaled_pipeline().fit(FRAME.iloc[train], Y[train])
+        own = scaled_pipeline(random_state=0).fit(FRAME.iloc[train], Y[train])
         np.testing.assert_allclose(predicted[test], own.predict(FRAME.iloc[test]))
         assert not np.allclose(predicted[test], own.predict(FRAME.iloc[test].assign(store="new")))
     sizes, _, test = learning_curve(

@@ -167,7 +167,7 @@ def outcome(tasks, numeric):
             st.sampled_from(["?", "u1", "i8", "f4", "f8", "c8", "O"]),
             st.sampled_from([(2,), (2,), (2,), (3,), ()]),
             st.sampled_from(["?", "i8", "f4", "f8", "U1", "U2", "S1", "O", "c8"]),
-            st.sampled_from([(), (), (), (2,), (1, 1)]),
+            st.sampled_from([(), (), (), (2,), (1, 1), None]),  # None: y is a single number
             st.sampled_from([0, 0, 0, 1]),  # rows that y has too many
         ),
         min_size=1,
@@ -177,7 +177,10 @@ def outcome(tasks, numeric):
 )
 def test_tasks_read_in_one_sweep_and_one_by_one_give_the_same(plan, numeric):
     tasks = [
-        (np.ones((m, *columns), kind), np.ones((m + more, *targets), kind_of_y))
+        (
+            np.ones((m, *columns), kind),
+            np.ones(() if targets is None else (m + more, *targets), kind_of_y),
+        )
         for m, kind, columns, kind_of_y, targets, more in plan
     ]
     odd = [tuple(part.view(Odd) for part in task) for task in tasks]

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from numbers import Integral, Real
 
-from sklearn_maml._tasks.stacks import moments
+from sklearn_maml._tasks.episodes import read_episodes
+from sklearn_maml._tasks.moments import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
 from sklearn_maml.adaptation.proximal import Proximal
 from sklearn_maml.adaptation.standardization import Standardization
@@ -100,25 +101,27 @@ def choose_support(support, rule):
     return (AUTO_SHOTS if mixed else "all"), mixed
 
 
-def judging_episodes(episodes):
+def judging_episodes(episodes, random_state=None, n_draws=JUDGING_DRAWS):
     """How tasks are split to judge a model: always by rows that it was not adapted to.
 
     Parameters
     ----------
     episodes : Episodes
         Those of the fit. Numbers of shots are taken over; "all" rows are those of "auto".
+    random_state : int, RandomState or None, default=None
+        None is 0: so candidates of a search are judged on the same rows.
+    n_draws : int
+        Random draws of each number of shots.
 
     Returns
     -------
     Episodes
     """
     several = episodes.support == "all" or episodes.lenient
-    return replace(
-        episodes,
-        support=AUTO_SHOTS if several else episodes.support,
-        n_episodes=JUDGING_DRAWS if episodes.split == "random" else 1,
-        lenient=several,
-    )
+    shots = AUTO_SHOTS if several else episodes.support
+    n_draws = n_draws if episodes.split == "random" else 1
+    seed = 0 if random_state is None else random_state
+    return replace(read_episodes(shots, episodes.split, n_draws, seed), lenient=several)
 
 
 def choose_solver(loss, rule):

@@ -197,7 +197,7 @@ def fit_rows(model, plan, rows, featurizer=None):
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
     model._episodes, model._alpha = episodes, float(model.alpha)
-    model._judging = judging_episodes(episodes)
+    model._judging = judging_episodes(episodes, model.random_state)
     model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
     if featurizer is None:
         told = truth_of(model, rows.tasks.y)
@@ -230,13 +230,15 @@ def _minimise(model, plan, blocks):
 
 
 def certified(objective, theta, effort):
-    """The meta-loss and the certificate; one that is no number shows a fit not to be trusted."""
+    """The meta-loss and the certificate, whose bound may be infinite: then its notes say why."""
     certificate = certify(objective, theta, effort)
     if certificate is None:
         value = objective.value(theta)
         check_overflow([value, *theta.flat])
         return value, None
-    check_overflow([certificate.meta_loss, certificate.bound, *theta.flat])
+    check_overflow([certificate.meta_loss, *theta.flat])
+    if objective.is_quadratic:  # where only overflow keeps a bound from being known
+        check_overflow([certificate.bound, certificate.epsilon])
     return certificate.meta_loss, certificate
 
 

@@ -240,9 +240,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         X, y, groups, sample_weight
             As in `fit`. With a list of tasks, `groups` or a task column, the model adapts to some
             rows of each task and is scored on the others, all tasks pooled: `support` rows where
-            that says how many, else 1, 2, 3, 5 and 10 in turn; 10 random draws of each, or the
-            first rows with ``split="first"``. Otherwise the meta-parameters' predictions are
-            scored.
+            that says how many, else 1, 2, 3, 5 and 10 in turn; 10 random draws of each, by
+            `random_state` (None is 0: candidates are compared on the same rows), or the first rows
+            with ``split="first"``. Otherwise the meta-parameters' predictions are scored.
 
         Returns
         -------

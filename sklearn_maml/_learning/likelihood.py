@@ -58,6 +58,8 @@ class Moments:
         Number of rows, summed over tasks.
     n_targets : int
         t. Targets share Sigma; each has its own residual variance and fixed effects.
+    noise : float, default=None
+        The residual variance, where it is known; None profiles it out.
     """
 
     gram: np.ndarray
@@ -66,6 +68,7 @@ class Moments:
     total: np.ndarray
     n_rows: float
     n_targets: int
+    noise: float | None = None
 
     @property
     def n_fixed(self):
@@ -261,6 +264,8 @@ def _profile(schur, moments):
     pooled = _least_squares(moments.total, r)[2]
     floor = np.maximum(NO_NOISE * pooled / moments.dof, np.finfo(float).tiny)
     noise = np.maximum(sums / moments.dof, floor)
+    if moments.noise is not None:
+        noise = np.full(t, moments.noise)
     deviance = (moments.dof * np.log(2 * np.pi * noise) + sums / noise).sum()
     contrast = (residual / noise) @ residual.T
     factor = cho_factor(schur[:r, :r], lower=True)

@@ -55,14 +55,14 @@ class LearningProblem:
         return int(np.count_nonzero(self.objective.blocks.tasks.weight))
 
     @property
-    def shows_differences(self):
-        """Whether it can be seen how tasks differ: there are two, and some have two rows."""
-        return self.objective.blocks.tasks.show_differences
-
-    @property
     def n_rows(self):
         """How many rows all tasks have."""
         return int(self.objective.blocks.tasks.offsets[-1])
+
+    @property
+    def shows_differences(self):
+        """Whether it can be seen how tasks differ: there are two, and some have two rows."""
+        return self.objective.blocks.tasks.show_differences
 
     @property
     def n_parameters(self):
@@ -134,7 +134,7 @@ class LearningProblem:
         """
         return Profile(self.objective, self.objective.blocks, self.solver)(rule)[-1]
 
-    def best_scale(self, make_rule, near=False):
+    def best_scale(self, make_rule, near=False, theta=None):
         """The scale of a family of rules that leaves the smallest meta-loss.
 
         Parameters
@@ -143,12 +143,14 @@ class LearningProblem:
             From a positive number to a rule, which moves tasks further the larger it is.
         near : bool, default=False
             Whether a scale of 1 is about right.
+        theta : ndarray, default=None
+            Meta-parameters that are about right for all these rules; None finds those of each.
 
         Returns
         -------
         float
         """
-        return best_scale(self.objective, self.solver, make_rule, near)
+        return best_scale(self.objective, self.solver, make_rule, near, theta)
 
     def minimize(self, start, make_rule, chain, bounds=None, pull=0.0):
         """Coordinates of the rule that leaves the smallest meta-loss, by L-BFGS.

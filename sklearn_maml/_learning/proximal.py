@@ -1,7 +1,8 @@
 """Learning the prior of a proximal rule: the covariance of what differs between tasks.
 
-Two criteria. REML takes the covariance of the random effects of a linear mixed model. "query"
-minimises the meta-loss over Sigma (`variable_projection`), with the gradient
+Two criteria. REML takes the covariance of the random effects of a linear mixed model, for losses
+that are not quadratic of one of working responses (`quasi_likelihood`). "query" minimises the
+meta-loss over Sigma (`variable_projection`), with the gradient
 
     dL/dSigma = sum_i p_i (J_i' g_i) e_i',     Sigma e_i = theta_i - theta,     g_i = dR_i/dtheta_i.
 """
@@ -13,6 +14,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._learning.learned_metric import LearnedMetric
+from sklearn_maml._learning.quasi_likelihood import fit_quasi_likelihood
 from sklearn_maml._learning.random_effects import diagonal_deviations, fit_covariance
 from sklearn_maml._learning.selection import choose_structure
 from sklearn_maml._progress import warn_user
@@ -41,8 +43,9 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found
+    likely = _by_reml if problem.loss.constant_hessian else _by_quasi_likelihood
     chosen = kind in ("auto", "low_rank")
-    learn = _by_choice if chosen else {"reml": _by_reml, "query": _by_query}[criterion]
+    learn = _by_choice if chosen else {"reml": likely, "query": _by_query}[criterion]
     metric, found = learn(problem, effects, found, make_rule)
     if not found.converged:
         warn_user(
@@ -57,6 +60,23 @@ def _by_reml(problem, effects, found, make_rule):
     """Metric and report of the restricted likelihood."""
     metric, model = fit_covariance(problem.objective, effects, found.metric)
     return metric, found.of_model(metric, model, problem.n_targets)
+
+
+def _by_quasi_likelihood(problem, effects, found, make_rule):
+    """Metric and report of REML on working responses."""
+    metric, models, theta, n_iter = fit_quasi_likelihood(
+        problem.objective, effects, found.metric, make_rule
+    )
+    noise = np.array([model.noise[0] for model in models])
+    return metric, replace(
+        found,
+        reason=f"{found.reason}; REML is that of working responses",
+        covariance=metric.covariance * noise[0],
+        residual_variance=noise if problem.n_targets else noise[0],
+        fixed_effects=theta,
+        singular=any(model.singular for model in models),
+        n_iter=n_iter,
+    )
 
 
 def _by_choice(problem, effects, found, make_rule):

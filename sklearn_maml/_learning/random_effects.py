@@ -15,17 +15,19 @@ from sklearn_maml._learning.structure import FLOOR, Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._tasks.stacks import moments
+from sklearn_maml._tasks.moments import moments
 from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.adaptation.standardization import Standardization
 
 __all__ = [
     "MixedDesign",
     "RandomEffects",
+    "collected",
     "diagonal_deviations",
     "fit_covariance",
     "mixed_design",
     "random_effects_of",
+    "structure_of",
 ]
 
 # A feature varies within tasks if this share of its variance, or more, is within tasks.
@@ -203,18 +205,33 @@ class MixedDesign:
     def moments(self, objective):
         """The `Moments` of all rows of an objective's tasks, whose loss has a constant Hessian."""
         whole = objective.vary(blocks=objective.blocks.unsplit())
-        gram, cross, share, total, n_rows = whole.fold(
-            partial(_task_moments, whole, self), add_parts
-        )
-        tasks = whole.blocks.tasks
-        return Moments(
-            gram=np.concatenate(gram, axis=-1),
-            cross=np.concatenate(cross, axis=-1),
-            count=np.concatenate(share) * tasks.count,
-            total=sum(total) * tasks.count,
-            n_rows=float(sum(n_rows) * tasks.count),
-            n_targets=whole.n_targets or 1,
-        )
+        parts = whole.fold(partial(_task_moments, whole, self), add_parts)
+        return collected(parts, whole.blocks.tasks.count, whole.n_targets or 1)
+
+    def of_stack(self, features, counts, targets, share):
+        """What a stack of n tasks adds to `Moments`, in lists, for `collected`.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, m, d)
+        counts : ndarray of shape (n, m)
+            How many rows each row counts for, times its precision.
+        targets : ndarray of shape (n, m, t)
+        share : ndarray of shape (n,)
+            How many tasks each task counts for, up to a factor.
+
+        Returns
+        -------
+        gram, cross, share, total : list of one ndarray
+        """
+        rows = self.effects.standard.rows(features)
+        random = rows[..., self.effects.varies] @ self.random
+        both = np.concatenate([rows @ self.fixed, targets], axis=-1)
+        turned, weighted = np.swapaxes(random, -1, -2), counts[..., None] * both
+        cross, gram = np.matmul(turned, weighted), np.matmul(turned, counts[..., None] * random)
+        flat = both.reshape(-1, both.shape[-1])
+        total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
+        return [np.moveaxis(gram, 0, -1)], [np.moveaxis(cross, 0, -1)], [share], [total]
 
     def lifted(self, model):
         """The `Metric` of a mixed model, and the model with fixed effects of the features.
@@ -273,11 +290,40 @@ def fit_covariance(objective, effects, kind):
     """
     design = mixed_design(effects, kind)
     moments = design.moments(objective)
-    full = kind == "full"
-    q = design.random.shape[1]
-    structure = Structure.full(q) if full else Structure.diagonal(effects.ties(kind))
     with one_blas_thread():
-        return design.lifted(fit_reml(moments, structure))
+        return design.lifted(fit_reml(moments, structure_of(design, kind)))
+
+
+def structure_of(design, kind):
+    """The `Structure` of a covariance of a kind, in a `MixedDesign`."""
+    if kind == "full":
+        return Structure.full(design.random.shape[1])
+    return Structure.diagonal(design.effects.ties(kind))
+
+
+def collected(parts, count, n_targets, noise=None):
+    """The `Moments` of all tasks.
+
+    Parameters
+    ----------
+    parts : tuple of lists
+        What `MixedDesign.of_stack` returns, and the number of rows by share, of all blocks.
+    count : float
+        The number of tasks, by which shares are to be multiplied.
+    n_targets : int
+    noise : float, default=None
+        The residual variance, where it is known.
+    """
+    gram, cross, share, total, n_rows = parts
+    return Moments(
+        gram=np.concatenate(gram, axis=-1),
+        cross=np.concatenate(cross, axis=-1),
+        count=np.concatenate(share) * count,
+        total=sum(total) * count,
+        n_rows=float(sum(n_rows) * count),
+        n_targets=n_targets,
+        noise=noise,
+    )
 
 
 def diagonal_deviations(objective, effects, kind):
@@ -301,17 +347,7 @@ def diagonal_deviations(objective, effects, kind):
 def _task_moments(objective, design, i):
     """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
     risk, _, share = objective.risks(i)
-    rows = design.effects.standard.rows(risk.features)
-    random = rows[..., design.effects.varies] @ design.random
-    zero = np.zeros(risk.targets.shape)
-    targets = -risk.loss.gradient(risk.targets, zero) / risk.loss.hessian_bound
+    targets = risk.residuals(np.zeros(risk.targets.shape))
     targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
-    both = np.concatenate([rows @ design.fixed, targets], axis=-1)
-    weighted = (risk.size[:, None] * risk.weights)[..., None] * both
-    cross = np.matmul(np.swapaxes(random, -1, -2), weighted)
-    root = (risk.size[:, None] * risk.weights)[..., None] * random
-    gram = np.matmul(np.swapaxes(random, -1, -2), root)
-    flat = both.reshape(-1, both.shape[-1])
-    total = (share[:, None, None] * weighted).reshape(flat.shape).T @ flat
-    gram, cross = np.moveaxis(gram, 0, -1), np.moveaxis(cross, 0, -1)
-    return [gram], [cross], [share], [total], [share @ risk.size]
+    counts = risk.size[:, None] * risk.weights
+    return *design.of_stack(risk.features, counts, targets, share), [share @ risk.size]

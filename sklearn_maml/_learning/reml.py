@@ -199,8 +199,6 @@ def _lbfgs(moments, structure, x, max_iter, tol):
 
 def _attempt(moments, relative, information=None):
     """The likelihood; None where it is lost to overflow or rounding: too far away."""
-    if not np.isfinite(relative).all():
-        return None
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             at = likelihood(moments, relative, information)

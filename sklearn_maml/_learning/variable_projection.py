@@ -26,8 +26,8 @@ LOG_SCALE, LOG_NEAR = 8.0, 1.5
 # Near its minimum the loss of a scale is flat: 3 percent more or less cannot be told apart.
 LOG_TOLERANCE = 0.03
 
-# A scale is one number: this many tasks determine it.
-TASKS_FOR_SCALE = 2000
+# A scale is one number: so many tasks, and about so many query rows, determine it.
+TASKS_FOR_SCALE, ROWS_FOR_SCALE = 2000, 2e4
 
 # A rule is learned from so many rows that rows * d^2 is about this. Losses that are not quadratic
 # take many more passes over them, and passes in which not only d counts.
@@ -97,8 +97,8 @@ def _solved(at):
     return theta, at.value(theta)
 
 
-def best_scale(objective, solver, make_rule, near=False):
-    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each.
+def best_scale(objective, solver, make_rule, near=False, theta=None):
+    """The scale of a rule that leaves the smallest meta-loss, theta being exact for each, or given.
 
     A rule that moves so far that it fits every support set leaves theta hardly determined, and free
     to fit the query rows: the loss can have a second, treacherous minimum there. So the minimum is
@@ -112,16 +112,20 @@ def best_scale(objective, solver, make_rule, near=False):
         From a scale to the rule with that scale.
     near : bool
         Whether a scale of 1 is about right.
+    theta : ndarray, default=None
+        The same for all scales, or None.
 
     Returns
     -------
     float
     """
-    few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(_work(objective))
+    work = min(_work(objective), ROWS_FOR_SCALE * objective.n_parameters**2)
+    few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(work)
     profile = Profile(objective, few, solver)
 
     def loss(log_scale):
-        return profile(make_rule(np.exp(log_scale)))[-1]
+        rule = make_rule(np.exp(log_scale))
+        return profile(rule)[-1] if theta is None else profile.objective.vary(rule).value(theta)
 
     bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": LOG_TOLERANCE})

@@ -70,6 +70,11 @@ class Features:
 
     def __getitem__(self, rows):
         phi = self._phi(rows)
+        if phi.shape[1] != self.n_features:
+            raise ValueError(
+                "The featurizer must make the same columns of every row; it made "
+                f"{phi.shape[1]} of some rows and {self.n_features} of others."
+            )
         if not np.vdot(phi, phi) < LARGEST_FEATURE**2:  # cheaper than to look for the largest
             raise ValueError(
                 f"Features must be at most {LARGEST_FEATURE:g} in size; got "

@@ -98,13 +98,13 @@ def _pool_arrays(tasks, numeric):
     tables, targets = zip(*tasks, strict=True)
     if {*map(type, tables), *map(type, targets)} != {np.ndarray}:  # no subclass: masked, matrix
         return None
-    shapes, shapes_of_y = [X.shape for X in tables], [y.shape for y in targets]
-    if len({shape[1:] for shape in shapes}) > 1 or len({shape[1:] for shape in shapes_of_y}) > 1:
+    axes = {y.ndim for y in targets}
+    if {X.ndim for X in tables} != {2} or axes not in (({1}, {2}) if numeric else ({1},)):
         return None
-    if len(shapes[0]) != 2 or len(shapes_of_y[0]) not in ((1, 2) if numeric else (1,)):
+    if len({X.shape[1] for X in tables}) > 1 or len({y.shape[1:] for y in targets}) > 1:
         return None
-    sizes = [shape[0] for shape in shapes]
-    if not all(sizes) or sizes != [shape[0] for shape in shapes_of_y]:
+    sizes = list(map(len, tables))
+    if not all(sizes) or sizes != list(map(len, targets)):
         return None
     kinds = {y.dtype.kind for y in targets}
     if not (kinds <= set("biuf") or (not numeric and kinds in ({"U"}, {"O"}))):
@@ -180,7 +180,7 @@ def is_missing(label):
 def refuse_mixed(labels):
     """Raise for class labels some of which are text: numpy would make text of the others too."""
     objects = isinstance(labels, list | tuple) or getattr(labels, "dtype", None) == np.dtype(object)
-    if not objects or len(set(map(type, labels))) == 1:
+    if not objects or is_unordered(labels) or len(set(map(type, labels))) == 1:
         return
     kinds = {
         next((text for text in (str, bytes) if isinstance(label, text)), type(label))

@@ -1,7 +1,6 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -9,9 +8,9 @@ from sklearn_maml._component import check_number, check_option
 from sklearn_maml._linalg import matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
-from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
+from sklearn_maml.adaptation.ridge import RidgeLoop, ridge_gain
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.step_geometry import Geometry
 
@@ -21,6 +20,9 @@ __all__ = ["Proximal"]
 # with less of a structure up to the second: beyond, matrices of that size for each task cost too
 # much.
 MANY_EFFECTS, TOO_MANY_EFFECTS = 15, 100
+
+# With losses that are not squares, tasks tell less: a full covariance wants so many an entry.
+TASKS_AN_ENTRY = 2
 
 KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
@@ -45,22 +47,25 @@ class Proximal(AdaptationRule):
     strength : float, default=None
         In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
         the strength that the learned metric has by itself, so 1 leaves it as it is.
-    metric : {"auto", "identity", "intercept", "diagonal", "low_rank", "full"} or array-like
+    metric : str or array-like, default="auto"
         Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
-        in standardised features: nothing, one variance for the intercept and one for the others,
+        in standardised features, "identity", "intercept", "diagonal", "low_rank" or "full":
+        nothing, one variance for the intercept and one for the others,
         one for each, that and common factors (as many as predict held-out tasks best), or all
         covariances. By "reml" a "diagonal" is one in the features' own coordinates. Only features
-        that vary within tasks, and the intercept, differ between tasks. "auto", the default, is
+        that vary within tasks, and the intercept, differ between tasks. "auto" is
         "full" by REML for the squared error and up to 15 such parameters; up to 100 "intercept"
         or "low_rank" by REML, whichever predicts held-out tasks better; "intercept" on the query
-        loss beyond, and "diagonal" on the query loss for other losses.
+        loss beyond. For other losses it is "full" where there are two tasks for each of its
+        entries, else "diagonal", both by "reml".
     random_effects : "intercept", or array-like of names, positions or booleans, default=None
         The features whose effects may differ between tasks, beside the intercept; "intercept" for
         the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
-        "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
-        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
-        for "full" and "low_rank" with the squared error, and "query" otherwise.
+        "reml" maximises the restricted likelihood of a linear mixed model of all rows, for losses
+        other than the squared error one of working responses (penalised quasi-likelihood);
+        "query" minimises the meta-loss, and needs query rows that are not support rows. "auto" is
+        "reml" for "full" and "low_rank", and "query" for other metrics.
     starts : "auto" or None, default="auto"
         "auto" learns, where a strength or a metric is learned too, the loss is the squared error
         and tasks are split at several numbers of first rows, by how much a task with so many rows
@@ -105,6 +110,12 @@ class Proximal(AdaptationRule):
         self.criterion = criterion
         self.starts = starts
         self.noise = noise
+
+    @classmethod
+    def examples(cls):
+        """Metrics of full rank, singular ones, and a diagonal; see `Component.examples`."""
+        singular = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 4.0]])
+        return [cls(0.7, singular + 0.1 * np.eye(3)), cls(0.1, singular), cls(2.0, [1.0, 2.0, 0.0])]
 
     def validate(self):
         """Raise for a strength, metric or criterion that is none."""
@@ -154,7 +165,7 @@ class Proximal(AdaptationRule):
         problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
         moved = ridge_minimum(problem)
         hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
-        gain = _gain(0.5 * risk.weights * hessian, rows, strength)
+        gain = ridge_gain(0.5 * risk.weights * hessian, rows, strength)
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
@@ -206,7 +217,7 @@ class Proximal(AdaptationRule):
         left = rows
         if risk is not None:
             support = np.matmul(risk.features, factor)
-            gain = _gain(risk.weights, support, self._strength(risk))
+            gain = ridge_gain(risk.weights, support, self._strength(risk))
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
@@ -244,7 +255,7 @@ class Proximal(AdaptationRule):
         self._check_noise(problem)
         if isinstance(self.metric, str):
             effects = problem.random_effects(self.random_effects)
-            chosen = self._choose(problem.loss, int(effects.varies.sum()))
+            chosen = self._choose(problem, int(effects.varies.sum()))
             metric, found = problem.covariance(
                 effects, *chosen, lambda metric: Proximal(1.0, metric)
             )
@@ -253,7 +264,7 @@ class Proximal(AdaptationRule):
             found = problem.given_covariance(metric)
         strength = self.strength
         if strength is None:
-            strength = self._best_strength(problem, metric, found.criterion)
+            strength = self._best_strength(problem, metric, found)
         starts = self.starts
         if not isinstance(starts, Starts):
             wanted = self.learnable and starts is not None
@@ -290,42 +301,41 @@ class Proximal(AdaptationRule):
                 "number, or one a target."
             )
 
-    def _choose(self, loss, n_effects):
+    def _choose(self, problem, n_effects):
         """Structure of the metric, criterion and the reason for them."""
-        mixed_model = loss.constant_hessian
-        if self.criterion == "reml" and not mixed_model:
-            raise ValueError(
-                f"criterion='reml' is the likelihood of normal noise, of the squared error; with "
-                f"{loss!r} use criterion='query'."
-            )
-        if self.metric == "low_rank" and (self.criterion == "query" or not mixed_model):
+        square, n_tasks = problem.loss.constant_hessian, problem.n_tasks
+        if self.metric == "low_rank" and (self.criterion == "query" or not square):
             raise ValueError(
                 "metric='low_rank' is learned by REML, the likelihood of the squared error; got "
-                f"criterion={self.criterion!r} and {loss!r}. Use metric='diagonal' there."
+                f"criterion={self.criterion!r} and {problem.loss!r}. Use metric='diagonal' there."
             )
         if self.metric != "auto":
-            likely = self.metric in ("full", "low_rank") and mixed_model
-            criterion = "reml" if likely else "query"
+            criterion = "reml" if self.metric in ("full", "low_rank") else "query"
             criterion = criterion if self.criterion == "auto" else self.criterion
             return self.metric, None if self.metric == "identity" else criterion, "as asked for"
         reason = f"{n_effects} parameter(s) can differ between tasks"
-        if not mixed_model:
-            return "diagonal", "query", f"{reason}, and no linear mixed model has this loss"
+        n_entries = n_effects * (n_effects + 1) // 2
+        if n_effects <= MANY_EFFECTS and not square and n_tasks < TASKS_AN_ENTRY * n_entries:
+            few = f"{n_tasks} tasks are few for the {n_entries} entries of a full covariance"
+            return "diagonal", "reml", f"{reason}, and {few}"
         if n_effects <= MANY_EFFECTS:
             return "full", "reml", f"{reason}, few enough for a full covariance"
         if n_effects <= TOO_MANY_EFFECTS:
-            return "auto", "reml", f"{reason}, too many for a full covariance"
+            kind = "auto" if square else "diagonal"
+            return kind, "reml", f"{reason}, too many for a full covariance"
         return "intercept", "query", f"{reason}, too many for a variance each"
 
-    def _best_strength(self, problem, metric, criterion):
+    def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if not problem.shows_differences or criterion == "query":
+        if not problem.shows_differences or found.criterion == "query":
             return 1.0
-        if criterion == "reml" and not problem.has_query_rows:
+        if found.criterion == "reml" and not problem.has_query_rows:
             return 1.0
         problem.need_query_rows("the strength")
-        near = criterion == "reml"
-        return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near)
+        near = found.criterion == "reml"
+        # A theta for each strength costs much more with other losses, and hardly changes it.
+        theta = found.fixed_effects if near and not problem.loss.constant_hessian else None
+        return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
     def _with(self, metric, strength, starts=None, noise=None):
         return Proximal(float(strength), metric, starts=starts, noise=noise)
@@ -343,48 +353,3 @@ class Proximal(AdaptationRule):
         """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""
         n_rows = risk.n_rows
         return np.where(n_rows > 0, self.strength / np.where(n_rows > 0, n_rows, 1.0), 1.0)
-
-
-class RidgeLoop(AffineLoop):
-    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
-
-    def __init__(self, rule, geometry, query, strength, starts):
-        super().__init__(rule, geometry, query)
-        self.strength, self.starts = strength, starts
-
-    def start(self, theta):
-        """theta, shifted as for tasks with so many rows."""
-        return theta if self.starts is None else theta + self.starts.at(self.support.n_rows)
-
-    @cached_property
-    def spectral(self):
-        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
-        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
-        gram = self.geometry.gram(curvatures)
-        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
-        return np.linalg.inv(gram + ridge)
-
-
-def _gain(bend, rows, strength):
-    """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
-
-    Parameters
-    ----------
-    bend : ndarray of shape (..., m)
-        The diagonal of W.
-    rows : ndarray of shape (..., m, q)
-    strength : ndarray of shape (...)
-
-    Returns
-    -------
-    ndarray of shape (..., q, m)
-    """
-    bend, strength = bend[..., None], strength[..., None, None]
-    m, q = rows.shape[-2:]
-    if m <= q:
-        root = np.sqrt(bend)
-        scaled = root * rows
-        gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
-        return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
-    weighted = np.swapaxes(bend * rows, -1, -2)
-    return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)

@@ -224,7 +224,7 @@ class GapCertificate:
         ]
 
     def __str__(self):
-        lines = [TITLE, *(f"  {name:<30}{text}".rstrip() for name, text in self._rows())]
+        lines = [TITLE, *(f"  {name:<34}{text}".rstrip() for name, text in self._rows())]
         lines += [f"  comparator: {self.comparator}", "  assumptions:"]
         lines += [f"    - {what}: {status}" for what, status in self.assumptions]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])

@@ -67,8 +67,11 @@ def _erased(objective, shape):
     """How many directions that rows see are lost to rounding in the adapted design.
 
     Many uncapped steps can shrink a direction by more than float64 holds. Then a theta that is far
-    along it may lower the loss, and nothing that is computed from the design knows.
+    along it may lower the loss, and nothing that is computed from the design knows. A rule that has
+    no slope form is taken to erase what it erases altogether: 0.
     """
+    if objective.rule.slope_form(objective.risks(0)[0]) is None:
+        return 0
     basis, _ = row_coordinates(objective)
     s = np.linalg.svd(shape.triangle @ (shape.scale[:, None] * basis), compute_uv=False)
     n_rows = sum(_n_rows(*objective.risks(i)[1:]) for i in range(len(objective.blocks)))

@@ -262,7 +262,7 @@ def slope_problem(objective, theta, target, max_work, dense):
             f"too many support rows or steps a task for this effort ({work:.2g} multiplications a "
             f"step; at most {max_work:.2g})"
         )
-    basis, inverse = row_coordinates(objective)
+    basis, inverse = objective.keep("row coordinates", row_coordinates)
     stacks, shared = [], True
     for i, form in enumerate(forms):
         support, query, weight = objective.risks(i)
@@ -303,6 +303,14 @@ def _stack(form, support, query, weight, rule, basis):
     moved, moved_query = (rows @ form.factor for rows in features)
     step = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
     n_steps = form.n_steps
+    k = n_steps * a.shape[1]
+    if k <= form.factor.shape[1]:  # fewer slopes than directions: a slope is a step of its own
+        moved, moved_query = (
+            np.tile(np.matmul(r, step), (1, 1, n_steps)) for r in (moved, moved_query)
+        )
+        steps = np.broadcast_to(np.eye(k), (len(F), k, k))
+    else:
+        steps = np.tile(step, (1, 1, n_steps))
     return Stack(
         loss=support.loss,
         weight=weight[kept],
@@ -312,7 +320,7 @@ def _stack(form, support, query, weight, rule, basis):
         y_query=y[1],
         b=b,
         Phi=Phi,
-        steps=np.tile(step, (1, 1, n_steps)),
+        steps=steps,
         moved=moved,
         moved_query=moved_query,
         n_steps=n_steps,

@@ -35,6 +35,7 @@ class LogLoss(Loss):
     0.6931
     """
 
+    dispersion = 1.0
     gradient_bound = 1.0
     hessian_bound = 0.25
     third_bound = 1.0 / 108.0**0.5

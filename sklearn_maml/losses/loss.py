@@ -34,10 +34,14 @@ class Loss(Component):
     least_at_target : bool
         Whether the loss is least where the prediction z is about the target y. Solvers then know
         how far they are from it, also where ``l''`` vanishes.
+    dispersion : float or None
+        ``E[l'^2] / E[l'']`` at the true predictions, where the loss is a likelihood that leaves it
+        no freedom: 1 for `LogLoss`. None where it is to be estimated.
     """
 
     constant_hessian = False
     least_at_target = False
+    dispersion = None
     gradient_bound = np.inf
     hessian_bound = np.inf
     third_bound = np.inf

@@ -1,0 +1,54 @@
+"""A ridge regression on a task's rows about where it starts: the proximal step in closed form."""
+
+from functools import cached_property
+
+import numpy as np
+
+from sklearn_maml.adaptation.affine import AffineLoop
+
+__all__ = ["RidgeLoop", "ridge_gain"]
+
+
+class RidgeLoop(AffineLoop):
+    """A proximal step on a square: ``q(S) = (S + strength_i)^-1``; see `AffineLoop`."""
+
+    def __init__(self, rule, geometry, query, strength, starts):
+        super().__init__(rule, geometry, query)
+        self.strength, self.starts = strength, starts
+
+    def start(self, theta):
+        """theta, shifted as for tasks with so many rows."""
+        return theta if self.starts is None else theta + self.starts.at(self.support.n_rows)
+
+    @cached_property
+    def spectral(self):
+        """See `AffineLoop.spectral`; a square counts as the squared error, whatever its factor."""
+        factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
+        gram = self.geometry.gram(curvatures)
+        ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
+        return np.linalg.inv(gram + ridge)
+
+
+def ridge_gain(bend, rows, strength):
+    """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
+
+    Parameters
+    ----------
+    bend : ndarray of shape (..., m)
+        The diagonal of W.
+    rows : ndarray of shape (..., m, q)
+    strength : ndarray of shape (...)
+
+    Returns
+    -------
+    ndarray of shape (..., q, m)
+    """
+    bend, strength = bend[..., None], strength[..., None, None]
+    m, q = rows.shape[-2:]
+    if m <= q:
+        root = np.sqrt(bend)
+        scaled = root * rows
+        gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
+        return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
+    weighted = np.swapaxes(bend * rows, -1, -2)
+    return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)

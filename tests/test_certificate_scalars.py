@@ -1,0 +1,90 @@
+"""What certificates know of a scalar slope, against dense grids: hulls, ranges, infima, strips."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_maml.certificate.slopes import curvature_least, hull, rho_range, strip, third_range
+from sklearn_maml.losses import LogCosh, LogLoss, PseudoHuber, SmoothedQuantile
+
+SIGMOIDS = (LogLoss(), PseudoHuber(0.7), LogCosh(), SmoothedQuantile(0.3, 0.2))
+LOSSES = st.sampled_from(SIGMOIDS)
+Z = st.floats(-12, 12)
+WIDTH = st.floats(1e-6, 20)
+
+
+def interval(loss, y, low, width, share):
+    """A target, an interval around a point inside of it, and a grid of it: rows are (1, n)."""
+    y = np.array([[float(y) if loss.least_at_target else float(y > 0)]])
+    low = np.array([[low]])
+    grid = low + np.linspace(0, 1, 2001)[None] * width
+    return y, low, low + width, low + share * width, grid
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOSSES, Z, Z, WIDTH)
+def test_hulls_hold_the_slope_and_are_concave_and_convex(loss, y, low, width):
+    y, low, high, _, grid = interval(loss, y, low, width, 0.5)
+    h = hull(loss, y, low, high)
+    (above, above1, _), (below, below1, _) = h(grid)
+    slope = loss.gradient(y, grid)
+    assert (above >= slope).all()
+    assert (below <= slope).all()
+    # Tangents of the envelopes hold the slope too: this is what the proof uses.
+    for k in range(0, 2001, 250):
+        away = grid - grid[:, k : k + 1]
+        assert (above[:, k : k + 1] + above1[:, k : k + 1] * away >= slope).all()
+        assert (below[:, k : k + 1] + below1[:, k : k + 1] * away <= slope).all()
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS, ids=repr)
+@pytest.mark.parametrize("ends", [(-np.inf, 1.0), (-1.0, np.inf), (-np.inf, np.inf)])
+def test_hulls_of_endless_intervals_hold_the_slope(loss, ends):
+    y = np.array([[1.0]])
+    grid = np.linspace(*np.clip(ends, -50, 50), 2001)[None]
+    above, below = hull(loss, y, np.array([[ends[0]]]), np.array([[ends[1]]]))(grid, order=0)
+    slope = loss.gradient(y, grid)
+    assert (above[0] >= slope).all()
+    assert (below[0] <= slope).all()
+    assert hull(loss, y, -np.full_like(y, np.inf), np.full_like(y, np.inf)).flat
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOSSES, Z, Z, WIDTH, st.floats(0, 1))
+def test_ranges_hold_what_they_are_ranges_of(loss, y, low, width, share):
+    y, low, high, u0, grid = interval(loss, y, low, width, share)
+    rho = loss.gradient(y, grid) - loss.gradient(y, u0) - loss.hessian(y, u0) * (grid - u0)
+    least, most = rho_range(loss, y, u0, low, high)
+    assert (least <= rho).all()
+    assert (rho <= most).all()
+    far = np.abs(grid - u0) > 1e-2  # nearer, the difference itself is rounding
+    mean = rho[far] / (0.5 * (grid - u0)[far] ** 2)
+    least, most = third_range(loss, y, u0, low, high)
+    assert (least - 1e-9 <= mean).all()
+    assert (mean <= most + 1e-9).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOSSES, Z, Z, WIDTH, st.floats(0, 1))
+def test_lemma_4_the_least_curvature_is_at_an_end(loss, y, low, width, share):
+    y, low, high, z0, grid = interval(loss, y, low, width, share)
+    step = grid - z0
+    far = np.abs(step) > 1e-2
+    excess = loss.value(y, grid) - loss.value(y, z0) - loss.gradient(y, z0) * step
+    ratio = excess[far] / (0.5 * step[far] ** 2)
+    least = curvature_least(loss, y, z0, low, high)
+    assert least <= loss.hessian(y, z0)
+    assert (least <= ratio + 1e-9).all()
+    endless = np.full_like(low, np.inf)
+    assert curvature_least(loss, y, z0, low, endless) == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOSSES, Z, Z, WIDTH)
+def test_strips_hold_the_slope(loss, y, low, width):
+    y, low, high, _, grid = interval(loss, y, low, width, 0.5)
+    slope, level, half = strip(loss, y, low, high)
+    away = loss.gradient(y, grid) - level - slope * (grid - low)
+    assert slope >= 0
+    assert (np.abs(away) <= half).all()
