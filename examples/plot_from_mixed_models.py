@@ -4,8 +4,8 @@ From a mixed model to few-shot prediction
 
 Reaction times of eighteen people over ten days with little sleep (``sleepstudy``: Belenky et al.
 2003, as in the R package lme4). In lme4 one writes ``lmer(Reaction ~ Days + (Days | Subject))``.
-``MAMLRegressor(adaptation="learned")`` fits that model too, and then goes on: it chooses how far to
-trust it, and from where to start, by how well new people are predicted from a few of their days.
+``MAMLRegressor()`` fits that model too, and then goes on: it chooses how far to trust it, and from
+where to start, by how well new people are predicted from a few of their days.
 """
 
 from pathlib import Path
@@ -59,9 +59,7 @@ for name in columns[0]:
 # fitted to predict later days from a person's first ones, for which no mixed model is fitted.
 
 new = people == people[-1]
-learned = MAMLRegressor(adaptation="learned", split="first").fit(
-    X[~new], y[~new], groups=people[~new]
-)
+learned = MAMLRegressor(split="first").fit(X[~new], y[~new], groups=people[~new])
 print(f"\n{learned.learned_}")
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")

@@ -1,5 +1,6 @@
 """Interchangeable parts: objects that hold hyperparameters and are chosen by name or instance."""
 
+from inspect import signature
 from numbers import Integral, Real
 
 import numpy as np
@@ -35,6 +36,19 @@ class Component(BaseEstimator):
             Naming the hyperparameter, what it was and what it may be.
         """
 
+    @classmethod
+    def examples(cls):
+        """Instances by which tests try whatever is registered; one with the defaults, by default.
+
+        A class with an argument that has no default, or with parameters to learn, gives others.
+
+        Returns
+        -------
+        list of Component
+            Rules for rows of three features, the last of them 1 for the intercept.
+        """
+        return [cls()]
+
 
 def resolve(option, registry, kind, parameter):
     """Return the component that `option` names, or `option` itself if it is one.
@@ -58,7 +72,7 @@ def resolve(option, registry, kind, parameter):
     Raises
     ------
     ValueError
-        If the name is not in the registry.
+        If the name is not in the registry, or is that of a class with an argument to be given.
     TypeError
         If `option` is neither a name nor an instance of `kind`.
     """
@@ -69,7 +83,7 @@ def resolve(option, registry, kind, parameter):
                 f"{parameter}={option!r} is not known; expected {names and 'one of '}{names}"
                 f"{names and 'or '}an instance of {kind.__name__}."
             )
-        option = registry[option]()
+        option = _made(option, registry[option], parameter)
     if not isinstance(option, kind):
         raise TypeError(
             f"{parameter} must be a name or an instance of {kind.__name__}; "
@@ -77,6 +91,18 @@ def resolve(option, registry, kind, parameter):
         )
     option.validate()
     return option
+
+
+def _made(name, cls, parameter):
+    """An instance with the defaults; an argument without one asks for an instance."""
+    required = [p.name for p in signature(cls).parameters.values() if p.default is p.empty]
+    if required:
+        given = ", ".join(f"{argument}=..." for argument in required)
+        raise ValueError(
+            f"{parameter}={name!r} leaves arguments without a default; pass an instance, "
+            f"{parameter}={cls.__name__}({given})."
+        )
+    return cls()
 
 
 def check_number(name, value, low=0, *, above=False):

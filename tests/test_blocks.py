@@ -1,6 +1,7 @@
 """Stacks of tasks against the definitions: features, episodes, blocks and moments."""
 
 import pickle
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -11,11 +12,14 @@ import scipy.sparse as sp
 import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 
+from sklearn_maml import MAMLRegressor
 from sklearn_maml._tasks import stacks
 from sklearn_maml._tasks.episodes import Episodes, random_keys
 from sklearn_maml._tasks.features import Features, check_phi, take_rows
-from sklearn_maml._tasks.stacks import Blocks, Tasks, moments
+from sklearn_maml._tasks.moments import moments
+from sklearn_maml._tasks.stacks import Blocks, Tasks
 
 X = np.arange(12.0).reshape(6, 2)
 TABLES = {
@@ -380,3 +384,58 @@ def test_random_keys_belong_to_seed_draw_and_position():
     uniform = keys / 2**53
     assert np.histogram(uniform, bins=20, range=(0, 1))[0] == pytest.approx(1000, rel=0.15)
     assert abs(np.corrcoef(uniform[1:], uniform[:-1])[0, 1]) < 0.03
+
+
+# Memory
+
+
+def peak_elements(call):
+    """The most float64 numbers that a call holds at once, beyond what there was before."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1] / 8
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("model", [MAMLRegressor(0.02, support=5), MAMLRegressor(support=5)])
+@pytest.mark.parametrize("loss", ["squared_error", "log_cosh"])
+def test_memory_is_linear_in_the_query_rows_of_a_task(model, loss):
+    """Twice 20,000 query rows: one matrix of query rows by query rows would hold 4e8 numbers."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40_010, 5))
+    y, groups = X.sum(axis=1) + rng.normal(size=len(X)), np.arange(len(X)) % 2
+    model = clone(model).set_params(loss=loss, random_state=0)
+    # A few times what a row is made of: its features, response, prediction, slope, weights.
+    assert peak_elements(lambda: model.fit(X, y, groups=groups)) < 12 * X.size
+
+
+def test_draws_of_a_large_task_share_its_query_rows():
+    """Seen through weights, they are the rows that a copy for each draw would hold."""
+    codes, blocks = make_blocks([70_000, 8, 69_000], Episodes((2, 5), n_episodes=2, seed=1))
+    drawn = []
+    for block in blocks:
+        shared = block.query.features.strides[0] == 0
+        assert shared == (block.owner[0] != 1)
+        for k, i in enumerate(block.owner):
+            inside, outside = real_rows(block.support, k), real_rows(block.query, k)
+            np.testing.assert_array_equal(
+                np.sort(np.r_[inside, outside]), np.flatnonzero(codes == i)
+            )
+            for rows, numbers in ((block.support, inside), (block.query, outside)):
+                raw = blocks.tasks.row_weight[numbers]
+                np.testing.assert_allclose(rows.size[k], raw.sum(), rtol=1e-12)
+                real = rows.weights[k] > 0
+                np.testing.assert_allclose(rows.weights[k][real], raw / raw.sum(), rtol=1e-12)
+            drawn.append((i, len(inside)))
+    assert sorted(drawn) == [(i, k) for i in range(3) for k in (2, 2, 5, 5)]
+
+
+def test_draws_of_a_large_task_share_several_targets():
+    y = np.arange(140_000.0)
+    tasks = Tasks.from_codes(np.column_stack([y, -y]), np.zeros(len(y), dtype=int))
+    for block in Blocks(tasks, Features(y[:, None]), Episodes(3, n_episodes=4)):
+        for rows in (block.support, block.query):
+            np.testing.assert_array_equal(rows.targets[0], rows.features[..., 0])
+            np.testing.assert_array_equal(rows.targets[1], -rows.features[..., 0])

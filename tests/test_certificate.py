@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from families import ILL_POSED, UNEQUAL_UNITS, WELL_POSED, make_tasks
-from foreign_parts import Shift
+from small_parts import Shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objectives import make_objective, smallest_loss

@@ -27,6 +27,7 @@ from sklearn_maml.losses import (
 )
 from sklearn_maml.solvers import GaussNewton
 
+NO_STEPS = GradientSteps(0.1, 0)
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
 RULES = {
     "proximal": Proximal(1.0, [0.5, 1.0, 2.0, 4.0]),
@@ -216,6 +217,20 @@ def test_meta_parameters_with_an_infinite_loss_have_no_certificate():
     objective = objective_of(make_tasks(4, 5), Poisson(), GradientSteps(0.1, 0))
     with pytest.raises(ValueError, match="only finite ones have a certificate"):
         certify(objective, np.full(6, 1e4))
+
+
+class Explosive(PseudoHuber):
+    """Its slopes are beyond float64 where its values are not."""
+
+    def gradient(self, y, z):
+        return np.full(np.broadcast_shapes(np.shape(y), np.shape(z)), 1e200)
+
+
+def test_slopes_beyond_float64_leave_no_bound_and_the_certificate_says_so():
+    certificate = certify(objective_of(make_tasks(4, 5), Explosive(), NO_STEPS), np.zeros(6))
+    assert certificate.bound == np.inf
+    assert np.isfinite(certificate.meta_loss)
+    assert "no bound is known" in str(certificate)
 
 
 def test_representation_is_least_squares():

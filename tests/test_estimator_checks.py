@@ -15,14 +15,8 @@ SPLITS_AT_RANDOM = dict.fromkeys(
 
 
 def expected_failures(estimator):
-    """Only the two sample-weight checks, and only where a task is split.
-
-    With ``support="auto"`` the squared error splits too, if its rule is learned; but the checks'
-    data are fitted exactly, whatever the split.
-    """
-    split = not isinstance(estimator.support, str)
-    learned = estimator.adaptation is not None and estimator.loss == "log_cosh"
-    return SPLITS_AT_RANDOM if split or learned else {}
+    """Only the two sample-weight checks, and only where a task is split on demand."""
+    return {} if isinstance(estimator.support, str) else SPLITS_AT_RANDOM
 
 
 @parametrize_with_checks(

@@ -85,7 +85,7 @@ def state(model):
 def test_a_refit_that_is_interrupted_leaves_no_model(stage):
     model = MAMLRegressor(0.1).fit(X, Y, groups=G)
     assert "coef_" in state(model)
-    changed = {"inner_lr": "auto"} | INTERRUPTED[stage]
+    changed = {"inner_lr": None} | INTERRUPTED[stage]
     with pytest.raises(KeyboardInterrupt):
         model.set_params(**changed).fit(WIDE)
     assert state(model) == state(MAMLRegressor())
@@ -117,7 +117,7 @@ def test_a_refit_with_data_that_are_refused_leaves_no_model():
 
 def test_a_refit_holds_nothing_of_the_fit_before():
     model = MAMLRegressor(0.1).fit(pd.DataFrame(X, columns=["u", "v"]), Y, groups=G)
-    model.set_params(inner_lr="auto", adaptation=Proximal(1.0, "identity")).fit(TASKS)
+    model.set_params(inner_lr=None, adaptation=Proximal(1.0, "identity")).fit(TASKS)
     assert state(model) == state(MAMLRegressor(adaptation=Proximal(1.0, "identity")).fit(TASKS))
     assert not hasattr(model, "inner_lr_")
     assert not hasattr(model, "feature_names_in_")

@@ -204,12 +204,6 @@ def test_the_score_of_tasks_is_the_r2_of_query_rows_after_adapting(share):
     assert len(weight) == 0
 
 
-def test_with_all_rows_as_support_tasks_are_scored_on_the_rows_they_adapt_to():
-    model = fit(MODELS["auto"], TASKS)
-    predicted = np.concatenate([model.adapt(A, b).predict(A) for A, b in TASKS])
-    assert model.score(TASKS) == pytest.approx(r2_score(Y, predicted), rel=1e-12)
-
-
 @models
 def test_without_groups_the_score_is_the_r2_of_the_meta_parameters(model):
     model, weight = fit(model, TASKS), np.arange(38.0)

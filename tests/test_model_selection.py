@@ -82,7 +82,7 @@ def test_a_draw_of_equal_rows_scores_as_adapting_task_by_task(name, metric):
 
 
 def test_the_score_is_that_of_the_model_with_the_same_draws():
-    judge = few_shot_scorer(support=3, n_draws=5, random_state=7)
+    judge = few_shot_scorer(support=3, random_state=7)
     model = MAMLRegressor("auto", support=3, n_episodes=5, random_state=7).fit(TASKS)
     plain = MAMLRegressor(adaptation=model.adaptation_).fit(TASKS)
     plain.coef_, plain.intercept_ = model.coef_, model.intercept_
@@ -257,6 +257,8 @@ def test_the_curve_refuses_what_it_does_not_know():
 # -- MAMLRegressorCV ------------------------------------------------------------------------------
 
 GRID = {"inner_lr": [0.02, 0.2], "n_steps": [1, 4], "alpha": [0.0, 0.01, 1.0]}
+# A split by which a search of our own and one by scikit-learn judge by the same rows.
+FIRST = {"support": 3, "split": "first"}
 CANDIDATES = {"inner_lrs": [0.02, 0.2], "n_steps": [1, 4], "alphas": [0.0, 0.01, 1.0]}
 
 
@@ -271,11 +273,23 @@ def assert_same_search(fast, search):
     np.testing.assert_allclose(fast.coef_, search.best_estimator_.coef_, rtol=1e-8)
 
 
+def test_with_all_rows_as_support_candidates_are_judged_on_rows_held_out():
+    """Steps that fit a task's rows exactly look best on these rows, and predict worst."""
+    tasks = make_linear_tasks(n_tasks=40, noise=3.0, random_state=0)
+    lengths = [0.01, 1e6]
+    fast = MAMLRegressorCV(lengths, [50], [0.0], support="all", random_state=0).fit(tasks)
+    assert fast.best_params_["inner_lr"] == 0.01
+    by_hand = [
+        np.mean(cross_val_score(MAMLRegressor(x, 50, random_state=0), tasks, cv=5)) for x in lengths
+    ]
+    # Other rows are drawn: the scores agree as far as these matter.
+    np.testing.assert_allclose(fast.cv_results_["mean_test_score"], by_hand, rtol=0.1)
+
+
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize(
     ("support", "cv"),
     [
-        ("all", 4),
         (3, 4),
         (0.5, 3),
         ([1, 4], KFold(3, shuffle=True, random_state=0)),
@@ -283,9 +297,7 @@ def assert_same_search(fast, search):
     ],
 )
 def test_choice_and_scores_are_those_of_grid_search(support, cv, intercept):
-    fixed = {"support": support, "fit_intercept": intercept}
-    if support != "all":
-        fixed["split"] = "first"
+    fixed = {"support": support, "split": "first", "fit_intercept": intercept}
     fast = MAMLRegressorCV(**CANDIDATES, cv=cv, **fixed).fit(TASKS)
     cv = LeaveOneOut() if isinstance(cv, str) else cv
     assert_same_search(fast, GridSearchCV(MAMLRegressor(**fixed), GRID, cv=cv).fit(TASKS))
@@ -315,8 +327,8 @@ def test_an_integer_of_numpy_is_a_number_of_folds():
 
 def test_tasks_may_be_tested_several_times_or_never():
     cv = ShuffleSplit(7, test_size=0.3, random_state=0)
-    fast = MAMLRegressorCV(**CANDIDATES, cv=cv, support="all").fit(TASKS)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=cv).fit(TASKS))
+    fast = MAMLRegressorCV(**CANDIDATES, cv=cv, **FIRST).fit(TASKS)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto", **FIRST), GRID, cv=cv).fit(TASKS))
 
 
 @pytest.mark.parametrize(
@@ -344,11 +356,11 @@ def test_weights_and_several_targets():
         (X_t, np.column_stack([y_t, 1e3 - 5 * y_t + X_t[:, 0]]), rng.uniform(0.1, 1, len(y_t)))
         for X_t, y_t in TASKS
     ]
-    fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(tasks))
+    fast = MAMLRegressorCV(**CANDIDATES, cv=3, **FIRST).fit(tasks)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto", **FIRST), GRID, cv=3).fit(tasks))
     numbers = [(X_t, y_t, w) for (X_t, y_t), w in zip(TASKS, weights, strict=True)]
-    fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(numbers)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(numbers))
+    fast = MAMLRegressorCV(**CANDIDATES, cv=3, **FIRST).fit(numbers)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto", **FIRST), GRID, cv=3).fit(numbers))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
@@ -356,8 +368,8 @@ def test_ill_conditioned_folds_are_fitted_exactly(offset):
     tasks = [
         (np.column_stack([X_t, X_t[:, 0], 1e-8 * X_t[:, 1]]), offset + y_t) for X_t, y_t in TASKS
     ]
-    fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(tasks))
+    fast = MAMLRegressorCV(**CANDIDATES, cv=3, **FIRST).fit(tasks)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto", **FIRST), GRID, cv=3).fit(tasks))
 
 
 @pytest.mark.parametrize("cv", [4, "leave-one-task-out"])
@@ -405,16 +417,16 @@ def test_leaving_out_one_of_many_tasks_needs_no_normal_equations_of_its_own():
 
 def test_a_feature_that_is_always_zero_has_the_coefficient_zero():
     tasks = [(np.column_stack([X_t, 0 * X_t[:, 0]]), y_t) for X_t, y_t in TASKS]
-    fast = MAMLRegressorCV(**CANDIDATES, cv=3, support="all").fit(tasks)
-    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto"), GRID, cv=3).fit(tasks))
+    fast = MAMLRegressorCV(**CANDIDATES, cv=3, **FIRST).fit(tasks)
+    assert_same_search(fast, GridSearchCV(MAMLRegressor("auto", **FIRST), GRID, cv=3).fit(tasks))
     assert fast.coef_[-1] == 0
 
 
 def test_automatic_steps_use_the_coordinates_of_all_tasks():
     rules = [MAMLRegressor(n_steps=k).fit(TASKS).adaptation_ for k in (1, 5)]
-    fast = MAMLRegressorCV(n_steps=(1, 5), alphas=(0.1,), cv=3, support="all").fit(TASKS)
+    fast = MAMLRegressorCV(n_steps=(1, 5), alphas=(0.1,), cv=3, **FIRST).fit(TASKS)
     for k, rule in enumerate(rules):
-        slow = cross_val_score(MAMLRegressor(adaptation=rule, alpha=0.1), TASKS, cv=3)
+        slow = cross_val_score(MAMLRegressor(adaptation=rule, alpha=0.1, **FIRST), TASKS, cv=3)
         ours = [fast.cv_results_[f"split{s}_test_score"][k] for s in range(3)]
         np.testing.assert_allclose(ours, slow, rtol=1e-8)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from families import make_tasks
-from foreign_parts import Shift
 from objectives import objective_of, targets_for
+from small_parts import Shift
 
 from sklearn_maml import MAMLRegressor, Proximal
 from sklearn_maml.adaptation import GradientSteps

@@ -4,7 +4,7 @@ from dataclasses import replace
 from numbers import Integral, Real
 
 from sklearn_maml._tasks.episodes import read_episodes
-from sklearn_maml._tasks.stacks import moments
+from sklearn_maml._tasks.moments import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
 from sklearn_maml.adaptation.proximal import Proximal
 from sklearn_maml.adaptation.standardization import Standardization

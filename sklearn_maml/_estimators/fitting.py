@@ -230,14 +230,15 @@ def _minimise(model, plan, blocks):
 
 
 def certified(objective, theta, effort):
-    """The meta-loss and the certificate; one that is no number shows a fit not to be trusted."""
+    """The meta-loss and the certificate, whose bound may be infinite: then its notes say why."""
     certificate = certify(objective, theta, effort)
     if certificate is None:
         value = objective.value(theta)
         check_overflow([value, *theta.flat])
         return value, None
-    numbers = certificate.meta_loss, certificate.bound, certificate.epsilon
-    check_overflow([*numbers, *theta.flat])
+    check_overflow([certificate.meta_loss, *theta.flat])
+    if objective.is_quadratic:  # where only overflow keeps a bound from being known
+        check_overflow([certificate.bound, certificate.epsilon])
     return certificate.meta_loss, certificate
 
 

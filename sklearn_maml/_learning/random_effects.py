@@ -15,7 +15,7 @@ from sklearn_maml._learning.structure import FLOOR, Structure
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._tasks.stacks import moments
+from sklearn_maml._tasks.moments import moments
 from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.adaptation.standardization import Standardization
 

@@ -12,8 +12,9 @@ import numpy as np
 import sklearn
 
 from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.splits import Rows, padded, share_rows, split_rows
 
-__all__ = ["Block", "Blocks", "Rows", "Tasks", "moments"]
+__all__ = ["Block", "Blocks", "Tasks"]
 
 
 def _check_range(weight):
@@ -129,22 +130,10 @@ class Tasks:
 BLOCK_ELEMENTS = 2**18
 # Draws of the same tasks are spread over several blocks beyond this.
 LARGEST_BLOCK = 2**21
-# Rows are kept between passes over the data where they take 1 / 4 of scikit-learn's working_memory.
+# Where a task has this many times as many rows as shots its draws share the query rows.
+FEW_SHOTS = 4
+# What is kept between passes over the data takes at most 1 / 4 of scikit-learn's working_memory.
 SHARE_OF_MEMORY = 4
-
-
-class Rows(NamedTuple):
-    """Rows of a stack of tasks: features (..., m, d), targets and weights (..., m).
-
-    The weights of a task sum to 1, or are all 0 where it has no rows; padding has weight 0. With
-    several targets, `targets` has one more leading axis, (n_targets, n_stacked, m). `size` (...)
-    is the number of rows that a task counts for: the sum of its weights before they were scaled.
-    """
-
-    features: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-    size: np.ndarray
 
 
 class Block(NamedTuple):
@@ -185,7 +174,8 @@ class Blocks(Sequence):
     Attributes
     ----------
     kept : bool
-        Whether blocks are kept.
+        Whether there is room to keep blocks and what is computed of them, for each row as much as
+        an inner loop and a linearisation hold.
     draws_apart : bool
         Whether some task has draws in several blocks.
     n_query : int
@@ -203,10 +193,20 @@ class Blocks(Sequence):
         ]
         self.draws_apart = len(self._parts) > len(self._groups)
         room = sklearn.get_config()["working_memory"] * 2**20 / 8 / SHARE_OF_MEMORY
-        self._keeps_stacks = tasks.offsets[-1] * features.width <= room
-        self.kept = tasks.offsets[-1] * episodes.n_draws * features.width <= room
         self._stacks, self._blocks = {}, {}
-        self.n_query = self._count_query_rows()
+        self.n_query, most_shots = self._count_rows()
+        # Large tasks with few shots, each a group by itself: their draws share the query rows.
+        self._shares = np.zeros(len(tasks.sizes), dtype=bool)
+        self._shares[[group[0] for group in self._groups if len(group) == 1]] = True
+        self._shares &= (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
+        n_rows, n_targets = int(tasks.offsets[-1]), tasks.y[0].size
+        self._keeps_stacks = n_rows * features.width <= room
+        copied = n_rows - int(tasks.sizes[self._shares].sum())
+        held = episodes.n_draws * (copied * features.width + n_rows * (n_targets + 1))
+        self._keeps_blocks = held <= room
+        # A row has a response to its support rows, and a prediction, slope and weight a target.
+        beside = min(int(most_shots.max()), features.width) + 3 * n_targets
+        self.kept = held + episodes.n_draws * n_rows * beside <= room
 
     def __len__(self):
         return len(self._parts)
@@ -217,7 +217,7 @@ class Blocks(Sequence):
         if not 0 <= i < len(self):
             raise IndexError(i)
         block = self._block(i)
-        if self.kept:
+        if self._keeps_blocks:
             self._blocks[i] = block
         return block
 
@@ -253,12 +253,13 @@ class Blocks(Sequence):
             blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
         return blocks
 
-    def _count_query_rows(self):
+    def _count_rows(self):
+        """The number of query rows over all episodes, and each task's most support rows."""
         tasks, episodes = self.tasks, self.episodes
         if episodes.support == "all":
-            return int(tasks.offsets[-1])
+            return int(tasks.offsets[-1]), tasks.sizes
         shots = episodes.shots(tasks.sizes)
-        return int(((tasks.sizes - shots) * (shots >= 0)).sum())
+        return int(((tasks.sizes - shots) * (shots >= 0)).sum()), shots.max(axis=0)
 
     def stacks(self):
         """All rows of the tasks, unsplit: an iterator over `Rows` and task weights."""
@@ -271,7 +272,7 @@ class Blocks(Sequence):
             return self._stacks[g]
         rows, sizes = self._rows(self._groups[g])
         parts = self.features[rows], self.tasks.y[rows].T, self.tasks.row_weight[rows]
-        features, targets, weights = _padded(*parts, sizes)
+        features, targets, weights = padded(*parts, sizes)
         size = weights.sum(axis=1)
         stack = Rows(features, targets, weights / size[:, None], size), weights
         if self._keeps_stacks:
@@ -301,7 +302,10 @@ class Blocks(Sequence):
         which = np.tile(np.arange(len(group)), len(draws))
         draw = np.repeat(np.asarray(draws), len(group))
         rows = stack.features, stack.targets, weights
-        support, query = _split(*rows, which, order, shots, sizes[which])
+        if self._shares[group[0]]:
+            support, query = share_rows(*rows, order, shots)
+        else:
+            support, query = split_rows(*rows, which, order, shots, sizes[which])
         return Block(support, query, weight[which] * share, group[which], draw)
 
 
@@ -309,49 +313,6 @@ def _draws(n_draws, n_elements):
     """Draws 0, ..., n_draws - 1 in ranges, so that a block of them is not much too large."""
     step = max(1, int(LARGEST_BLOCK // n_elements))
     return [range(start, min(start + step, n_draws)) for start in range(0, n_draws, step)]
-
-
-def _padded(features, targets, weights, sizes):
-    """Rows (r, ...) of tasks one after another as stacks (n, m, ...); padding has weight 0."""
-    shape = len(sizes), int(sizes.max())
-    if (sizes == shape[1]).all():  # views, no copy
-        targets = targets.reshape(*targets.shape[:-1], *shape)
-        return features.reshape(*shape, -1), targets, weights.reshape(shape)
-    place = np.arange(shape[1])
-    real = place < sizes[:, None]
-    index = np.where(real, (np.cumsum(sizes) - sizes)[:, None] + place, 0)
-    return features[index], targets[..., index], np.where(real, weights[index], 0.0)
-
-
-def _split(features, targets, weights, which, order, shots, sizes):
-    """Support and query `Rows` of episodes.
-
-    Parameters
-    ----------
-    features, targets, weights : ndarray of shape (n, m, d), (..., n, m), (n, m)
-        All rows of n tasks.
-    which : ndarray of shape (n_stacked,)
-        The task of each episode, by its place in the stack.
-    order : ndarray of shape (n_stacked, m) or None
-        See `Episodes.order`.
-    shots, sizes : ndarray of shape (n_stacked,)
-    """
-    if order is not None:
-        at = which[:, None], order
-        features, targets, weights = features[at], targets[..., *at], weights[at]
-    elif len(which) != len(weights):  # several numbers of first rows
-        features, targets, weights = features[which], targets[..., which, :], weights[which]
-    place, first, last = np.arange(weights.shape[1]), int(shots.min()), int(shots.max())
-    sides = []
-    for rows, low, high in ((slice(last), 0, shots), (slice(first, None), shots, sizes)):
-        at = place[rows]
-        real = (at >= np.reshape(low, (-1, 1))) & (at < high[:, None])
-        own = np.where(real, weights[:, rows], 0.0)
-        size = own.sum(axis=1)
-        own /= np.where(size > 0, size, 1.0)[:, None]
-        # A slice of features is a view: with equal numbers of shots nothing is copied.
-        sides.append(Rows(features[:, rows], targets[..., rows], own, size))
-    return sides
 
 
 def partition(sizes, width):
@@ -372,31 +333,3 @@ def partition(sizes, width):
         groups.append(np.sort(order[start:stop]))
         start = stop
     return groups
-
-
-def moments(blocks):
-    """Mean and standard deviation of each feature over all rows, every task counting p_i.
-
-    Parameters
-    ----------
-    blocks : Blocks
-
-    Returns
-    -------
-    mean, deviation : ndarray of shape (d,)
-    """
-    origin = None
-    total = square = 0.0
-    for stack, task_weight in blocks.stacks():
-        phi = stack.features.reshape(-1, stack.features.shape[-1])
-        weight = (task_weight[:, None] * stack.weights).ravel()
-        if origin is None:  # near the mean, so that large offsets do not cancel
-            origin = phi.mean(axis=0)
-            spare = np.empty_like(phi)
-        if len(spare) < len(phi):
-            spare = np.empty_like(phi)
-        centred = np.subtract(phi, origin, out=spare[: len(phi)])  # memory that is used again
-        total = total + weight @ centred
-        centred *= centred
-        square = square + weight @ centred
-    return origin + total, np.sqrt(np.maximum(square - total**2, 0.0))

@@ -8,9 +8,16 @@ three. To add one, write a subclass of `AdaptationRule` in a file of this folder
 
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
 from sklearn_maml.adaptation.proximal import Proximal
-from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.standardization import Standardization
 
-__all__ = ["RULES", "AdaptationRule", "GradientSteps", "Proximal", "Standardization"]
+__all__ = [
+    "RULES",
+    "AdaptationRule",
+    "GradientSteps",
+    "Proximal",
+    "SlopeForm",
+    "Standardization",
+]
 
 RULES = {"gradient_steps": GradientSteps, "learned": Proximal, "proximal": Proximal}

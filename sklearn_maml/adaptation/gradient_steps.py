@@ -9,6 +9,7 @@ from sklearn_maml._linalg import geometric_sum
 from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
+from sklearn_maml.adaptation.standardization import Standardization
 from sklearn_maml.adaptation.step_geometry import Geometry, StepMetric
 from sklearn_maml.adaptation.step_length import EvenLengths, StepLength, check_step_lengths
 from sklearn_maml.adaptation.step_path import StepPath
@@ -99,6 +100,23 @@ class GradientSteps(AdaptationRule):
         self.relative = relative
         self.coordinates = coordinates
         self.first_order = first_order
+
+    @classmethod
+    def examples(cls):
+        """No step, one and several, of each kind of length; see `Component.examples`."""
+        units = Standardization(np.array([0.5, -0.2, 0.0]), np.array([1.0, 2.0, 0.25]))
+        lengths = [0.2, 0.0, 0.1]
+        return [
+            cls(0.1, 0),
+            cls(0.02, cap=False),
+            cls(3.0, 2),
+            cls(0.7, 5, relative=True),
+            cls(1.2, relative=True, cap=False),
+            cls(0.5, 2, relative=True, coordinates=units),
+            cls(lengths),
+            cls(lengths, 5, relative=True, coordinates=units),
+            cls(0.3, 3, first_order=True),
+        ]
 
     def validate(self):
         """Raise for a step length that is not positive, or a number of steps that is not one."""

@@ -47,22 +47,25 @@ class Proximal(AdaptationRule):
     strength : float, default=None
         In rows. None learns it on the query loss, from at most 2,000 tasks; a number multiplies
         the strength that the learned metric has by itself, so 1 leaves it as it is.
-    metric : {"auto", "identity", "intercept", "diagonal", "low_rank", "full"} or array-like
+    metric : str or array-like, default="auto"
         Sigma: a matrix (d, d) or its diagonal (d,), the intercept last; or what is to be learned,
-        in standardised features: nothing, one variance for the intercept and one for the others,
+        in standardised features, "identity", "intercept", "diagonal", "low_rank" or "full":
+        nothing, one variance for the intercept and one for the others,
         one for each, that and common factors (as many as predict held-out tasks best), or all
         covariances. By "reml" a "diagonal" is one in the features' own coordinates. Only features
-        that vary within tasks, and the intercept, differ between tasks. "auto", the default, is
+        that vary within tasks, and the intercept, differ between tasks. "auto" is
         "full" by REML for the squared error and up to 15 such parameters; up to 100 "intercept"
         or "low_rank" by REML, whichever predicts held-out tasks better; "intercept" on the query
-        loss beyond, and "diagonal" on the query loss for other losses.
+        loss beyond. For other losses it is "full" where there are two tasks for each of its
+        entries, else "diagonal", both by "reml".
     random_effects : "intercept", or array-like of names, positions or booleans, default=None
         The features whose effects may differ between tasks, beside the intercept; "intercept" for
         the intercept alone, lme4's ``(1 | g)``. None is all features that vary within tasks.
     criterion : {"auto", "reml", "query"}, default="auto"
-        "reml" maximises the restricted likelihood of a linear mixed model of all rows; "query"
-        minimises the meta-loss, and needs query rows that are not support rows. "auto" is "reml"
-        for "full" and "low_rank" with the squared error, and "query" otherwise.
+        "reml" maximises the restricted likelihood of a linear mixed model of all rows, for losses
+        other than the squared error one of working responses (penalised quasi-likelihood);
+        "query" minimises the meta-loss, and needs query rows that are not support rows. "auto" is
+        "reml" for "full" and "low_rank", and "query" for other metrics.
     starts : "auto" or None, default="auto"
         "auto" learns, where a strength or a metric is learned too, the loss is the squared error
         and tasks are split at several numbers of first rows, by how much a task with so many rows
@@ -107,6 +110,12 @@ class Proximal(AdaptationRule):
         self.criterion = criterion
         self.starts = starts
         self.noise = noise
+
+    @classmethod
+    def examples(cls):
+        """Metrics of full rank, singular ones, and a diagonal; see `Component.examples`."""
+        singular = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 4.0]])
+        return [cls(0.7, singular + 0.1 * np.eye(3)), cls(0.1, singular), cls(2.0, [1.0, 2.0, 0.0])]
 
     def validate(self):
         """Raise for a strength, metric or criterion that is none."""

@@ -20,11 +20,13 @@ def certify_convex(objective, theta, effort):
     with np.errstate(over="ignore", invalid="ignore"):
         point = certified_point(objective, theta)
     epsilon = float(np.hypot.reduce(point.gradient, axis=None))  # no square overflows
-    if not np.isfinite([point.meta_loss, epsilon, point.weight_norm, point.rounding]).all():
+    if not np.isfinite(point.meta_loss):
         raise ValueError(
             f"The meta-loss at these meta-parameters is {point.meta_loss}; only finite ones have a "
             "certificate. Scale the features, or start the solver elsewhere."
         )
+    if not np.isfinite([epsilon, point.weight_norm, point.rounding]).all():
+        return _unknown(objective, point, epsilon, effort)
     rows, lower, slack, magnitude = compare_all(objective, theta)
     eigenvalues, squares, rest = representation(rows)
     start = float(np.linalg.norm(rows[..., -1]))
@@ -58,6 +60,28 @@ def certify_convex(objective, theta, effort):
     routes += [(name, float(gap + certificate.rounding)) for name, gap in gaps.items()]
     route, bound = min(routes, key=lambda pair: pair[1])
     return replace(certificate, route=route, bound=bound, routes=tuple(routes), notes=notes)
+
+
+def _unknown(objective, point, epsilon, effort):
+    """The certificate where slopes overflow though the meta-loss does not: there is no bound."""
+    return GapCertificate(
+        bound=np.inf,
+        epsilon=epsilon,
+        radius=0.0,
+        weight_norm=point.weight_norm,
+        representation_error=np.inf,
+        meta_loss=point.meta_loss,
+        slack=0.0,
+        rounding=point.rounding,
+        comparator="none: no bound is known",
+        assumptions=_assumptions(objective),
+        curve=Curve(distance=0.0, start=np.inf, eigenvalues=(), squares=(), rest=np.inf),
+        notes=(
+            "derivatives of the meta-loss at these meta-parameters are beyond the range of "
+            "float64: no bound is known; scale the features, or raise the strength of the rule",
+        ),
+        effort=effort,
+    )
 
 
 def _assumptions(objective):

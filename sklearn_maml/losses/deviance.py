@@ -152,6 +152,11 @@ class Tweedie(LogLinkDeviance):
     def __init__(self, power=1.5):
         self.power = power
 
+    @classmethod
+    def examples(cls):
+        """The ends of the range, and near them; see `Component.examples`."""
+        return [cls(), cls(1.1), cls(1.9), cls(1.0), cls(2.0)]
+
     def validate(self):
         """Raise unless the power is in [1, 2]."""
         check_number("power", self.power, above=True)

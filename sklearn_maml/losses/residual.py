@@ -77,6 +77,11 @@ class PseudoHuber(Loss):
     def __init__(self, delta=1.0):
         self.delta = delta
 
+    @classmethod
+    def examples(cls):
+        """Small residuals and large ones; see `Component.examples`."""
+        return [cls(), cls(0.3), cls(20.0)]
+
     def validate(self):
         """Raise unless delta is a positive number."""
         check_scale("delta", self.delta)
@@ -218,6 +223,11 @@ class SmoothedQuantile(Loss):
     def __init__(self, quantile=0.5, smoothing=0.1):
         self.quantile = quantile
         self.smoothing = smoothing
+
+    @classmethod
+    def examples(cls):
+        """Quantiles near the ends, with a narrow and a wide kink; see `Component.examples`."""
+        return [cls(), cls(0.9, 0.05), cls(0.2, 2.0)]
 
     def validate(self):
         """Raise unless the quantile is inside (0, 1) and smoothing positive."""

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_clas
 from sklearn.metrics import get_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sklearn_maml._component import check_int, random_of, resolve
+from sklearn_maml._component import check_int, check_option, random_of, resolve
 from sklearn_maml._estimators.defaults import AUTO_SHOTS
 from sklearn_maml._estimators.prediction import query_predictions, response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
@@ -345,6 +345,7 @@ def few_shot_curve(
 
 def few_shot_episodes(support, n_draws, random_state, split="random"):
     """Checked `Episodes` for judging a model by rows that it was not adapted to."""
+    check_option("split", split, ("random", "first"))
     automatic = isinstance(support, str) and support == "auto"
     if isinstance(support, str) and not automatic:
         raise ValueError(

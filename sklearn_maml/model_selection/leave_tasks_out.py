@@ -34,10 +34,13 @@ class Folds:
         Boolean arrays of shape (n_tasks,).
     alphas : list of float
     n_jobs : int or None
+    judged : Blocks, default=None
+        The same tasks, split otherwise, by which they are judged; None judges them as they are.
     """
 
-    def __init__(self, blocks, splits, alphas, n_jobs):
+    def __init__(self, blocks, splits, alphas, n_jobs, judged=None):
         self.blocks, self.alphas, self.n_jobs = blocks, np.array(alphas, dtype=float), n_jobs
+        self.judged = blocks if judged is None else judged
         self.train, self.test = (np.array(side) for side in zip(*splits, strict=True))
         self.penalised = np.ones(blocks.features.width)
         self.penalised[-1] = not blocks.features.intercept
@@ -51,7 +54,7 @@ class Folds:
                 )
         all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
         # A task's rows, in all their draws, have to be in one block to be left out together.
-        together = not blocks.draws_apart
+        together = not blocks.draws_apart and self.judged is blocks
         self.one_by_one = together and (all_but_one & self.test.any(axis=1)).all()
 
     def scores(self, rule):
@@ -80,7 +83,8 @@ class Folds:
     def _several(self, objective, splits, alphas):
         """Scores of some splits and penalties, by the solution of each."""
         start, theta = self._solve(objective, splits, self.alphas[alphas])
-        return self._judge(splits, partial(_errors, objective, start, theta), objective)
+        judged = objective.vary(blocks=self.judged)
+        return self._judge(splits, partial(_errors, judged, start, theta), judged)
 
     def _one_by_one(self, objective, scores):
         """Set the scores that one task left out of the solution for all changes safely."""

@@ -16,7 +16,7 @@ from sklearn.model_selection import (
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import check_n_jobs, check_number, random_of
-from sklearn_maml._estimators.defaults import gradient_rule
+from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
 from sklearn_maml._estimators.fitting import all_or_nothing, expect_same, fit_rows, make_plan
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
@@ -57,7 +57,7 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     fit_intercept : bool, default=True
     support : "all", int, float or list of int, default=0.5
         As in `MAMLRegressor`: how a task is split for fitting and for scoring. With "all" it is
-        judged by the rows it was adapted to, which favours the candidates that adapt most.
+        scored at 1, 2, 3, 5 and 10 rows in turn, as in `MAMLRegressor.score`.
     split : {"random", "first"}, default="random"
     n_episodes : int, default=1
         Random draws are those of one fit to all tasks; in `GridSearchCV` each fold has its own.
@@ -224,8 +224,11 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         episodes = read_episodes(self.support, self.split, self.n_episodes, random)
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
         transform = None if featurizer is None else featurizer.transform
-        blocks = Blocks(rows.tasks, Features(rows.X, transform, self.fit_intercept), episodes)
-        folds = Folds(blocks, splits, list(self.alphas), self.n_jobs)
+        features = Features(rows.X, transform, self.fit_intercept)
+        blocks = judged = Blocks(rows.tasks, features, episodes)
+        if episodes.support == "all":  # which would judge by the rows that were adapted to
+            judged = Blocks(rows.tasks, features, judging_episodes(episodes, self.random_state))
+        folds = Folds(blocks, splits, list(self.alphas), self.n_jobs, judged)
         scores = np.empty((len(splits), len(grid)))
         for inner_lr, n_steps in dict.fromkeys((c["inner_lr"], c["n_steps"]) for c in grid):
             at = [(c["inner_lr"], c["n_steps"]) == (inner_lr, n_steps) for c in grid]

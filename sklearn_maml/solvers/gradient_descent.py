@@ -46,6 +46,11 @@ class GradientDescent(Solver):
         self.tol = tol
         self.max_iter = max_iter
 
+    @classmethod
+    def examples(cls):
+        """One that goes on until it is as near as the others; see `Component.examples`."""
+        return [cls(tol=1e-7)]
+
     def validate(self):
         """Raise for a step length, a tolerance or a number of iterations out of range."""
         named = isinstance(self.learning_rate, str) and self.learning_rate == "auto"

@@ -60,6 +60,14 @@ class SGD(Solver):
         self.momentum = momentum
         self.random_state = random_state
 
+    @classmethod
+    def examples(cls):
+        """Both methods, with enough epochs; see `Component.examples`."""
+        return [
+            cls(0.1, n_epochs=300, random_state=0),
+            cls(0.02, n_epochs=300, method="adam", random_state=0),
+        ]
+
     def validate(self):
         """Raise for a hyperparameter out of range."""
         check_number("learning_rate", self.learning_rate, above=True)
