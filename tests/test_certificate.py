@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from families import ILL_POSED, UNEQUAL_UNITS, WELL_POSED, make_tasks
-from small_parts import Shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objectives import make_objective, smallest_loss
 from reference import adapted_design, meta_loss, with_ones
+from small_parts import Shift
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._tasks.episodes import Episodes
