@@ -356,3 +356,21 @@ def test_columns_that_are_nearly_the_same_do_not_break_the_bound(spread, effort)
     certificate = certify(objective, np.array([0.0, 1.0]), effort)
     assert certificate.lower_bound <= best
     assert certificate.rounding >= 1e-16 / spread
+
+
+class Turnless(InformedSoftplus):
+    def slope_turn(self, y):
+        return None
+
+
+def test_rounds_that_cannot_begin_say_why():
+    tasks = [(X, (y > 0) * 1.0) for X, y in make_tasks(6, 9, n_features=2, seed=5)]
+    rule, theta = GradientSteps(0.5, 2), np.array([0.3, -0.1, 0.2])
+    turnless = certify(objective_of(tasks, Turnless(), rule), theta, "full")
+    assert any("does not say where its slope turns" in note for note in turnless.notes)
+    assert turnless.route == "Theorem 1, relaxed"
+    for X, _ in tasks:
+        X[4:, 1] = 0.0  # query rows do not see the second feature
+    blind = objective_of(tasks, LogLoss(), rule, episodes=Episodes(4, "first"))
+    endless = certify(blind, theta, "full")
+    assert any("no ball holds all minimisers" in note for note in endless.notes)

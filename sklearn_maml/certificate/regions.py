@@ -19,7 +19,7 @@ SWEEPS = 3
 
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
-    """``{centre + V t : |t| <= radius}``; all x if the radius is infinite.
+    """``{centre + V t : |t| <= radius}``.
 
     Attributes
     ----------
@@ -30,19 +30,14 @@ class Ellipsoid:
 
     centre: np.ndarray
     V: np.ndarray
-    radius: float = np.inf
+    radius: float
 
     def forms(self, W, x):
         """The interval of ``W (x' - x)`` over all x' in the region, for rows W (..., d)."""
-        if not np.isfinite(self.radius):
-            endless = np.full(W.shape[:-1], np.inf)
-            return -endless, endless
         return _around(matvec(W, self.centre - x), self.radius * _lengths(W @ self.V))
 
     def least(self, g, x):
         """The minimum of ``g' (x' - x)``."""
-        if not np.isfinite(self.radius):
-            return 0.0 if not g.any() else -np.inf
         return self.forms(g[None], x)[0][0]
 
 

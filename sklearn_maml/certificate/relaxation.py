@@ -59,7 +59,7 @@ class _Multipliers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """The convex program on a region.
+    """The convex program on a region, or over all x: then `flat` is True and `region` None.
 
     Attributes
     ----------

@@ -9,7 +9,7 @@ that makes every row stationary at omega it is exact where every row is convex (
 import numpy as np
 
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
-from sklearn_maml.certificate.slope_problem import NotCovered, gram
+from sklearn_maml.certificate.slope_problem import gram
 
 __all__ = ["rows_bound"]
 
@@ -41,8 +41,6 @@ def rows_bound(problem, anchors, intervals, gradient):
     -------
     lower, convex : float
     """
-    if not (problem.shared and problem.implicit):
-        raise NotCovered("Theorem 3 is for proximal rules with query rows that are support rows")
     x, parts, hessian = problem.x, [], 2.0 * problem.A
     for stack, at in zip(problem.stacks, anchors, strict=True):
         nu = stack.b * problem.loss.gradient(stack.y_query, at.z)
