@@ -13,7 +13,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps
 from sklearn_maml.certificate.query_minima import query_minima, representation
 from sklearn_maml.certificate.tight import EFFORTS
@@ -31,7 +30,11 @@ from sklearn_maml.solvers import GaussNewton
 NO_STEPS = GradientSteps(0.1, 0)
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
 EVERY_RULE = examples(RULES, lambda rule: not rule.first_order)
-EPISODES = {"all": Episodes(), "split": Episodes(2, "first"), "drawn": Episodes(0.5, n_episodes=2)}
+EPISODES = {
+    "all": {},
+    "split": {"support": 2, "split": "first"},
+    "drawn": {"support": 0.5, "n_episodes": 2},
+}
 
 
 def solve(objective, theta):
@@ -371,6 +374,6 @@ def test_rounds_that_cannot_begin_say_why():
     assert turnless.route == "Theorem 1, relaxed"
     for X, _ in tasks:
         X[4:, 1] = 0.0  # query rows do not see the second feature
-    blind = objective_of(tasks, LogLoss(), rule, episodes=Episodes(4, "first"))
+    blind = objective_of(tasks, LogLoss(), rule, episodes={"support": 4, "split": "first"})
     endless = certify(blind, theta, "full")
     assert any("no ball holds all minimisers" in note for note in endless.notes)
