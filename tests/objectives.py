@@ -5,6 +5,7 @@ from scipy.special import expit
 
 from sklearn_maml import GradientSteps
 from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._objective.risk import Risk
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.lists import pool
@@ -19,6 +20,18 @@ def targets_for(loss, y):
     except ValueError:
         return expit(y)
     return y
+
+
+def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
+    """Support rows of tasks, as a rule is given them; one row of the first task is padding."""
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 1.5, size=(n_tasks, m))
+    weights[0, -1] = 0.0  # padding
+    shape = (n_tasks, m) if n_targets is None else (n_targets, n_tasks, m)
+    features = rng.normal(size=(n_tasks, m, d))
+    features[..., -1] = 1.0
+    y = targets_for(loss, 2 * rng.normal(size=shape))
+    return Risk(loss, features, y, weights / weights.sum(axis=1, keepdims=True))
 
 
 def objective_of(tasks, loss, rule, alpha=0.0, episodes=None, penalise_last=False):

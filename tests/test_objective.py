@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import make_objective
+from objectives import make_objective, stacked_risk
 from reference import meta_loss, with_ones
 
 from sklearn_maml import MAMLRegressor
-from sklearn_maml._objective.risk import Risk
 from sklearn_maml.losses import LOSSES
 
 
@@ -51,21 +50,14 @@ def test_the_gradient_is_the_derivative_of_the_value(episodes, alpha, n_steps):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_risk_has_the_gradient_and_hessian_of_its_value(loss):
-    rng = np.random.default_rng(0)
-    weights = rng.uniform(size=(3, 7))
-    risk = Risk(
-        LOSSES[loss](),
-        rng.normal(size=(3, 7, 4)),
-        rng.uniform(0.1, 2, size=(3, 7)),
-        weights / weights.sum(axis=1, keepdims=True),
-    )
+    risk, rng = stacked_risk(LOSSES[loss](), m=7, n_tasks=3), np.random.default_rng(1)
     theta, V, h = rng.normal(size=(3, 4)), rng.normal(size=(3, 2, 4)), 1e-5
     for e in np.eye(4):
         up, down = theta + h * e, theta - h * e
         slope = (risk.value(up) - risk.value(down)) / (2 * h)
         np.testing.assert_allclose(risk.gradient(theta) @ e, slope, rtol=1e-6, atol=1e-9)
-        bend = (risk.gradient(up) - risk.gradient(down)) / (2 * h)
-        products = np.einsum("nkd,nd->nk", V, bend)
+        curvature = (risk.gradient(up) - risk.gradient(down)) / (2 * h)
+        products = np.einsum("nkd,nd->nk", V, curvature)
         np.testing.assert_allclose(risk.hessian_dot(theta, V) @ e, products, rtol=1e-6, atol=1e-8)
 
 
