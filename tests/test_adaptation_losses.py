@@ -9,7 +9,6 @@ from registered import examples
 from sklearn_maml import Proximal
 from sklearn_maml._linalg import curvature_norm
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import RULES, GradientSteps, Standardization
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError, Tweedie
 
@@ -89,7 +88,7 @@ def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinat
 
     def at(lengths):
         rule = GradientSteps(lengths, n_steps, cap=damped, coordinates=coordinates)
-        episodes = Episodes((1, 3), n_episodes=2)
+        episodes = {"support": (1, 3), "n_episodes": 2}
         return objective_of(make_tasks(5, 8, n_features=3), loss, rule, episodes=episodes)
 
     check_slope(at, lengths, np.diag(lengths), lambda slope, step: slope @ step)
@@ -99,7 +98,7 @@ def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinat
 def test_slope_in_the_metric_is_the_derivative_of_the_meta_loss(loss):
     def at(covariance):
         rule = Proximal(0.5, covariance)
-        episodes = Episodes((1, 3), n_episodes=2)
+        episodes = {"support": (1, 3), "n_episodes": 2}
         tasks = make_tasks(5, 8, n_features=3)
         return objective_of(tasks, LOSSES[loss](), rule, episodes=episodes)
 

@@ -12,7 +12,6 @@ from objectives import objective_of, targets_for
 from scipy.optimize import minimize
 
 from sklearn_maml import Proximal, certify
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate.tight import EFFORTS
 from sklearn_maml.losses import LOSSES
@@ -21,7 +20,7 @@ N_ATTACKS = int(os.environ.get("SKLEARN_MAML_ATTACKS", "200"))
 N_BATCHES = 20
 
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
-EPISODES = (Episodes(), Episodes(2, "first"), Episodes(0.5, n_episodes=2))
+EPISODES = ({}, {"support": 2, "split": "first"}, {"support": 0.5, "n_episodes": 2})
 
 
 @dataclass

@@ -118,10 +118,13 @@ def narrow(stack, known, region, at, sweeps=SWEEPS):
         Of the stack, at the region's centre: Lemma 2 is used around it, Lemma 1 from it.
     """
     low, high = known.low, known.high
-    bent, straight = region.forms(at.F, at.x), region.forms(stack.F, at.x)
+    linearised, straight = region.forms(at.F, at.x), region.forms(stack.F, at.x)
     for _ in range(sweeps if stack.B is not None else 1):
         if stack.B is None:  # u is linear
-            low, high = np.maximum(low, at.u + bent[0]), np.minimum(high, at.u + bent[1])
+            low, high = (
+                np.maximum(low, at.u + linearised[0]),
+                np.minimum(high, at.u + linearised[1]),
+            )
             continue
         e = extremes(stack.B, *_slope_moves(stack, low, high, at))
         low, high = (
@@ -131,8 +134,8 @@ def narrow(stack, known, region, at, sweeps=SWEEPS):
         if _finite(stack, low, high):
             e = extremes(at.B, *_rho(stack, low, high, at))
             low, high = (
-                np.maximum(low, at.u + bent[0] - e[1]),
-                np.minimum(high, at.u + bent[1] - e[0]),
+                np.maximum(low, at.u + linearised[0] - e[1]),
+                np.minimum(high, at.u + linearised[1] - e[0]),
             )
     low, high = np.where(stack.real, low, -1.0), np.where(stack.real, high, 1.0)
     pairs = [
