@@ -143,7 +143,7 @@ class Stack:
     def _walk(self, u):
         """Predictions before each gradient step: earlier steps move all later ones."""
         u, size = u.copy(), self.moved.shape[1]
-        for start in range(size, u.shape[1], size):
+        for start in range(size, u.shape[1], size or 1):  # there may be no support rows
             before = slice(start - size, start)
             s = self.masked(self.loss.gradient(self.y, u))[:, before]
             move = matvec(self.moved, matvec(self.steps[..., before], s))
