@@ -22,12 +22,16 @@ def targets_for(loss, y):
 
 
 def objective_of(tasks, loss, rule, alpha=0.0, episodes=None, penalise_last=False):
-    """A meta-objective with any loss and rule, without an intercept if all are penalised."""
+    """A meta-objective with any loss and rule, without an intercept if all are penalised.
+
+    `episodes` holds the parameters of an estimator that say how tasks are split: support, split,
+    n_episodes.
+    """
     pooled = pool(tasks)
     codes = np.repeat(np.arange(len(tasks)), pooled.sizes)
     features = Features(pooled.X, intercept=not penalise_last)
     y = targets_for(loss, pooled.y)
-    blocks = Blocks(Tasks.from_codes(y, codes), features, episodes or Episodes())
+    blocks = Blocks(Tasks.from_codes(y, codes), features, Episodes(**(episodes or {})))
     penalty = np.full(features.width, float(alpha))
     if not penalise_last:
         penalty[-1] = 0.0
@@ -35,11 +39,9 @@ def objective_of(tasks, loss, rule, alpha=0.0, episodes=None, penalise_last=Fals
 
 
 def make_objective(tasks, inner_lr=0.02, n_steps=1, alpha=0.0, episodes=None, **rule):
-    pooled = pool(tasks)
-    codes = np.repeat(np.arange(len(tasks)), pooled.sizes)
-    blocks = Blocks(Tasks.from_codes(pooled.y, codes), Features(pooled.X), episodes or Episodes())
-    penalty = np.append(np.full(pooled.X.shape[1], alpha), 0.0)
-    return MetaObjective(blocks, SquaredError(), GradientSteps(inner_lr, n_steps, **rule), penalty)
+    """The meta-objective of gradient steps with the squared error."""
+    rule = GradientSteps(inner_lr, n_steps, **rule)
+    return objective_of(tasks, SquaredError(), rule, alpha, episodes)
 
 
 def smallest_loss(objective):

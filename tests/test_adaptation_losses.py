@@ -4,30 +4,18 @@ import numpy as np
 import pytest
 from families import make_tasks
 from objectives import objective_of, targets_for
-from sklearn.base import clone
+from registered import examples
 
 from sklearn_maml import Proximal
 from sklearn_maml._linalg import curvature_norm
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
-from sklearn_maml.adaptation import GradientSteps, Standardization
+from sklearn_maml.adaptation import RULES, GradientSteps, Standardization
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError, Tweedie
 
-LENGTHS = np.array([0.2, 0.0, 1.0, 0.1])
 UNITS = Standardization(np.array([0.5, -0.2, 0.1, 0.0]), np.array([1.0, 2.0, 0.5, 0.25]))
 SINGULAR = np.diag([1.0, 0.0, 4.0, 0.5])
 SINGULAR[0, 2] = SINGULAR[2, 0] = 1.0
-RULES = {
-    "proximal": Proximal(0.7, SINGULAR + 0.1 * np.eye(4)),
-    "proximal, singular": Proximal(0.1, SINGULAR),
-    "fixed": GradientSteps(0.02, cap=False),
-    "capped": GradientSteps(3.0),
-    "relative": GradientSteps(0.7, relative=True),
-    "relative, uncapped": GradientSteps(1.2, relative=True, cap=False),
-    "standardised": GradientSteps(0.5, relative=True, coordinates=UNITS),
-    "one a feature": GradientSteps(LENGTHS),
-    "one a feature, standardised": GradientSteps(LENGTHS, relative=True, coordinates=UNITS),
-}
+each_rule = pytest.mark.parametrize("rule", examples(RULES))
 
 
 def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
@@ -41,24 +29,17 @@ def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
     return Risk(loss, features, y, weights / weights.sum(axis=1, keepdims=True))
 
 
-def steps_of(rule):
-    """Numbers of steps to try; None for a rule that takes none."""
-    return [None] if isinstance(RULES[rule], Proximal) else [1, 2, 5]
-
-
 @pytest.mark.parametrize("m", [2, 6])
-@pytest.mark.parametrize(("rule", "n_steps"), [(r, n) for r in RULES for n in steps_of(r)])
+@each_rule
 @pytest.mark.parametrize("loss", LOSSES)
-def test_pullback_is_the_derivative_of_adapt(loss, rule, n_steps, m):
-    risk, rng = stacked_risk(LOSSES[loss](), m), np.random.default_rng(1)
-    theta, V = rng.normal(size=4), rng.normal(size=(5, 3, 4))
-    rule = clone(RULES[rule])
-    if n_steps is not None:
-        rule.set_params(n_steps=n_steps)
+def test_pullback_is_the_derivative_of_adapt(loss, rule, m):
+    risk, rng = stacked_risk(LOSSES[loss](), m, d=3), np.random.default_rng(1)
+    theta, V = rng.normal(size=3), rng.normal(size=(5, 3, 3))
+    rule = rule.exact()
     pulled = rule.adapt(theta, risk)[1](V)
     assert pulled.shape == V.shape
     h = 1e-3
-    for direction in np.eye(4):
+    for direction in np.eye(3):
         at = [rule.adapt(theta + k * h * direction, risk)[0] for k in (-2, -1, 1, 2)]
         slope = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h)
         expected = np.einsum("nkd,nd->nk", V, slope)
@@ -67,16 +48,16 @@ def test_pullback_is_the_derivative_of_adapt(loss, rule, n_steps, m):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("rule", ["capped", "standardised", "one a feature", "proximal"])
+@each_rule
 def test_several_targets_adapt_each_by_itself(loss, rule):
-    risk = stacked_risk(LOSSES[loss](), n_targets=3)
-    theta, V = np.random.default_rng(2).normal(size=(3, 4)), np.eye(4)[None].repeat(5, axis=0)
-    theta_i, pullback = RULES[rule].adapt(theta[:, None, :], risk)
-    for k in range(3):
+    risk = stacked_risk(LOSSES[loss](), d=3, n_targets=2)
+    theta, V = np.random.default_rng(2).normal(size=(2, 3)), np.eye(3)[None].repeat(5, axis=0)
+    theta_i, pullback = rule.adapt(theta[:, None, :], risk)
+    for k in range(2):
         one = Risk(risk.loss, risk.features, risk.targets[k], risk.weights)
-        expected, pull = RULES[rule].adapt(theta[k], one)
+        expected, pull = rule.adapt(theta[k], one)
         np.testing.assert_allclose(theta_i[k], expected, rtol=1e-10, atol=1e-12)
-        pulled = np.broadcast_to(pullback(V), (3, 5, 4, 4))[k]
+        pulled = np.broadcast_to(pullback(V), (2, 5, 3, 3))[k]
         np.testing.assert_allclose(pulled, pull(V), rtol=1e-10, atol=1e-12)
 
 
@@ -85,7 +66,7 @@ def test_several_targets_adapt_each_by_itself(loss, rule):
 def test_a_proximal_step_is_the_minimum_of_its_objective(loss, m):
     """The support risk plus what it costs to leave theta, counted in rows, does not fall."""
     risk, rng = stacked_risk(LOSSES[loss](), m), np.random.default_rng(2)
-    rule, theta = RULES["proximal"], rng.normal(size=4)
+    rule, theta = Proximal(0.7, SINGULAR + 0.1 * np.eye(4)), rng.normal(size=4)
     theta_i, _ = rule.adapt(theta, risk)
     inverse = np.linalg.inv(rule.metric)
     risk = risk.take(np.arange(5))
@@ -107,7 +88,7 @@ def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinat
 
     def at(lengths):
         rule = GradientSteps(lengths, n_steps, cap=damped, coordinates=coordinates)
-        episodes = Episodes((1, 3), n_episodes=2)
+        episodes = {"support": (1, 3), "n_episodes": 2}
         return objective_of(make_tasks(5, 8, n_features=3), loss, rule, episodes=episodes)
 
     check_slope(at, lengths, np.diag(lengths), lambda slope, step: slope @ step)
@@ -117,7 +98,7 @@ def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinat
 def test_slope_in_the_metric_is_the_derivative_of_the_meta_loss(loss):
     def at(covariance):
         rule = Proximal(0.5, covariance)
-        episodes = Episodes((1, 3), n_episodes=2)
+        episodes = {"support": (1, 3), "n_episodes": 2}
         tasks = make_tasks(5, 8, n_features=3)
         return objective_of(tasks, LOSSES[loss](), rule, episodes=episodes)
 
@@ -139,10 +120,10 @@ def check_slope(objective_at, point, steps, product):
 
 
 @pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(0.5)], ids=repr)
-@pytest.mark.parametrize("name", RULES)
-def test_the_slope_form_says_how_a_rule_adapts(name, loss):
-    risk, rule = stacked_risk(loss), RULES[name]
-    form, theta = rule.slope_form(risk), np.array([0.3, -0.2, 0.5, 0.1])
+@each_rule
+def test_the_slope_form_says_how_a_rule_adapts(rule, loss):
+    risk = stacked_risk(loss, d=3)
+    form, theta = rule.slope_form(risk), np.array([0.3, -0.2, 0.5])
     turned = np.swapaxes(risk.features, 1, 2) * risk.weights[:, None, :]
     move = form.length[:, None, None] * (form.factor @ form.factor.T @ turned)
     expected, _ = rule.adapt(theta, risk)

@@ -8,7 +8,6 @@ from reference import meta_loss, with_ones
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.losses import LOSSES
 
 
@@ -32,14 +31,14 @@ def test_first_rows_as_support_are_the_papers_split(shots):
     episodes = [
         ((with_ones(X)[:shots], y[:shots]), (with_ones(X)[shots:], y[shots:])) for X, y in tasks
     ]
-    objective = make_objective(tasks, 0.02, 2, episodes=Episodes(shots, "first"))
+    objective = make_objective(tasks, 0.02, 2, episodes={"support": shots, "split": "first"})
     value, _ = objective.value_and_gradient(theta)
     assert value == pytest.approx(meta_loss(theta, episodes, 0.02, 2), rel=1e-13)
 
 
 @pytest.mark.parametrize("n_steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
-@pytest.mark.parametrize("episodes", [Episodes(), Episodes(2), Episodes((1, 3), n_episodes=2)])
+@pytest.mark.parametrize("episodes", [{}, {"support": 2}, {"support": (1, 3), "n_episodes": 2}])
 def test_the_gradient_is_the_derivative_of_the_value(episodes, alpha, n_steps):
     objective = make_objective(make_tasks(9, 6), 0.05, n_steps, alpha=alpha, episodes=episodes)
     rng = np.random.default_rng(0)
