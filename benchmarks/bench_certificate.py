@@ -94,19 +94,19 @@ PROXIMAL = {"adaptation": Proximal(3.0, "identity"), "support": "all"}
 PRECISE = GaussNewton(tol=1e-12, max_iter=500)
 
 
-def classifier(**options):
-    return MAMLClassifier(random_state=0, solver=PRECISE, **options)
+def classifier(support="all", **options):
+    return MAMLClassifier(random_state=0, solver=PRECISE, support=support, **options)
 
 
-def regressor(loss, **options):
-    return MAMLRegressor(loss=loss, random_state=0, solver=PRECISE, **options)
+def regressor(loss, support="all", **options):
+    return MAMLRegressor(loss=loss, random_state=0, solver=PRECISE, support=support, **options)
 
 
 CASES = {
-    "30 x 20 x 5, log, auto": (classifier(), lambda: (simulated(30, 20, 5, True),)),
+    "30 x 20 x 5, log, auto": (classifier(inner_lr="auto"), lambda: (simulated(30, 20, 5, True),)),
     "30 x 20 x 5, log, 0.1": (classifier(inner_lr=0.1), lambda: (simulated(30, 20, 5, True),)),
     "30 x 20 x 5, pseudo-Huber, auto": (
-        regressor("pseudo_huber", alpha=1e-3),
+        regressor("pseudo_huber", alpha=1e-3, inner_lr="auto"),
         lambda: (simulated(30, 20, 5, False),),
     ),
     "30 x 20 x 5, log, 3 steps": (
@@ -114,16 +114,19 @@ CASES = {
         lambda: (simulated(30, 20, 5, True),),
     ),
     "30 x 5 x 5, log, 0.1": (classifier(inner_lr=0.1), lambda: (simulated(30, 5, 5, True),)),
-    "30 x 5 x 5, log, auto": (classifier(), lambda: (simulated(30, 5, 5, True),)),
-    "1000 x 10 x 10, log, auto": (classifier(), lambda: (simulated(1000, 10, 10, True),)),
+    "30 x 5 x 5, log, auto": (classifier(inner_lr="auto"), lambda: (simulated(30, 5, 5, True),)),
+    "1000 x 10 x 10, log, auto": (
+        classifier(inner_lr="auto"),
+        lambda: (simulated(1000, 10, 10, True),),
+    ),
     "1000 x 10 x 10, log, 0.1": (
         classifier(inner_lr=0.1),
         lambda: (simulated(1000, 10, 10, True),),
     ),
-    "bacteria, log, auto": (classifier(), bacteria),
-    "ohio, log, auto": (classifier(), ohio),
-    "Contraception, log, auto": (classifier(), contraception),
-    "VerbAgg, log, auto": (classifier(), verbagg),
+    "bacteria, log, auto": (classifier(inner_lr="auto"), bacteria),
+    "ohio, log, auto": (classifier(inner_lr="auto"), ohio),
+    "Contraception, log, auto": (classifier(inner_lr="auto"), contraception),
+    "VerbAgg, log, auto": (classifier(inner_lr="auto"), verbagg),
     "bacteria, proximal": (classifier(**PROXIMAL), bacteria),
     "ohio, proximal": (classifier(**PROXIMAL), ohio),
     "cbpp, proximal": (classifier(**PROXIMAL), cbpp),
@@ -131,15 +134,15 @@ CASES = {
     "epil, Poisson, proximal": (regressor("poisson", **PROXIMAL), epil),
     "grouseticks, Poisson, proximal": (regressor("poisson", **PROXIMAL), grouseticks),
     "wages, gamma, proximal": (regressor("gamma", **PROXIMAL), wages),
-    "bacteria, learned": (classifier(adaptation="learned"), bacteria),
-    "cbpp, learned": (classifier(adaptation="learned"), cbpp),
-    "Contraception, learned": (classifier(adaptation="learned"), contraception),
+    "bacteria, learned": (classifier(adaptation="learned", support="auto"), bacteria),
+    "cbpp, learned": (classifier(adaptation="learned", support="auto"), cbpp),
+    "Contraception, learned": (classifier(adaptation="learned", support="auto"), contraception),
     "30 x 20 x 5, pseudo-Huber, learned": (
-        regressor("pseudo_huber", adaptation="learned"),
+        regressor("pseudo_huber", adaptation="learned", support="auto"),
         lambda: (simulated(30, 20, 5, False),),
     ),
     "30 x 20 x 8, log, half": (
-        classifier(support=0.5),
+        classifier(support=0.5, inner_lr="auto"),
         lambda: (simulated(30, 20, 8, True),),
     ),
 }

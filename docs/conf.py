@@ -33,7 +33,13 @@ myst_heading_anchors = 3
 # The API pages list what each public module names in __all__, and nothing else.
 names = [m.name for m in iter_modules(sklearn_maml.__path__) if not m.name.startswith("_")]
 modules = ["sklearn_maml", *(f"sklearn_maml.{name}" for name in names)]
-autosummary_context = {"public": {m: import_module(m).__all__ for m in modules}}
+public = {module: import_module(module).__all__ for module in modules}
+# What `sklearn_maml` exports too has one page, there; two pages of one object are an error.
+top = set(public["sklearn_maml"])
+autosummary_context = {
+    "own": {m: public[m] if m == "sklearn_maml" else sorted(set(public[m]) - top) for m in modules},
+    "shared": {m: [] if m == "sklearn_maml" else sorted(set(public[m]) & top) for m in modules},
+}
 numpydoc_show_class_members = False
 
 

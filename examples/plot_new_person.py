@@ -67,9 +67,8 @@ for train, (test,) in LeaveOneOut().split(people):
 # %%
 # The table: root mean squared error in milliseconds over the last five days of all people. From
 # five days of a person the learned rule errs least. It loses to the gradient step after one and
-# three days, by a little: early days hardly tell who will tire, and with so few people such
-# differences are not more than chance. The days alone, without other people, are of no use before
-# the fifth.
+# three days, by a little: early days hardly tell who will tire. A line for each person alone is
+# worse than one line for all until the fifth day.
 
 table = {cell: np.sqrt(np.mean(e)) if e else np.nan for cell, e in errors.items()}
 print(f"{'days seen':<24}" + "".join(f"{k:>8}" for k in SHOTS))
@@ -85,9 +84,9 @@ for method in METHODS:
 print(f"\n{learned.learned_}\n\n{learned.gap_certificate_}")
 
 # %%
-# Each panel shows a person who was not in the training data, after five of their days: the line has
-# moved from the dashed one, which is all that is known before any day, to where this person's days
-# are. For person 310, who tires little, it falls and flattens; for 337 it rises and steepens,
+# Each panel shows a person who was not in the training data, after five of their days: the line
+# has moved from the dashed one, which is all that is known before any day, to where this person's
+# days are. For person 310, who tires little, it falls and flattens; for 337 it rises and steepens,
 # though not enough; 333 is much like the others, and the line hardly moves. The band should hold
 # 90 percent of the days to come. Person 335 is where it fails: this one reacts faster day by day,
 # as nobody else does, and the line follows those who tire.

@@ -3,7 +3,7 @@ Tasks with outliers: pseudo-Huber against squares
 =================================================
 
 Some rows of every task are wrong by a lot: a slipped decimal point, a sensor that fell off. The
-squared loss lets them decide, in the meta-parameters as well as in each task's steps. The
+squared loss lets them decide, in the meta-parameters as well as in each task's own. The
 pseudo-Huber loss pulls at an outlier no harder than at a row ``delta`` away.
 """
 
@@ -31,8 +31,10 @@ def error(model, tasks, share):
 
 
 # %%
-# Both are fitted on 200 tasks and judged on 100 others. Squares are better on clean data, which is
-# what they are made for, and much worse as soon as there are outliers.
+# Both are fitted on 200 tasks and judged on 100 others. On clean data the two are alike; as soon as
+# there are outliers, squares are much worse. Where a fifth of the rows is wrong, the pseudo-Huber
+# loss loses most of its lead: fifteen rows then hold three outliers, and how tasks differ is
+# learned from such rows too.
 SHARES = [0.0, 0.02, 0.05, 0.1, 0.2]
 LOSSES = {"squared error": "squared_error", "pseudo-Huber": PseudoHuber(delta=1.0)}
 errors = {name: [] for name in LOSSES}
@@ -40,7 +42,7 @@ print(f"{'outliers':>9}" + "".join(f"{name:>16}" for name in LOSSES))
 for share in SHARES:
     train = [(X, spoil(y, share)) for X, y in clean[:200]]
     for name, loss in LOSSES.items():
-        model = MAMLRegressor(loss=loss, n_steps=5, support=15, random_state=0).fit(train)
+        model = MAMLRegressor(loss=loss, support=15, random_state=0).fit(train)
         errors[name].append(error(model, clean[200:], share))
     print(f"{share:>9.0%}" + "".join(f"{errors[name][-1]:>16.3f}" for name in LOSSES))
 

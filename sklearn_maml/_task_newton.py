@@ -5,7 +5,7 @@ proximal adaptation. The other, `QueryMinima`, belongs to the certificate. A pro
 of an array of shape (n, r), one a task, and has
 
 - ``value(a)``, shape (n,), infinite where it overflows, and ``gradient(a)``, of the shape of a;
-- ``newton(a, value, floor)``: Newton steps, the decrease that the slope along each promises, the
+- ``newton(a, value, floor)``: Newton steps, the predicted decrease of each, the
   best lower bound known on each minimum (`floor` is the one so far), and which tasks are solved;
 - ``take(chosen)``: some of the tasks.
 """
@@ -217,15 +217,17 @@ class RidgeProblem(NamedTuple):
     def newton(self, b, value, floor):
         """Newton steps; see `newton_minima`.
 
-        Solved is a task whose promised decrease is negligible beside b in the norm of the Hessian,
+        Solved is a task whose predicted decrease is negligible beside b in the norm of the Hessian,
         or no more than what the rounding of the gradient makes.
         """
         z = self.predict(b)
         slope = self._slopes(z)
-        bend = np.where(self.weights > 0, self.weights * self.loss.hessian(self.targets, z), 0.0)
+        curvature = np.where(
+            self.weights > 0, self.weights * self.loss.hessian(self.targets, z), 0.0
+        )
         gradient = vecmat(slope, self.rows) + self._pull(b)
         rounding = 4.0 * EPS * vecmat(np.abs(slope), np.abs(self.rows))
-        hessian = np.matmul(np.swapaxes(self.rows, -1, -2), bend[..., None] * self.rows)
+        hessian = np.matmul(np.swapaxes(self.rows, -1, -2), curvature[..., None] * self.rows)
         # Where the curvature dwarfs the strength by more than float64 holds, a bit more of it.
         ridge = 2.0 * self.strength + 1e-15 * np.trace(hessian, axis1=-2, axis2=-1)
         hessian = hessian + ridge[..., None, None] * np.eye(b.shape[-1])

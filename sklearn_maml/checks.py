@@ -59,7 +59,7 @@ def check_loss(loss, targets=None):
     Raises
     ------
     AssertionError
-        Saying which of its promises a loss breaks, and where.
+        Saying what a loss asserts that does not hold, and where.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def check_adaptation_rule(rule):
     Raises
     ------
     AssertionError
-        Saying which of its promises a rule breaks.
+        Saying what a rule asserts that does not hold.
 
     Examples
     --------

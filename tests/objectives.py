@@ -5,6 +5,7 @@ from scipy.special import expit
 
 from sklearn_maml import GradientSteps
 from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._objective.risk import Risk
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.lists import pool
@@ -21,13 +22,29 @@ def targets_for(loss, y):
     return y
 
 
+def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
+    """Support rows of tasks, as a rule is given them; one row of the first task is padding."""
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.5, 1.5, size=(n_tasks, m))
+    weights[0, -1] = 0.0  # padding
+    shape = (n_tasks, m) if n_targets is None else (n_targets, n_tasks, m)
+    features = rng.normal(size=(n_tasks, m, d))
+    features[..., -1] = 1.0
+    y = targets_for(loss, 2 * rng.normal(size=shape))
+    return Risk(loss, features, y, weights / weights.sum(axis=1, keepdims=True))
+
+
 def objective_of(tasks, loss, rule, alpha=0.0, episodes=None, penalise_last=False):
-    """A meta-objective with any loss and rule, without an intercept if all are penalised."""
+    """A meta-objective with any loss and rule, without an intercept if all are penalised.
+
+    `episodes` holds the parameters of an estimator that say how tasks are split: support, split,
+    n_episodes.
+    """
     pooled = pool(tasks)
     codes = np.repeat(np.arange(len(tasks)), pooled.sizes)
     features = Features(pooled.X, intercept=not penalise_last)
     y = targets_for(loss, pooled.y)
-    blocks = Blocks(Tasks.from_codes(y, codes), features, episodes or Episodes())
+    blocks = Blocks(Tasks.from_codes(y, codes), features, Episodes(**(episodes or {})))
     penalty = np.full(features.width, float(alpha))
     if not penalise_last:
         penalty[-1] = 0.0
@@ -35,11 +52,9 @@ def objective_of(tasks, loss, rule, alpha=0.0, episodes=None, penalise_last=Fals
 
 
 def make_objective(tasks, inner_lr=0.02, n_steps=1, alpha=0.0, episodes=None, **rule):
-    pooled = pool(tasks)
-    codes = np.repeat(np.arange(len(tasks)), pooled.sizes)
-    blocks = Blocks(Tasks.from_codes(pooled.y, codes), Features(pooled.X), episodes or Episodes())
-    penalty = np.append(np.full(pooled.X.shape[1], alpha), 0.0)
-    return MetaObjective(blocks, SquaredError(), GradientSteps(inner_lr, n_steps, **rule), penalty)
+    """The meta-objective of gradient steps with the squared error."""
+    rule = GradientSteps(inner_lr, n_steps, **rule)
+    return objective_of(tasks, SquaredError(), rule, alpha, episodes)
 
 
 def smallest_loss(objective):

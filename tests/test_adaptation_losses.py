@@ -1,15 +1,15 @@
 """Gradient steps with every loss: damped steps, one length a feature, first order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import objective_of, targets_for
+from objectives import objective_of, stacked_risk
 from registered import examples
 
 from sklearn_maml import Proximal
 from sklearn_maml._linalg import curvature_norm
-from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import RULES, GradientSteps, Standardization
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError, Tweedie
 
@@ -17,17 +17,6 @@ UNITS = Standardization(np.array([0.5, -0.2, 0.1, 0.0]), np.array([1.0, 2.0, 0.5
 SINGULAR = np.diag([1.0, 0.0, 4.0, 0.5])
 SINGULAR[0, 2] = SINGULAR[2, 0] = 1.0
 each_rule = pytest.mark.parametrize("rule", examples(RULES))
-
-
-def stacked_risk(loss, m=6, d=4, n_tasks=5, seed=0, n_targets=None):
-    rng = np.random.default_rng(seed)
-    weights = rng.uniform(0.5, 1.5, size=(n_tasks, m))
-    weights[0, -1] = 0.0  # padding
-    shape = (n_tasks, m) if n_targets is None else (n_targets, n_tasks, m)
-    features = rng.normal(size=(n_tasks, m, d))
-    features[..., -1] = 1.0
-    y = targets_for(loss, 2 * rng.normal(size=shape))
-    return Risk(loss, features, y, weights / weights.sum(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("m", [2, 6])
@@ -55,7 +44,7 @@ def test_several_targets_adapt_each_by_itself(loss, rule):
     theta, V = np.random.default_rng(2).normal(size=(2, 3)), np.eye(3)[None].repeat(5, axis=0)
     theta_i, pullback = rule.adapt(theta[:, None, :], risk)
     for k in range(2):
-        one = Risk(risk.loss, risk.features, risk.targets[k], risk.weights)
+        one = replace(risk, targets=risk.targets[k])
         expected, pull = rule.adapt(theta[k], one)
         np.testing.assert_allclose(theta_i[k], expected, rtol=1e-10, atol=1e-12)
         pulled = np.broadcast_to(pullback(V), (2, 5, 3, 3))[k]
@@ -89,7 +78,7 @@ def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinat
 
     def at(lengths):
         rule = GradientSteps(lengths, n_steps, cap=damped, coordinates=coordinates)
-        episodes = Episodes((1, 3), n_episodes=2)
+        episodes = {"support": (1, 3), "n_episodes": 2}
         return objective_of(make_tasks(5, 8, n_features=3), loss, rule, episodes=episodes)
 
     check_slope(at, lengths, np.diag(lengths), lambda slope, step: slope @ step)
@@ -99,7 +88,7 @@ def test_slope_in_the_lengths_is_the_derivative_of_the_meta_loss(loss, coordinat
 def test_slope_in_the_metric_is_the_derivative_of_the_meta_loss(loss):
     def at(covariance):
         rule = Proximal(0.5, covariance)
-        episodes = Episodes((1, 3), n_episodes=2)
+        episodes = {"support": (1, 3), "n_episodes": 2}
         tasks = make_tasks(5, 8, n_features=3)
         return objective_of(tasks, LOSSES[loss](), rule, episodes=episodes)
 
@@ -167,7 +156,7 @@ def test_a_damped_step_much_shorter_than_the_cap_is_inner_lr():
 
 def test_relative_steps_do_not_depend_on_the_units_of_features():
     risk, scale = stacked_risk(Poisson()), np.array([1.0, 1e3, 1e-4, 1.0])
-    other = Risk(risk.loss, risk.features * scale, risk.targets, risk.weights)
+    other = replace(risk, features=risk.features * scale)
     theta = np.array([0.1, -0.2, 0.3, 0.0])
     one = GradientSteps(0.5, 2, relative=True, coordinates=Standardization(np.zeros(4), scale**0))
     two = GradientSteps(0.5, 2, relative=True, coordinates=Standardization(np.zeros(4), scale))

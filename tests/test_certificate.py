@@ -14,7 +14,6 @@ from reference import adapted_design, meta_loss, with_ones
 from small_parts import Shift
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import AdaptationRule, GradientSteps
 
 FAMILIES = {**WELL_POSED, **ILL_POSED, **UNEQUAL_UNITS}
@@ -53,7 +52,7 @@ def test_at_the_fit_the_bound_is_rounding_and_the_lower_bound_is_below_the_minim
     st.integers(1, 6),
     st.integers(1, 6),
     st.sampled_from([0.0, 0.01, 1.0]),
-    st.sampled_from([Episodes(), Episodes(0.5), Episodes((0, 1), n_episodes=2)]),
+    st.sampled_from([{}, {"support": 0.5}, {"support": (0, 1), "n_episodes": 2}]),
     st.integers(0, 1000),
 )
 def test_the_bound_holds_for_any_small_problem(n_tasks, n_rows, d, alpha, episodes, seed):
@@ -260,7 +259,7 @@ class Bent(AdaptationRule):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_rule_that_is_not_affine_is_not_certified_as_a_quadratic(seed):
     tasks = make_tasks(3, 4, n_features=1, seed=seed)
-    objective = make_objective(tasks, episodes=Episodes(2, "first")).vary(rule=Bent())
+    objective = make_objective(tasks, episodes={"support": 2, "split": "first"}).vary(rule=Bent())
     certificate = certify(objective, np.zeros(2))
     assert certificate.comparator.startswith("each task's own")
     line = np.linspace(-6, 6, 25)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from families import make_tasks
 from objectives import objective_of, targets_for
+from registered import examples
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
-from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
+from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps
 from sklearn_maml.certificate.query_minima import query_minima, representation
 from sklearn_maml.certificate.tight import EFFORTS
 from sklearn_maml.losses import (
@@ -29,17 +29,12 @@ from sklearn_maml.solvers import GaussNewton
 
 NO_STEPS = GradientSteps(0.1, 0)
 CONVEX = [name for name in LOSSES if not LOSSES[name].constant_hessian]
-RULES = {
-    "proximal": Proximal(1.0, [0.5, 1.0, 2.0, 4.0]),
-    "no steps": GradientSteps(0.1, 0),
-    "one step": GradientSteps(2.0),
-    "three relative steps": GradientSteps(0.8, 3, relative=True),
-    "one length a feature": GradientSteps([0.5, 1.0, 2.0, 0.1]),
-    "standardised": GradientSteps(
-        0.9, relative=True, coordinates=Standardization(np.zeros(4), np.array([1, 2, 0.5, 0.25]))
-    ),
+EVERY_RULE = examples(RULES, lambda rule: not rule.first_order)
+EPISODES = {
+    "all": {},
+    "split": {"support": 2, "split": "first"},
+    "drawn": {"support": 0.5, "n_episodes": 2},
 }
-EPISODES = {"all": Episodes(), "split": Episodes(2, "first"), "drawn": Episodes(0.5, n_episodes=2)}
 
 
 def solve(objective, theta):
@@ -51,22 +46,27 @@ def solve(objective, theta):
 @pytest.mark.parametrize(
     ("loss", "rule", "episodes"),
     [
-        *((loss, rule, "all") for loss in CONVEX for rule in RULES),
-        *((loss, "one step", "split") for loss in CONVEX),
-        *((loss, "three relative steps", "drawn") for loss in CONVEX),
-        *((loss, "proximal", "split") for loss in ("pseudo_huber", "poisson", "log_loss")),
+        *(
+            pytest.param(loss, *rule.values, "all", id=f"{loss}-{rule.id}-all")
+            for loss in CONVEX
+            for rule in EVERY_RULE
+        ),
+        *((loss, GradientSteps(2.0), "split") for loss in CONVEX),
+        *((loss, GradientSteps(0.8, 3, relative=True), "drawn") for loss in CONVEX),
+        *((loss, Proximal(1.0, [0.5, 1.0, 4.0]), "split") for loss in CONVEX[::2]),
     ],
 )
-def test_no_start_of_twenty_beats_the_lower_bound(loss, rule, episodes):
+def test_no_start_of_twelve_beats_the_lower_bound(loss, rule, episodes):
     rng = np.random.default_rng(0)
-    tasks = make_tasks(5, 6, n_features=3, seed=len(loss))
+    tasks = make_tasks(5, 6, n_features=2, seed=len(loss))
     objective = objective_of(
-        tasks, LOSSES[loss](), RULES[rule], rng.choice([0.0, 0.1]), episodes=EPISODES[episodes]
+        tasks, LOSSES[loss](), rule, rng.choice([0.0, 0.1]), episodes=EPISODES[episodes]
     )
-    starts = rng.normal(size=(20, 4)) * np.geomspace(0.01, 20, 20)[:, None]
-    found = [solve(objective, start) for start in starts]
+    starts = rng.normal(size=(12, 3)) * np.geomspace(0.01, 20, 12)[:, None]
+    # Steps without a cap may overshoot beyond float64 from the farthest: no solver starts there.
+    found = [solve(objective, start) for start in starts if objective.value(start) < 1e100]
     best = min(result.values[-1] for result in found)
-    for theta in (np.zeros(4), starts[5], starts[12], found[0].theta, found[-1].theta):
+    for theta in (np.zeros(3), starts[3], starts[7], found[0].theta, found[-1].theta):
         certificate = certify(objective, theta)
         gap = objective.value_and_gradient(theta)[0] - best
         assert certificate.lower_bound <= best
@@ -359,3 +359,21 @@ def test_columns_that_are_nearly_the_same_do_not_break_the_bound(spread, effort)
     certificate = certify(objective, np.array([0.0, 1.0]), effort)
     assert certificate.lower_bound <= best
     assert certificate.rounding >= 1e-16 / spread
+
+
+class Turnless(InformedSoftplus):
+    def slope_turn(self, y):
+        return None
+
+
+def test_rounds_that_cannot_begin_say_why():
+    tasks = [(X, (y > 0) * 1.0) for X, y in make_tasks(6, 9, n_features=2, seed=5)]
+    rule, theta = GradientSteps(0.5, 2), np.array([0.3, -0.1, 0.2])
+    turnless = certify(objective_of(tasks, Turnless(), rule), theta, "full")
+    assert any("does not say where its slope turns" in note for note in turnless.notes)
+    assert turnless.route == "Theorem 1, relaxed"
+    for X, _ in tasks:
+        X[4:, 1] = 0.0  # query rows do not see the second feature
+    blind = objective_of(tasks, LogLoss(), rule, episodes={"support": 4, "split": "first"})
+    endless = certify(blind, theta, "full")
+    assert any("no ball holds all minimisers" in note for note in endless.notes)

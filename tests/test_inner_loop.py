@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose
 from objectives import objective_of
 
 from sklearn_maml._objective.gauss_newton_hessian import gauss_newton_hessian
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.losses import LogLoss, PseudoHuber, SquaredError
 
@@ -37,7 +36,7 @@ class ByParameters(AdaptationRule):
 
 
 @pytest.mark.parametrize("n_targets", [0, 2])
-@pytest.mark.parametrize("episodes", [Episodes(), Episodes(3, "first")], ids=["all", "3 shots"])
+@pytest.mark.parametrize("episodes", [{}, {"support": 3, "split": "first"}], ids=["all", "3 shots"])
 @pytest.mark.parametrize("loss", [SquaredError(), PseudoHuber(), LogLoss()], ids=repr)
 @pytest.mark.parametrize("rule", RULES)
 def test_steps_seen_from_the_rows_are_the_steps(rule, loss, episodes, n_targets):

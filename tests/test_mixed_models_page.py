@@ -54,7 +54,8 @@ def first(array):
 
 
 def first_person(model):
-    return model.adapt(DAYS[PEOPLE[0] == PEOPLE], REACTION[PEOPLE[0] == PEOPLE])
+    rows = np.equal(PEOPLE, PEOPLE[0])
+    return model.adapt(DAYS[rows], REACTION[rows])
 
 
 # --------------------------------------------------------------------------------------------------

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import make_objective
+from objectives import make_objective, stacked_risk
 from reference import meta_loss, with_ones
 
 from sklearn_maml import MAMLRegressor
-from sklearn_maml._objective.risk import Risk
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.losses import LOSSES
 
 
@@ -32,14 +30,14 @@ def test_first_rows_as_support_are_the_papers_split(shots):
     episodes = [
         ((with_ones(X)[:shots], y[:shots]), (with_ones(X)[shots:], y[shots:])) for X, y in tasks
     ]
-    objective = make_objective(tasks, 0.02, 2, episodes=Episodes(shots, "first"))
+    objective = make_objective(tasks, 0.02, 2, episodes={"support": shots, "split": "first"})
     value, _ = objective.value_and_gradient(theta)
     assert value == pytest.approx(meta_loss(theta, episodes, 0.02, 2), rel=1e-13)
 
 
 @pytest.mark.parametrize("n_steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
-@pytest.mark.parametrize("episodes", [Episodes(), Episodes(2), Episodes((1, 3), n_episodes=2)])
+@pytest.mark.parametrize("episodes", [{}, {"support": 2}, {"support": (1, 3), "n_episodes": 2}])
 def test_the_gradient_is_the_derivative_of_the_value(episodes, alpha, n_steps):
     objective = make_objective(make_tasks(9, 6), 0.05, n_steps, alpha=alpha, episodes=episodes)
     rng = np.random.default_rng(0)
@@ -52,21 +50,14 @@ def test_the_gradient_is_the_derivative_of_the_value(episodes, alpha, n_steps):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_risk_has_the_gradient_and_hessian_of_its_value(loss):
-    rng = np.random.default_rng(0)
-    weights = rng.uniform(size=(3, 7))
-    risk = Risk(
-        LOSSES[loss](),
-        rng.normal(size=(3, 7, 4)),
-        rng.uniform(0.1, 2, size=(3, 7)),
-        weights / weights.sum(axis=1, keepdims=True),
-    )
+    risk, rng = stacked_risk(LOSSES[loss](), m=7, n_tasks=3), np.random.default_rng(1)
     theta, V, h = rng.normal(size=(3, 4)), rng.normal(size=(3, 2, 4)), 1e-5
     for e in np.eye(4):
         up, down = theta + h * e, theta - h * e
         slope = (risk.value(up) - risk.value(down)) / (2 * h)
         np.testing.assert_allclose(risk.gradient(theta) @ e, slope, rtol=1e-6, atol=1e-9)
-        bend = (risk.gradient(up) - risk.gradient(down)) / (2 * h)
-        products = np.einsum("nkd,nd->nk", V, bend)
+        curvature = (risk.gradient(up) - risk.gradient(down)) / (2 * h)
+        products = np.einsum("nkd,nd->nk", V, curvature)
         np.testing.assert_allclose(risk.hessian_dot(theta, V) @ e, products, rtol=1e-6, atol=1e-8)
 
 

@@ -13,7 +13,6 @@ from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._estimators.prediction import objective_on
-from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import (
@@ -33,7 +32,7 @@ def small(loss, rule=RULE, alpha=0.01, **options):
     return objective_of(make_tasks(20, 8, n_features=3, seed=1), loss, rule, alpha, **options)
 
 
-@pytest.mark.parametrize("episodes", [None, Episodes(3, "first")])
+@pytest.mark.parametrize("episodes", [None, {"support": 3, "split": "first"}])
 @pytest.mark.parametrize(
     "solver", examples(SOLVERS, lambda s: "random_state" not in s.get_params())
 )
@@ -148,8 +147,8 @@ class DiagonalLBFGS(LBFGS):
 def test_a_diagonal_preconditioner_reaches_the_same_minimum():
     objective = small(PseudoHuber())
     expected = GaussNewton().minimize(objective, np.zeros(4)).values[-1]
-    found = DiagonalLBFGS().minimize(objective, np.zeros(4))
-    assert found.values[-1] == pytest.approx(expected, rel=1e-9)
+    found = DiagonalLBFGS().minimize(objective, np.zeros(4)).values[-1]
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("solver", [GaussNewton(), LBFGS(), GradientDescent(tol=1e-8)], ids=repr)
@@ -214,7 +213,7 @@ def test_sgd_repeats_itself(method):
     assert (other.minimize(objective, np.zeros(4)).theta != first).any()
 
 
-@pytest.mark.parametrize("episodes", [None, Episodes(3), Episodes((1, 2), n_episodes=2)])
+@pytest.mark.parametrize("episodes", [None, {"support": 3}, {"support": (1, 2), "n_episodes": 2}])
 def test_batches_average_to_the_gradient(episodes):
     tasks = [task for m in (5, 9, 30) for task in make_tasks(7, m, n_features=3, seed=m)]
     objective = objective_of(tasks, PseudoHuber(), RULE, 0.1, episodes=episodes)

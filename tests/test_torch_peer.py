@@ -5,11 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from objectives import objective_of
 
-from sklearn_maml._objective.meta_objective import MetaObjective
-from sklearn_maml._tasks.episodes import Episodes
-from sklearn_maml._tasks.features import Features
-from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES
 
@@ -22,10 +19,9 @@ import torch_peer
 def test_value_and_gradient_are_those_of_torch(loss, n_steps):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 4)), rng.integers(0, 2, 60).astype(float)
-    tasks = Tasks.from_codes(y, np.repeat(np.arange(6), 10))
-    blocks = Blocks(tasks, Features(X), Episodes())
+    tasks = [(X[i : i + 10], y[i : i + 10]) for i in range(0, 60, 10)]
     rule = GradientSteps(0.05, n_steps, cap=False)
-    objective = MetaObjective(blocks, LOSSES[loss](), rule, np.array([0.1] * 4 + [0.0]))
+    objective = objective_of(tasks, LOSSES[loss](), rule, 0.1)
     peer = torch_peer.value_and_gradient(objective, loss, np.full(6, 0.05), n_steps)
     for theta in 0.3 * rng.normal(size=(3, 5)):
         value, gradient = objective.value_and_gradient(theta)

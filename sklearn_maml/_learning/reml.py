@@ -83,7 +83,7 @@ def fit_reml(moments, structure, start=None, max_iter=100, tol=1e-9):
     max_iter : int
         Steps of Fisher scoring; L-BFGS may take ten times as many.
     tol : float
-        Stop where a step promises to change -2 log likelihood by less.
+        Stop where the predicted change of -2 log likelihood is less.
 
     Returns
     -------

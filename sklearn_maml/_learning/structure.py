@@ -119,12 +119,12 @@ class Structure:
         return step, -0.5 * float(slope @ x)
 
     def _in_diagonal(self, at):
-        """Slope and bent information in a diagonal D, and the basis of such D, (q * q, k)."""
+        """Gradient and Hessian in a diagonal D, and the basis of such D, (q * q, k)."""
         q = self.size
         ties = np.zeros((q, self.which.max(initial=-1) + 1))
         ties[np.arange(q), self.which] = 1.0
-        bend = np.abs(np.diagonal(at.gradient))
-        hessian = 4.0 * np.outer(at.root, at.root) * at.information + np.diag(2.0 * bend)
+        curvature = np.abs(np.diagonal(at.gradient))
+        hessian = 4.0 * np.outer(at.root, at.root) * at.information + np.diag(2.0 * curvature)
         slope = 2.0 * at.root * np.diagonal(at.gradient)
         basis = np.zeros((q * q, ties.shape[1]))
         basis[:: q + 1] = ties
@@ -132,19 +132,19 @@ class Structure:
 
 
 def _in_all_entries(at):
-    """Slope and bent information in a symmetric D, and the basis of such D.
+    """Gradient and Hessian in a symmetric D, and the basis of such D.
 
-    ``d S = R D + D R + D^2``: entry (a, b) is ``(r_a + r_b) D_ab`` to first order, and the gradient
-    bends by its absolute value, so that the step descends whatever the gradient's sign.
+    ``d S = R D + D R + D^2``: entry (a, b) is ``(r_a + r_b) D_ab`` to first order. The
+    gradient's part of the Hessian is taken by its absolute value: then the step always descends.
     """
     q = len(at.root)
     basis = symmetric_basis(q)
     values, vectors = np.linalg.eigh(at.gradient)
-    bend = (vectors * np.abs(values)) @ vectors.T
+    curvature = (vectors * np.abs(values)) @ vectors.T
     weight = (at.root[:, None] + at.root).reshape(-1, 1)
     scaled = weight * basis
     hessian = scaled.T @ at.information @ scaled
-    hessian += basis.T @ (np.kron(np.eye(q), bend) + np.kron(bend, np.eye(q))) @ basis
+    hessian += basis.T @ (np.kron(np.eye(q), curvature) + np.kron(curvature, np.eye(q))) @ basis
     return scaled.T @ at.gradient.ravel(), hessian, basis
 
 

@@ -58,17 +58,17 @@ class Profile:
         """The objective with that rule, theta, and the loss; infinite where it overflows."""
         at = self.objective.vary(rule=rule)
         if at.is_quadratic and not rule.first_order:
-            theta, value, doubt = *_solved(at), ""
+            theta, value, note = *_solved(at), ""
         elif not np.isfinite(at.value_and_gradient(self.theta)[0]):
             return at, self.theta, np.inf
         else:
-            theta, value, doubt = self._sought(at)
+            theta, value, note = self._sought(at)
         self.theta = theta  # near that of the next candidate
-        self.report(f"learning the rule: smallest meta-loss {value:.8g}{doubt}")
+        self.report(f"learning the rule: smallest meta-loss {value:.8g}{note}")
         return at, theta, value
 
     def _sought(self, at):
-        """Theta by the solver, the loss, and a word of doubt."""
+        """Theta by the solver, the loss, and a note where it did not converge."""
         with warnings.catch_warnings():
             # A candidate that is not quite solved is one among many, and is reported; the fit
             # itself warns.

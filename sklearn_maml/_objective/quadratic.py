@@ -217,13 +217,13 @@ def reduce_rows(objective, theta, scale):
 
 
 def _rows(scale, linearization):
-    """A block's scaled design and Newton residuals, side by side, reduced to a triangle."""
+    """A block's scaled design and errors ``l' / l''``, side by side, reduced to a triangle."""
     design = _weighted_design(linearization)
     hessian = linearization.query.loss.hessian_bound
     root = np.sqrt(0.5 * hessian * linearization.row_weight)
-    residual = root * linearization.loss_gradient / hessian
+    errors = root * linearization.loss_gradient / hessian
     d = design.shape[-1]
-    flat = [design.reshape(-1, d) / scale, residual.reshape(-1, design[..., 0].size).T]
+    flat = [design.reshape(-1, d) / scale, errors.reshape(-1, design[..., 0].size).T]
     return (triangle(np.concatenate(flat, axis=1)),)
 
 

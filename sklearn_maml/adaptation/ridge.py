@@ -29,12 +29,12 @@ class RidgeLoop(AffineLoop):
         return np.linalg.inv(gram + ridge)
 
 
-def ridge_gain(bend, rows, strength):
+def ridge_gain(curvature, rows, strength):
     """``(F' W F + strength)^-1 F' W``, in row space where rows F are fewer than columns.
 
     Parameters
     ----------
-    bend : ndarray of shape (..., m)
+    curvature : ndarray of shape (..., m)
         The diagonal of W.
     rows : ndarray of shape (..., m, q)
     strength : ndarray of shape (...)
@@ -43,12 +43,12 @@ def ridge_gain(bend, rows, strength):
     -------
     ndarray of shape (..., q, m)
     """
-    bend, strength = bend[..., None], strength[..., None, None]
+    curvature, strength = curvature[..., None], strength[..., None, None]
     m, q = rows.shape[-2:]
     if m <= q:
-        root = np.sqrt(bend)
+        root = np.sqrt(curvature)
         scaled = root * rows
         gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
         return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
-    weighted = np.swapaxes(bend * rows, -1, -2)
+    weighted = np.swapaxes(curvature * rows, -1, -2)
     return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)

@@ -26,22 +26,22 @@ def least_curvature(problem, anchors, intervals, region):
     total = 2.0 * problem.A
     for stack, at, known in zip(problem.stacks, anchors, intervals, strict=True):
         known = known.with_anchor(at)
-        bend = curvature_least(stack.loss, stack.y_query, at.z, known.z_low, known.z_high)
-        bend = np.where(stack.b > 0, stack.b * bend, 0.0)
-        paid = _paid(stack, at, known, bend, region)
+        curvature = curvature_least(stack.loss, stack.y_query, at.z, known.z_low, known.z_high)
+        curvature = np.where(stack.b > 0, stack.b * curvature, 0.0)
+        paid = _paid(stack, at, known, curvature, region)
         if paid is None:
             return None
         weight = stack.weight[:, None]
-        total = total + gram(at.Psi, weight * bend) - gram(at.F, weight * paid)
+        total = total + gram(at.Psi, weight * curvature) - gram(at.F, weight * paid)
     return total
 
 
-def _paid(stack, at, known, bend, region):
-    """The q of Theorem 4: what the bending of the slopes' graphs can cost, row by row."""
+def _paid(stack, at, known, curvature, region):
+    """The q of Theorem 4: what the curvature of the slopes' graphs can cost, row by row."""
     c = vecmat(stack.b * stack.loss.gradient(stack.y_query, at.z), at.C)
     low, high = third_range(stack.loss, stack.y, at.u, known.low, known.high)
     low, high = stack.masked(low), stack.masked(high)
-    forms, kept = np.matmul(np.swapaxes(at.C, 1, 2), bend[..., None] * at.Psi), 0.0
+    forms, kept = np.matmul(np.swapaxes(at.C, 1, 2), curvature[..., None] * at.Psi), 0.0
     if at.B is not None:
         kept = np.maximum(0.0, -np.maximum(c * low, c * high))
         forms = forms + np.matmul(np.swapaxes(at.B, 1, 2), kept[..., None] * at.F)
@@ -62,7 +62,9 @@ def _grown(stack, at, known, third, h):
     spectral radius is below 1; task by task the best of several.
     """
     reach = stack.masked(np.maximum(known.high - at.u, at.u - known.low))
-    eta = np.minimum(0.5 * third * reach, np.maximum(at.bend, stack.loss.hessian_bound - at.bend))
+    eta = np.minimum(
+        0.5 * third * reach, np.maximum(at.curvature, stack.loss.hessian_bound - at.curvature)
+    )
     N = np.abs(at.B) * stack.masked(eta)[:, None, :]
     N = N.sum(axis=-1)[..., None] * N
     best = np.where(h.max(axis=-1, keepdims=True) > 0, np.full(h.shape, np.inf), 0.0)

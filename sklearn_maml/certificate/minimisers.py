@@ -44,8 +44,8 @@ def first_ball(problem, point, excess):
         least, most = stack.loss.slope_range(stack.y)
         moved = extremes(stack.C, stack.masked(least - s), stack.masked(most - s))
         rows.append((stack, z, moved, nu, stack.loss.dual(stack.y_query, nu)))
-        bend = stack.row_weight * stack.loss.hessian(stack.y_query, z)
-        hessian = hessian + gram(stack.Phi, bend)
+        curvature = stack.row_weight * stack.loss.hessian(stack.y_query, z)
+        hessian = hessian + gram(stack.Phi, curvature)
     values, vectors = np.linalg.eigh(hessian)
     inside = sum(
         (stack.row_weight * _row_excess(0.0, stack.loss, stack.y_query, *rest)).sum()
@@ -125,10 +125,10 @@ def shrunken_ellipsoid(problem, intervals, point, excess):
         )
         offset = stack.masked(level + slope * (u - known.low) - s)
         inner = known.z_low, known.z_high
-        bend = curvature_least(
+        curvature = curvature_least(
             stack.loss, stack.y_query, z, np.minimum(inner[0], z), np.maximum(inner[1], z)
         )
-        weight = np.where(stack.b > 0, stack.row_weight * bend, 0.0)
+        weight = np.where(stack.b > 0, stack.row_weight * curvature, 0.0)
         C = stack.C
         if stack.B is not None:  # C (I + slope B)^-1
             C = np.matmul(C, np.linalg.inv(np.eye(slope.shape[1]) + slope[..., None] * stack.B))

@@ -100,15 +100,15 @@ class QueryMinima(NamedTuple):
         """
         z = self.predict(a)
         slope = self.loss.gradient(self.targets, z)
-        bend = np.where(self.root > 0, self.loss.hessian(self.targets, z), 0.0)
+        curvature = np.where(self.root > 0, self.loss.hessian(self.targets, z), 0.0)
         gradient = self._to_basis(self.root * slope)
-        hessian = np.matmul(np.swapaxes(self.basis, -1, -2) * bend[..., None, :], self.basis)
+        hessian = np.matmul(np.swapaxes(self.basis, -1, -2) * curvature[..., None, :], self.basis)
         r = hessian.shape[-1]
         size = np.trace(hessian, axis1=-2, axis2=-1) / r
         ridge = np.maximum(1e-14 * size, 1e-290)
         step = np.linalg.solve(hessian + ridge[..., None, None] * np.eye(r), gradient[..., None])
         step = step[..., 0]
-        nu = self.root * (slope - bend * self.predict(step))
+        nu = self.root * (slope - curvature * self.predict(step))
         nu = nu - matvec(self.basis, self._to_basis(nu))
         dual = self.dual(self.inverse * nu)
         floor = np.where(dual > floor, dual, floor)  # a dual that is not a number is no bound

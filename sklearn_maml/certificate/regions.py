@@ -19,7 +19,7 @@ SWEEPS = 3
 
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
-    """``{centre + V t : |t| <= radius}``; all x if the radius is infinite.
+    """``{centre + V t : |t| <= radius}``.
 
     Attributes
     ----------
@@ -30,19 +30,14 @@ class Ellipsoid:
 
     centre: np.ndarray
     V: np.ndarray
-    radius: float = np.inf
+    radius: float
 
     def forms(self, W, x):
         """The interval of ``W (x' - x)`` over all x' in the region, for rows W (..., d)."""
-        if not np.isfinite(self.radius):
-            endless = np.full(W.shape[:-1], np.inf)
-            return -endless, endless
         return _around(matvec(W, self.centre - x), self.radius * _lengths(W @ self.V))
 
     def least(self, g, x):
         """The minimum of ``g' (x' - x)``."""
-        if not np.isfinite(self.radius):
-            return 0.0 if not g.any() else -np.inf
         return self.forms(g[None], x)[0][0]
 
 
@@ -123,10 +118,13 @@ def narrow(stack, known, region, at, sweeps=SWEEPS):
         Of the stack, at the region's centre: Lemma 2 is used around it, Lemma 1 from it.
     """
     low, high = known.low, known.high
-    bent, straight = region.forms(at.F, at.x), region.forms(stack.F, at.x)
+    linearised, straight = region.forms(at.F, at.x), region.forms(stack.F, at.x)
     for _ in range(sweeps if stack.B is not None else 1):
         if stack.B is None:  # u is linear
-            low, high = np.maximum(low, at.u + bent[0]), np.minimum(high, at.u + bent[1])
+            low, high = (
+                np.maximum(low, at.u + linearised[0]),
+                np.minimum(high, at.u + linearised[1]),
+            )
             continue
         e = extremes(stack.B, *_slope_moves(stack, low, high, at))
         low, high = (
@@ -136,8 +134,8 @@ def narrow(stack, known, region, at, sweeps=SWEEPS):
         if _finite(stack, low, high):
             e = extremes(at.B, *_rho(stack, low, high, at))
             low, high = (
-                np.maximum(low, at.u + bent[0] - e[1]),
-                np.minimum(high, at.u + bent[1] - e[0]),
+                np.maximum(low, at.u + linearised[0] - e[1]),
+                np.minimum(high, at.u + linearised[1] - e[0]),
             )
     low, high = np.where(stack.real, low, -1.0), np.where(stack.real, high, 1.0)
     pairs = [

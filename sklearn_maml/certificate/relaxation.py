@@ -22,7 +22,8 @@ __all__ = ["Point", "Relaxation", "relaxation"]
 # The barrier starts at this share of L and falls by FALL, each time after at most so many steps.
 FIRST_BARRIER, FALL, STEPS_A_BARRIER = 3e-2, 0.12, 10
 
-# A Newton step that promises less than this share of the barrier has reached the central path.
+# A Newton step has reached the central path if its predicted decrease is below this share of the
+# barrier.
 CENTRED = 0.05
 
 SHORTEST = 1e-9
@@ -59,7 +60,7 @@ class _Multipliers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """The convex program on a region.
+    """The convex program on a region, or over all x: then `flat` is True and `region` None.
 
     Attributes
     ----------
@@ -110,7 +111,7 @@ class Relaxation:
         return total if np.isfinite(total) else np.inf
 
     def newton(self, x, slopes, mu):
-        """The Newton step in x and in the slopes, and the decrease that it promises."""
+        """The Newton step in x and in the slopes, and its predicted decrease."""
         hessian, gradient = 2.0 * self.problem.A, 2.0 * self.problem.A @ x
         eliminated, decrease = [], 0.0
         for stack, h, s in self._parts(slopes):
@@ -204,15 +205,15 @@ class Relaxation:
         G, H, parts = 2.0 * problem.A @ x, 2.0 * problem.A, []
         for stack, s in pairs:
             z = stack.query_predictions(x, s)
-            nu, bend = (f(stack.y_query, z) for f in (stack.loss.gradient, stack.loss.hessian))
-            parts.append((nu, bend))
+            nu, curvature = (f(stack.y_query, z) for f in (stack.loss.gradient, stack.loss.hessian))
+            parts.append((nu, curvature))
             G = G + flat_vecmat(stack.row_weight * nu, stack.Phi)
-            H = H + gram(stack.Phi, stack.row_weight * bend)
+            H = H + gram(stack.Phi, stack.row_weight * curvature)
         step = np.linalg.lstsq(H, G, rcond=1e-13)[0]
         at = x - step
         value, rest, duals = -at @ problem.A @ at, 2.0 * problem.A @ at, []
-        for (stack, _), (nu, bend) in zip(pairs, parts, strict=True):
-            nu = nu - bend * matvec(stack.Phi, step)
+        for (stack, _), (nu, curvature) in zip(pairs, parts, strict=True):
+            nu = nu - curvature * matvec(stack.Phi, step)
             value += _dual_value(stack, nu)
             rest = rest + flat_vecmat(stack.row_weight * nu, stack.Phi)
             duals.append(nu)
@@ -309,11 +310,14 @@ def _derivatives(stack, h, x, s, u, mu, flat):
     by_top, by_bottom = np.where(real, p * mu / up, 0.0), np.where(real, p * mu / down, 0.0)
     w_top, w_bottom = by_top / up, by_bottom / down
     nu = stack.row_weight * stack.loss.gradient(stack.y_query, z)
-    bend = stack.row_weight * stack.loss.hessian(stack.y_query, z)
-    bent = bend[..., None] * stack.moved_query
+    curvature = stack.row_weight * stack.loss.hessian(stack.y_query, z)
+    curved = curvature[..., None] * stack.moved_query
     g_x, g_s = flat_vecmat(nu, stack.Phi), by_top - by_bottom - stack.pulled(nu)
-    h_xx, inner = gram(stack.Phi, bend), np.matmul(np.swapaxes(bent, 1, 2), stack.moved_query)
-    cross_rows = np.matmul(np.swapaxes(bent, 1, 2), stack.Phi)
+    h_xx, inner = (
+        gram(stack.Phi, curvature),
+        np.matmul(np.swapaxes(curved, 1, 2), stack.moved_query),
+    )
+    cross_rows = np.matmul(np.swapaxes(curved, 1, 2), stack.Phi)
     h_sx = -np.matmul(np.swapaxes(stack.steps, 1, 2), cross_rows)
     diagonal = np.where(real, w_top + w_bottom, 1.0)
     if flat:

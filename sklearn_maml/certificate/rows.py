@@ -9,7 +9,7 @@ that makes every row stationary at omega it is exact where every row is convex (
 import numpy as np
 
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
-from sklearn_maml.certificate.slope_problem import NotCovered, gram
+from sklearn_maml.certificate.slope_problem import gram
 
 __all__ = ["rows_bound"]
 
@@ -41,22 +41,20 @@ def rows_bound(problem, anchors, intervals, gradient):
     -------
     lower, convex : float
     """
-    if not (problem.shared and problem.implicit):
-        raise NotCovered("Theorem 3 is for proximal rules with query rows that are support rows")
     x, parts, hessian = problem.x, [], 2.0 * problem.A
     for stack, at in zip(problem.stacks, anchors, strict=True):
         nu = stack.b * problem.loss.gradient(stack.y_query, at.z)
         c = vecmat(nu, at.C)
-        bend = stack.masked(stack.b * at.bend - c * problem.loss.third(stack.y, at.u))
-        parts.append((stack, at, stack.masked(nu - at.bend * c), np.maximum(bend, 0.0)))
+        curvature = stack.masked(stack.b * at.curvature - c * problem.loss.third(stack.y, at.u))
+        parts.append((stack, at, stack.masked(nu - at.curvature * c), np.maximum(curvature, 0.0)))
         hessian = hessian + gram(stack.F, stack.weight[:, None] * parts[-1][-1])
     # One Newton step on kappa makes its condition exact, at the price of |gradient|^2.
     step = np.linalg.lstsq(hessian, gradient, rcond=1e-13)[0]
     point = x - step
     total, rest, convex = -point @ problem.A @ point, 2.0 * problem.A @ point, 0.0
-    for (stack, at, kappa, bend), known in zip(parts, intervals, strict=True):
+    for (stack, at, kappa, curvature), known in zip(parts, intervals, strict=True):
         move = matvec(stack.F, step)
-        kappa = kappa - bend * move
+        kappa = kappa - curvature * move
         c = vecmat(kappa, stack.B)
         least, fine = _row_minima(stack, known, at.u - move, c, kappa)
         total += (stack.weight[:, None] * stack.masked(least)).sum()
@@ -100,7 +98,7 @@ class _Row:
         y, b, c, kappa = self.arrays
         return b * self.loss.gradient(y, v) - c * self.loss.hessian(y, v) - kappa
 
-    def bend(self, v):
+    def curvature(self, v):
         y, b, c, _ = self.arrays
         return b * self.loss.hessian(y, v) - c * self.loss.third(y, v)
 
@@ -108,8 +106,10 @@ class _Row:
         """Newton steps, then a bracket, on which the tangent at its left end is a bound."""
         unit = 1.0 / max(self.loss.third_ratios)
         for _ in range(NEWTON_STEPS):
-            bend = self.bend(v)
-            step = np.where(bend > 0, self.slope(v) / np.where(bend > 0, bend, 1.0), 0.0)
+            curvature = self.curvature(v)
+            step = np.where(
+                curvature > 0, self.slope(v) / np.where(curvature > 0, curvature, 1.0), 0.0
+            )
             v = v - np.clip(step, -LONGEST_STEP * unit, LONGEST_STEP * unit)
         half = np.full(v.shape, BRACKET * unit)
         for _ in range(DOUBLINGS):
@@ -145,5 +145,5 @@ class _Row:
     def _sag(self, width):
         """How far the function can fall below its values at the ends of a grid's cells."""
         _, b, c, _ = self.arrays
-        bend = self.loss.hessian_bound * b + self.loss.third_bound * np.abs(c)
-        return (width / (GRID - 1)) ** 2 / 8.0 * bend
+        curvature = self.loss.hessian_bound * b + self.loss.third_bound * np.abs(c)
+        return (width / (GRID - 1)) ** 2 / 8.0 * curvature

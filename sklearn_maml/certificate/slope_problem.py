@@ -31,11 +31,11 @@ class Anchor(NamedTuple):
     Attributes
     ----------
     x : ndarray of shape (d,)
-    u, s, bend : ndarray of shape (n, k)
+    u, s, curvature : ndarray of shape (n, k)
         Predictions, slopes ``l'(u)`` and curvatures ``l''(u)``; slopes and curvatures 0 on padding.
     z : ndarray of shape (n, m)
     F, B : ndarray of shape (n, k, d) and (n, k, k)
-        ``(I + B bend)^-1`` times F and B; B is None where it is zero.
+        ``(I + B curvature)^-1`` times F and B; B is None where it is zero.
     Psi, C : ndarray of shape (n, m, d) and (n, m, k)
         How z depends on x, and on the slopes' departures from their tangents.
     """
@@ -44,7 +44,7 @@ class Anchor(NamedTuple):
     u: np.ndarray
     s: np.ndarray
     z: np.ndarray
-    bend: np.ndarray
+    curvature: np.ndarray
     F: np.ndarray
     B: np.ndarray | None
     Psi: np.ndarray
@@ -143,7 +143,7 @@ class Stack:
     def _walk(self, u):
         """Predictions before each gradient step: earlier steps move all later ones."""
         u, size = u.copy(), self.moved.shape[1]
-        for start in range(size, u.shape[1], size):
+        for start in range(size, u.shape[1], size or 1):  # there may be no support rows
             before = slice(start - size, start)
             s = self.masked(self.loss.gradient(self.y, u))[:, before]
             move = matvec(self.moved, matvec(self.steps[..., before], s))
@@ -153,19 +153,19 @@ class Stack:
     def anchor(self, x):
         """The stack seen from x."""
         u, s, z = self.graph(x)
-        bend = self.masked(self.loss.hessian(self.y, u))
-        return Anchor(x, u, s, z, bend, *self._linear(bend))
+        curvature = self.masked(self.loss.hessian(self.y, u))
+        return Anchor(x, u, s, z, curvature, *self._linear(curvature))
 
-    def _linear(self, bend):
-        """``(I + B bend)^-1 [F, B]``, and what they make of Phi and C."""
+    def _linear(self, curvature):
+        """``(I + B curvature)^-1 [F, B]``, and what they make of Phi and C."""
         F, B = self.F, None
         if self.B is not None:
-            system = np.eye(bend.shape[1]) + self.B * bend[:, None, :]
+            system = np.eye(curvature.shape[1]) + self.B * curvature[:, None, :]
             both = np.linalg.solve(system, np.concatenate([self.F, self.B], axis=2))
             F, B = both[..., : self.F.shape[2]], both[..., self.F.shape[2] :]
-        bent = self.steps * bend[:, None, :]
-        Psi = self.Phi - np.matmul(self.moved_query, np.matmul(bent, F))
-        return F, B, Psi, self.C if B is None else self.C - self.moved_query @ (bent @ B)
+        curved = self.steps * curvature[:, None, :]
+        Psi = self.Phi - np.matmul(self.moved_query, np.matmul(curved, F))
+        return F, B, Psi, self.C if B is None else self.C - self.moved_query @ (curved @ B)
 
     def value(self, z):
         """``sum p b l(z)``."""
@@ -216,11 +216,11 @@ class SlopeProblem:
         value, gradient, hessian = x @ self.A @ x, 2.0 * self.A @ x, 2.0 * self.A
         for stack, at in zip(self.stacks, anchors, strict=True):
             slope = stack.row_weight * self.loss.gradient(stack.y_query, at.z)
-            bend = stack.row_weight * self.loss.hessian(stack.y_query, at.z)
+            curvature = stack.row_weight * self.loss.hessian(stack.y_query, at.z)
             third = stack.masked(self.loss.third(stack.y, at.u))
             value = value + stack.value(at.z)
             gradient = gradient + flat_vecmat(slope, at.Psi)
-            hessian = hessian + gram(at.Psi, bend) - gram(at.F, vecmat(slope, at.C) * third)
+            hessian = hessian + gram(at.Psi, curvature) - gram(at.F, vecmat(slope, at.C) * third)
         return value, gradient, hessian
 
 

@@ -155,8 +155,8 @@ def _touch(loss, y, far, near, at_far, limit, chord, sign):
     level = endless | (~touches & ~np.isfinite(near))
     slope, value = np.where(level, 0.0, slope), np.where(level, limit, value)
     # All of the interval beyond the turn: the envelope is l' itself.
-    bent = ~endless & (sign * (start - turn) >= 0)
-    switch = np.where(bent, -sign * np.inf, np.where(level, sign * np.inf, switch))
+    curved = ~endless & (sign * (start - turn) >= 0)
+    switch = np.where(curved, -sign * np.inf, np.where(level, sign * np.inf, switch))
     return Envelope(switch, slope, value, at, sign)
 
 

@@ -83,7 +83,8 @@ def pullback_error(rule, theta, support, rows, seed=0):
     scale = max(1.0, float(np.abs(theta * size).max()))
     _, pullback = rule.adapt(theta, support)
     pulled = np.matmul(pullback(rows), direction[..., None])[..., 0]
-    # A kink nearby, or a wild third derivative, is no reason to doubt: the best length counts.
+    # Differences are wrong near a kink, or where the third derivative is large: the best of several
+    # lengths counts.
     errors = []
     for length in LENGTHS:
         ends = [rule.adapt(theta + e * length * scale * direction, support)[0] for e in (1, -1)]

@@ -15,7 +15,7 @@ from sklearn_maml._linalg import vecmat
 from sklearn_maml.certificate.branch import branch_and_bound
 from sklearn_maml.certificate.convexity import least_curvature, newton_gap
 from sklearn_maml.certificate.minimisers import first_ball, shrunken_ellipsoid
-from sklearn_maml.certificate.regions import Ellipsoid, everywhere, narrow, width
+from sklearn_maml.certificate.regions import everywhere, narrow, width
 from sklearn_maml.certificate.relaxation import relaxation
 from sklearn_maml.certificate.rows import rows_bound
 from sklearn_maml.certificate.slope_problem import NotCovered, slope_problem
@@ -215,7 +215,6 @@ def _has_bounded_slopes(problem):
 def _relax(problem, intervals, effort, found, region=None):
     """Theorem 1 on a region, or everywhere: the point where it ends."""
     whole = region is None
-    region = Ellipsoid(problem.x, np.eye(len(problem.x))) if whole else region
     graphs = [stack.graph(problem.x) for stack in problem.stacks]
     value = problem.value(problem.x)
     relaxed = relaxation(problem, intervals, region)
@@ -232,7 +231,7 @@ def _rounds(state, intervals, effort, found):
         point = _relax(problem, intervals, effort, found, region)
         excess = state.value - point.lower + 2.0 * state.rounding
         if r + 1 == effort.rounds or not np.isfinite(excess):
-            return last
+            break
         if not _has_turn(problem):
             found.notes.append(f"regions: {problem.loss!r} does not say where its slope turns")
             return None
@@ -245,20 +244,20 @@ def _rounds(state, intervals, effort, found):
                 "regions: no ball holds all minimisers; some direction is hardly seen by the query "
                 "rows. A penalty or fewer features would help"
             )
-            return last
+            break
         before = width(problem.stacks, intervals)
         centred = problem.anchors(region.centre)
         intervals = [narrow(*part) for part in _with_region(problem, intervals, region, centred)]
         last = region, intervals
         _look(state, region, intervals, found)
         if _is_exact(state, found):
-            return last
+            break
         if width(problem.stacks, intervals) > SHRUNK * before:
             found.notes.append(
                 "rounds: the region stopped shrinking; shorter steps, a stronger pull towards the "
                 "meta-parameters, a penalty or fewer features would help"
             )
-            return last
+            break
     return last
 
 
@@ -286,8 +285,6 @@ def _look(state, region, intervals, found):
 
 def _corollary(state, region, intervals):
     """Corollary 5: ``R epsilon + sum_i p_i sum_j max c rho``, with the region's radius as R."""
-    if not np.isfinite(region.radius):
-        return np.inf
     away = np.linalg.norm(region.centre - state.problem.x)
     reach = away + region.radius * np.linalg.norm(region.V, 2)
     total = reach * np.linalg.norm(state.gradient)

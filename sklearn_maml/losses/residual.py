@@ -1,4 +1,7 @@
-"""Losses of the residual, for targets that are real numbers: the identity link."""
+"""Losses of the residual, for targets that are real numbers: the identity link.
+
+The formulas are in ``e = z - y``, the error of a prediction: minus the residual.
+"""
 
 import numpy as np
 from scipy.special import entr, expit
@@ -111,22 +114,22 @@ class PseudoHuber(Loss):
         return np.asarray(y, float)
 
     def value(self, y, z):
-        """``2 r^2 / (1 + sqrt(1 + (r / delta)^2))``, free of cancellation."""
-        r = np.subtract(z, y)
-        return 2.0 * r * (r / (1.0 + self._root(r / self.delta)))
+        """``2 e^2 / (1 + sqrt(1 + (e / delta)^2))``, free of cancellation."""
+        e = np.subtract(z, y)
+        return 2.0 * e * (e / (1.0 + self._root(e / self.delta)))
 
     def gradient(self, y, z):
-        """``2 r / sqrt(1 + (r / delta)^2)``."""
-        r = np.subtract(z, y)
-        return 2.0 * r / self._root(r / self.delta)
+        """``2 e / sqrt(1 + (e / delta)^2)``."""
+        e = np.subtract(z, y)
+        return 2.0 * e / self._root(e / self.delta)
 
     def hessian(self, y, z):
-        """``2 (1 + (r / delta)^2)^(-3/2)``."""
+        """``2 (1 + (e / delta)^2)^(-3/2)``."""
         falling = 1.0 / self._root(np.subtract(z, y) / self.delta)
         return 2.0 * falling * falling * falling
 
     def third(self, y, z):
-        """``-6 (r / delta^2) (1 + (r / delta)^2)^(-5/2)``."""
+        """``-6 (e / delta^2) (1 + (e / delta)^2)^(-5/2)``."""
         x = np.subtract(z, y) / self.delta
         return -6.0 * x / self.delta * self._root(x) ** -5.0
 
@@ -167,22 +170,22 @@ class LogCosh(Loss):
         return np.asarray(y, float)
 
     def value(self, y, z):
-        """``|r| + log((1 + exp(-2 |r|)) / 2)``, or its form without cancellation near 0."""
-        r = np.abs(np.subtract(z, y))
-        near = np.log1p(2.0 * np.sinh(0.5 * np.minimum(r, 1.0)) ** 2)
-        return np.where(r < 1, near, r + np.log1p(np.exp(-2.0 * r)) - np.log(2.0))
+        """``|e| + log((1 + exp(-2 |e|)) / 2)``, or its form without cancellation near 0."""
+        e = np.abs(np.subtract(z, y))
+        near = np.log1p(2.0 * np.sinh(0.5 * np.minimum(e, 1.0)) ** 2)
+        return np.where(e < 1, near, e + np.log1p(np.exp(-2.0 * e)) - np.log(2.0))
 
     def gradient(self, y, z):
-        """``tanh(r)``."""
+        """``tanh(e)``."""
         return np.tanh(np.subtract(z, y))
 
     def hessian(self, y, z):
-        """``1 / cosh(r)^2``."""
+        """``1 / cosh(e)^2``."""
         decay = np.exp(-2.0 * np.abs(np.subtract(z, y)))
         return 4.0 * decay / (1.0 + decay) ** 2
 
     def third(self, y, z):
-        """``-2 tanh(r) / cosh(r)^2``."""
+        """``-2 tanh(e) / cosh(e)^2``."""
         return -2.0 * self.gradient(y, z) * self.hessian(y, z)
 
     def dual(self, y, slope):
@@ -194,7 +197,7 @@ class LogCosh(Loss):
 class SmoothedQuantile(Loss):
     """The quantile (pinball) loss with its kink rounded off.
 
-    ``l(y, z) = (1 - quantile) r + smoothing log(1 + exp(-r / smoothing))`` with ``r = z - y``.
+    ``l(y, z) = (1 - quantile) e + smoothing log(1 + exp(-e / smoothing))`` with ``e = z - y``.
     It is the pinball loss convolved with a logistic density. As `smoothing` falls to 0 it becomes
     the pinball loss, and its minimiser the quantile.
 
@@ -272,12 +275,12 @@ class SmoothedQuantile(Loss):
 
     def value(self, y, z):
         """See the class."""
-        r = np.subtract(z, y)
-        rounded = self.smoothing * np.log1p(np.exp(-np.abs(r) / self.smoothing))
-        return (1.0 - self.quantile) * r + np.maximum(-r, 0.0) + rounded
+        e = np.subtract(z, y)
+        rounded = self.smoothing * np.log1p(np.exp(-np.abs(e) / self.smoothing))
+        return (1.0 - self.quantile) * e + np.maximum(-e, 0.0) + rounded
 
     def gradient(self, y, z):
-        """``sigma(r / smoothing) - quantile``."""
+        """``sigma(e / smoothing) - quantile``."""
         return expit(np.subtract(z, y) / self.smoothing) - self.quantile
 
     def hessian(self, y, z):

@@ -76,7 +76,7 @@ LEAST_DAMPING = 1e-9
 # The first damping of one that misled, and the last.
 FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e12
 
-# Where a step promises a larger share of the value than this, rounding cannot hide what it gains.
+# Where the predicted decrease is a larger share of the value, rounding cannot hide what is gained.
 UNSEEN = 1e-5
 
 
@@ -114,30 +114,30 @@ class Descent:
         float
             ``g' H^-1 g / 2``, of the gap that is left.
         """
-        promises = []  # since there was a new Hessian, or a step was rejected
+        decreases = []  # predicted since there was a new Hessian, or a step was rejected
         while True:
             step = self.model.newton_step(self.point.gradient)
-            promised = 0.5 * (self.point.gradient * step).sum()
-            wanted = self._negligible(promised, enough(self.point.value))
-            if promised <= wanted and not self.fresh:
+            predicted = 0.5 * (self.point.gradient * step).sum()
+            wanted = self._negligible(predicted, enough(self.point.value))
+            if predicted <= wanted and not self.fresh:
                 self._renew(self._hessian())
                 continue
             spent = self.iterates.n_iter >= max_iter or self.damping > LAST_DAMPING
-            if spent or promised <= wanted:
+            if spent or predicted <= wanted:
                 gap = self._undamped_gap()
-                if gap <= wanted:  # a damped step may promise little however far it is
+                if gap <= wanted:  # a damped step's decrease may be small however far it is
                     return self._polish(enough)
                 if spent:
                     return gap
-            promises.append(promised)
-            doubted = self.damping > LEAST_DAMPING
-            renew = doubted or hessian_pays(step.shape[-1], promises, wanted)
-            if not self._try(step, promised, renew) or renew:
-                promises = []
+            decreases.append(predicted)
+            damped = self.damping > LEAST_DAMPING
+            renew = damped or hessian_pays(step.shape[-1], decreases, wanted)
+            if not self._try(step, predicted, renew) or renew:
+                decreases = []
 
-    def _negligible(self, promised, wanted):
+    def _negligible(self, predicted, wanted):
         """The gap that is wanted, or what the rounding of predictions hides if that is more."""
-        if promised > UNSEEN * abs(self.point.value):
+        if predicted > UNSEEN * abs(self.point.value):
             return wanted  # far from there: no need to know
         return max(wanted, self.coordinates.rounding(self.point.y))
 
@@ -161,19 +161,19 @@ class Descent:
             self.iterates.add(self.coordinates.theta(self.point.y), self.point.value)
         return gap
 
-    def _try(self, step, promised, renew):
+    def _try(self, step, predicted, renew):
         """Take the step if it lowers the objective, say so, and learn from it in any case."""
         there = self.coordinates.look(self.point.y - step, hessian=renew)
         informed, rise = self.model, there.value - self.point.value
-        if rise < 10.0 * promised:  # farther up, slopes say nothing of the loss here
+        if rise < 10.0 * predicted:  # farther up, slopes say nothing of the loss here
             informed = informed.with_secant(-step, there.gradient - self.point.gradient)
-        if not rise < -1e-4 * promised:
+        if not rise < -1e-4 * predicted:
             self._turn_back(informed)
             return False
         self.point = there
         self.iterates.add(self.coordinates.theta(there.y), there.value)
         self.model, self.fresh, self.rejected = informed, False, 0
-        if rise < -0.7 * promised:
+        if rise < -0.7 * predicted:
             self.damping = self.damping / 8 if self.damping > FIRST_DAMPING else LEAST_DAMPING
         if renew:
             self._renew(there.hessian)
@@ -182,7 +182,8 @@ class Descent:
     def _turn_back(self, informed):
         """What to change before the next step from the same place.
 
-        Learn from the step that failed, once; then evaluate the Hessian anew; then dampen it.
+        First update the model by the step that failed. If the next one fails too, evaluate the
+        Hessian anew; if that fails, damp it more.
         """
         self.rejected += 1
         if self.rejected == 1 and informed is not self.model:

@@ -1,6 +1,5 @@
 """What an outer solver is, what it is given, and what it returns."""
 
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._component import Component, check_int, check_number
+from sklearn_maml._progress import warn_user
 
 __all__ = ["Iterates", "Solver", "SolverResult", "check_stopping", "refuse_first_order"]
 
@@ -136,13 +136,12 @@ class Iterates:
         converged = got <= max(wanted, tolerated)
         if not converged:
             solver = self.solver
-            warnings.warn(
+            warn_user(
                 f"{type(solver).__name__} stopped after {self.n_iter} iterations: {what} "
                 f"{got:.3g}, wanted at most {wanted:.3g}. Raise max_iter={solver.max_iter} or "
                 f"tol={solver.tol:g}, scale the features, add a penalty alpha, or choose another "
                 "solver; the certificate bounds what is still to be gained.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         return self.result(theta, converged)
 
