@@ -74,8 +74,15 @@ def test_what_a_block_needs_is_computed_once_and_not_sent_to_workers():
     assert loops[0] is not loops[1]
 
 
+@pytest.mark.parametrize("working_memory", [0, 1024])
 @pytest.mark.parametrize("loss", [SquaredError(), PseudoHuber()], ids=repr)
-def test_a_rule_that_changes_later_changes_no_objective(loss):
+def test_a_rule_that_changes_later_changes_no_objective(loss, working_memory):
+    """Neither where what was computed of the rule is kept, nor where the rule is asked again."""
+    with sklearn.config_context(working_memory=working_memory):
+        check_that_no_value_is_stale(loss)
+
+
+def check_that_no_value_is_stale(loss):
     rule, tasks, theta = GradientSteps(0.01, 2), make_tasks(4, 3, n_features=8), np.ones(9)
     objective = objective_of(tasks, loss, rule)
     value = objective.value(theta)

@@ -196,7 +196,6 @@ def test_groups_mean_nothing_to_a_model_that_knows_no_names():
     assert named.fit(TASKS).task_coef_ is None
 
 
-<<<<<<< HEAD
 def test_naming_tasks_costs_no_pass_over_the_data_where_there_are_no_names():
     read = []
 
@@ -211,26 +210,6 @@ def test_naming_tasks_costs_no_pass_over_the_data_where_there_are_no_names():
         read.clear()
         model.fit(X, Y, groups=LABELS)
     assert sum(read) == without + len(X)
-=======
-class CountedSteps(GradientSteps):
-    """Gradient steps that count how often tasks are adapted."""
-
-    n_calls = 0
-
-    def bind(self, support, query=None):
-        CountedSteps.n_calls += 1
-        return super().bind(support, query)
-
-
-def test_naming_tasks_costs_a_pass_over_the_data_only_where_there_are_names():
-    model, calls = MAMLRegressor(adaptation=CountedSteps(0.1)), []
-    with sklearn.config_context(working_memory=0):  # each pass binds the rule anew
-        for tasks, groups in ((TASKS, None), ((X, Y), LABELS)):
-            before = CountedSteps.n_calls
-            model.fit(*tasks, groups=groups) if groups is not None else model.fit(tasks)
-            calls.append(CountedSteps.n_calls - before)
-    assert 0 < calls[0] < calls[1]
->>>>>>> main
 
 
 # -- adapting -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Stacked linear algebra against numpy, matrix by matrix."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -106,4 +107,8 @@ def test_a_chain_of_products_is_the_same_in_either_order(k, r, m, d):
 def test_a_chain_of_products_builds_nothing_of_rows_by_rows():
     n = 20_000
     V, gain, rows = np.ones((1, n, 2)), np.ones((1, 2, n)), np.ones((1, n, 3))
-    assert (chain(V, gain, rows) == 2 * n).all()  # else it would ask for 3 GiB
+    tracemalloc.start()
+    assert (chain(V, gain, rows) == 2 * n).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * rows.nbytes
