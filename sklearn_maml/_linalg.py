@@ -3,6 +3,7 @@
 import numpy as np
 
 __all__ = [
+    "chain",
     "curvature_norm",
     "flat_vecmat",
     "geometric_sum",
@@ -52,6 +53,17 @@ def row_products(V, left, weights, right):
     if 2 * k * m <= d * (k + m):
         return np.matmul(np.matmul(V, np.swapaxes(left, -1, -2)) * weights[..., None, :], right)
     return np.matmul(V, np.matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
+
+
+def chain(V, gain, rows):
+    """``V gain rows`` for V (..., k, r), gain (..., r, m), rows (..., m, d), in the cheaper order.
+
+    With many rows neither k x m nor, with many features, r x d is ever built.
+    """
+    (k, r), (m, d) = V.shape[-2:], rows.shape[-2:]
+    if k * m * (r + d) <= r * d * (k + m):
+        return np.matmul(np.matmul(V, gain), rows)
+    return np.matmul(V, np.matmul(gain, rows))
 
 
 def geometric_sum(gram, step, n_steps):

@@ -27,7 +27,6 @@ from small_tasks import (
 )
 
 from sklearn_maml import MAMLRegressor
-from sklearn_maml._objective import parallel as parallel_module
 from sklearn_maml._tasks import stacks
 
 # The same data in another form, order or partition
@@ -93,10 +92,16 @@ def test_the_size_of_blocks_changes_nothing(model, elements, monkeypatch):
         assert_same_fit(fit(model, TASKS), expected, rtol=1e-12)
 
 
+def much_work():
+    """Rows enough for a dozen blocks, and for more than one worker."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 100, 100))
+    return list(zip(X, X.sum(axis=2) + rng.normal(size=(300, 100)), strict=True))
+
+
 @pytest.mark.parametrize("support", ["all", [1, 3]])
-def test_the_number_of_jobs_changes_no_bit(support, monkeypatch):
-    monkeypatch.setattr(parallel_module, "MIN_WORK_IN_PARALLEL", 0)
-    monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", 40)
+def test_the_number_of_jobs_changes_no_bit(support):
+    tasks = much_work()
     model = MAMLRegressor("auto", support=support, random_state=0)
     results = set()
     for backend, n_jobs in [
@@ -108,25 +113,28 @@ def test_the_number_of_jobs_changes_no_bit(support, monkeypatch):
         ("loky", 2),
     ]:
         with joblib.parallel_config(backend=backend) if backend else nullcontext():
-            fitted = clone(model).set_params(n_jobs=n_jobs).fit(TASKS)
-            certificate = fitted.certify(TASKS)
+            fitted = clone(model).set_params(n_jobs=n_jobs).fit(tasks)
+            certificate = fitted.certify(tasks)
         results.add((theta(fitted).tobytes(), fitted.gap_certificate_, certificate))
     assert len(results) == 1
 
 
-def test_jobs_are_handed_to_joblib_only_where_there_is_work_for_them(monkeypatch):
+class Counting(joblib.parallel.ThreadingBackend):
+    """Threads, and a note of how many workers were asked for each time."""
+
     started = []
 
-    def parallel(n_jobs, **how):
-        started.append(n_jobs)
-        return joblib.Parallel(n_jobs, **how)
+    def configure(self, n_jobs=1, parallel=None, **how):
+        self.started.append(n_jobs)
+        return super().configure(n_jobs, parallel, **how)
 
-    monkeypatch.setattr(parallel_module, "Parallel", parallel)
-    MAMLRegressor("auto", n_jobs=2).fit(TASKS)
-    assert not started
-    monkeypatch.setattr(parallel_module, "MIN_WORK_IN_PARALLEL", 0)
-    MAMLRegressor("auto", n_jobs=2).fit(TASKS)
-    assert set(started) == {2}
+
+def test_jobs_are_handed_to_joblib_only_where_there_is_work_for_them():
+    with joblib.parallel_config(backend=Counting()):
+        MAMLRegressor("auto", n_jobs=2).fit(TASKS)
+        assert not Counting.started
+        MAMLRegressor("auto", n_jobs=2).fit(much_work())
+    assert set(Counting.started) == {2}
 
 
 FORMS = {

@@ -14,6 +14,7 @@ HOUSE = Path(sklearn_maml.__file__).parent
 FLOORS = {
     "_component": 1,
     "_linalg": 1,
+    "_memory": 1,
     "_progress": 1,
     "_tasks": 2,
     "losses": 3,

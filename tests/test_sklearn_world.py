@@ -27,7 +27,7 @@ from sklearn.model_selection import (
     learning_curve,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 
 import sklearn_maml
 from sklearn_maml import (
@@ -179,11 +179,12 @@ def test_rows_of_unknown_tasks_get_the_meta_parameters_or_an_error():
         MAMLRegressor("auto", on_unknown_task="skip").fit(X, Y, groups=LABELS)
 
 
-def test_many_rows_are_predicted_in_batches(monkeypatch):
+def test_many_rows_are_predicted_in_batches():
     model = MAMLRegressor("auto").fit(X, Y, groups=LABELS)
-    whole = model.predict(X, groups=LABELS)
-    monkeypatch.setattr("sklearn_maml._estimators.prediction.BATCH_ELEMENTS", 30)
-    np.testing.assert_allclose(model.predict(X, groups=LABELS), whole)
+    n = 2**20 // X.size + 1
+    whole = np.tile(model.predict(X, groups=LABELS), n)
+    predicted = model.predict(np.tile(X, (n, 1)), groups=np.tile(LABELS, n))
+    np.testing.assert_allclose(predicted, whole, rtol=1e-12)
 
 
 def test_groups_mean_nothing_to_a_model_that_knows_no_names():
@@ -195,6 +196,22 @@ def test_groups_mean_nothing_to_a_model_that_knows_no_names():
     assert named.fit(TASKS).task_coef_ is None
 
 
+<<<<<<< HEAD
+def test_naming_tasks_costs_no_pass_over_the_data_where_there_are_no_names():
+    read = []
+
+    def counted(rows):
+        read.append(len(rows))
+        return rows
+
+    model = MAMLRegressor("auto", featurizer=FunctionTransformer(counted))
+    with sklearn.config_context(working_memory=0):  # each pass makes the features anew
+        model.fit(TASKS)
+        without = sum(read)
+        read.clear()
+        model.fit(X, Y, groups=LABELS)
+    assert sum(read) == without + len(X)
+=======
 class CountedSteps(GradientSteps):
     """Gradient steps that count how often tasks are adapted."""
 
@@ -213,6 +230,7 @@ def test_naming_tasks_costs_a_pass_over_the_data_only_where_there_are_names():
             model.fit(*tasks, groups=groups) if groups is not None else model.fit(tasks)
             calls.append(CountedSteps.n_calls - before)
     assert 0 < calls[0] < calls[1]
+>>>>>>> main
 
 
 # -- adapting -------------------------------------------------------------------------------------

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from sklearn_maml._linalg import geometric_sum, largest_eigenvalue, matvec, row_products, vecmat
+from sklearn_maml._linalg import (
+    chain,
+    geometric_sum,
+    largest_eigenvalue,
+    matvec,
+    row_products,
+    vecmat,
+)
 from sklearn_maml._objective.parallel import one_blas_thread
 
 
@@ -87,3 +94,16 @@ def test_threads_that_limit_blas_at_once_leave_it_as_it_was():
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(limited, range(200)))
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize(("k", "r", "m", "d"), [(4, 2, 3, 9), (40, 2, 30, 3), (1, 5, 1, 5)])
+def test_a_chain_of_products_is_the_same_in_either_order(k, r, m, d):
+    rng = np.random.default_rng(0)
+    V, gain, rows = (rng.normal(size=(2, *shape)) for shape in ((k, r), (r, m), (m, d)))
+    np.testing.assert_allclose(chain(V, gain, rows), V @ gain @ rows, rtol=1e-12, atol=1e-12)
+
+
+def test_a_chain_of_products_builds_nothing_of_rows_by_rows():
+    n = 20_000
+    V, gain, rows = np.ones((1, n, 2)), np.ones((1, 2, n)), np.ones((1, n, 3))
+    assert (chain(V, gain, rows) == 2 * n).all()  # else it would ask for 3 GiB

@@ -58,6 +58,6 @@ def _residual_moments(objective, theta, i):
         squares, size = squares / (1 + spread), weight
     squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
     # Draws of the same number of shots follow one another.
-    shot = objective.blocks[i].draw // objective.blocks.episodes.n_episodes
+    shot = objective.blocks.draw(i) // objective.blocks.episodes.n_episodes
     member = (shot[:, None] == np.arange(objective.blocks.episodes.n_shots)).astype(float)
     return squares @ member, size @ member

@@ -268,7 +268,7 @@ class MetaObjective:
         if information is not None:
             kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
             information = information if kept else None
-        return [(self.blocks[i].owner, np.moveaxis(theta_i, -2, 0), information)]
+        return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
 
     def query_predictions(self, theta):
         """The query rows of all tasks, predicted by the adapted parameters.
@@ -291,7 +291,7 @@ class MetaObjective:
         n_tasks = len(self.blocks.tasks.weight)
         scaled = weights * (weights > 0).sum(axis=1, keepdims=True)
         scaled = scaled * n_tasks * at.weight[:, None]
-        owner = np.broadcast_to(self.blocks[i].owner[:, None], weights.shape)
+        owner = np.broadcast_to(self.blocks.owner(i)[:, None], weights.shape)
         predictions = np.broadcast_to(at.predictions, targets.shape)
         return targets[..., real], predictions[..., real], scaled[real], owner[real]
 
@@ -330,7 +330,7 @@ class MetaObjective:
         callable
             Maps theta to a gradient of its shape.
         """
-        counts = [len(self.blocks[i].weight) for i in range(len(self.blocks))]
+        counts = [len(self.blocks.owner(i)) for i in range(len(self.blocks))]
         n_batches = sum(-(-count // size) for count in counts)
         for i in random.permutation(len(self.blocks)):
             risks = self.risks(i)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import sklearn
 
+from sklearn_maml._memory import room
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.splits import Rows, padded, share_rows, split_rows
 
@@ -132,8 +132,6 @@ BLOCK_ELEMENTS = 2**18
 LARGEST_BLOCK = 2**21
 # Where a task has this many times as many rows as shots its draws share the query rows.
 FEW_SHOTS = 4
-# What is kept between passes over the data takes at most 1 / 4 of scikit-learn's working_memory.
-SHARE_OF_MEMORY = 4
 
 
 class Block(NamedTuple):
@@ -192,7 +190,6 @@ class Blocks(Sequence):
             for draws in _draws(episodes.n_draws, tasks.sizes[group].sum() * features.width)
         ]
         self.draws_apart = len(self._parts) > len(self._groups)
-        room = sklearn.get_config()["working_memory"] * 2**20 / 8 / SHARE_OF_MEMORY
         self._stacks, self._blocks = {}, {}
         self.n_query, most_shots = self._count_rows()
         # Large tasks with few shots, each a group by itself: their draws share the query rows.
@@ -200,13 +197,13 @@ class Blocks(Sequence):
         self._shares[[group[0] for group in self._groups if len(group) == 1]] = True
         self._shares &= (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
         n_rows, n_targets = int(tasks.offsets[-1]), tasks.y[0].size
-        self._keeps_stacks = n_rows * features.width <= room
+        self._keeps_stacks = n_rows * features.width <= room()
         copied = n_rows - int(tasks.sizes[self._shares].sum())
         held = episodes.n_draws * (copied * features.width + n_rows * (n_targets + 1))
-        self._keeps_blocks = held <= room
+        self._keeps_blocks = held <= room()
         # A row has a response to its support rows, and a prediction, slope and weight a target.
         beside = min(int(most_shots.max()), features.width) + 3 * n_targets
-        self.kept = held + episodes.n_draws * n_rows * beside <= room
+        self.kept = held + episodes.n_draws * n_rows * beside <= room()
 
     def __len__(self):
         return len(self._parts)
@@ -223,6 +220,16 @@ class Blocks(Sequence):
 
     def __getstate__(self):
         return {**self.__dict__, "_stacks": {}, "_blocks": {}}
+
+    def owner(self, i):
+        """The numbers of the tasks in block i, without a look at its rows: see `Block.owner`."""
+        g, draws = self._parts[i]
+        return np.tile(self._groups[g], len(draws))
+
+    def draw(self, i):
+        """The numbers of the draws in block i, without a look at its rows: see `Block.draw`."""
+        g, draws = self._parts[i]
+        return np.repeat(np.asarray(draws), len(self._groups[g]))
 
     def unsplit(self):
         """The same tasks with ``support="all"``; they share the rows that are kept."""
@@ -300,13 +307,12 @@ class Blocks(Sequence):
         sizes = self.tasks.sizes[group]
         order, shots, share = self.episodes.order(sizes, self.tasks.offsets[group], draws)
         which = np.tile(np.arange(len(group)), len(draws))
-        draw = np.repeat(np.asarray(draws), len(group))
         rows = stack.features, stack.targets, weights
         if self._shares[group[0]]:
             support, query = share_rows(*rows, order, shots)
         else:
             support, query = split_rows(*rows, which, order, shots, sizes[which])
-        return Block(support, query, weight[which] * share, group[which], draw)
+        return Block(support, query, weight[which] * share, group[which], self.draw(i))
 
 
 def _draws(n_draws, n_elements):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_maml._component import check_number, check_option
-from sklearn_maml._linalg import matvec
+from sklearn_maml._linalg import chain, matvec
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
 from sklearn_maml.adaptation.inner_loop import InnerLoop
@@ -169,7 +169,7 @@ class Proximal(AdaptationRule):
         theta_i = theta + matvec(factor, moved)
 
         def pullback(V):
-            return V - np.matmul(np.matmul(np.matmul(V, factor), gain), risk.features)
+            return V - chain(np.matmul(V, factor), gain, risk.features)
 
         return theta_i, pullback
 

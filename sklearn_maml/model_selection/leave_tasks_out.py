@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from sklearn_maml._linalg import matvec
+from sklearn_maml._memory import room
 from sklearn_maml._objective.meta_objective import MetaObjective, add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._tasks.stacks import Blocks
@@ -19,9 +20,6 @@ from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, minim
 from sklearn_maml.solvers.least_squares import LeastSquares
 
 __all__ = ["Folds", "Summable"]
-
-# Normal equations of so many numbers are kept at a time (256 MiB); more folds take more passes.
-KEPT_ELEMENTS = 2**25
 
 
 class Folds:
@@ -73,9 +71,9 @@ class Folds:
         return MetaObjective(blocks, SquaredError(), rule, alpha * self.penalised, self.n_jobs)
 
     def _chunks(self, splits):
-        """The splits, so many at a time that the normal equations of their cells can be kept."""
+        """The splits, so many at a time that there is room for their cells' normal equations."""
         n_cells = len(_cells(self.train[splits])[0])
-        if len(splits) > 1 and n_cells * len(self.penalised) ** 2 > KEPT_ELEMENTS:
+        if len(splits) > 1 and n_cells * len(self.penalised) ** 2 > room():
             middle = len(splits) // 2
             return self._chunks(splits[:middle]) + self._chunks(splits[middle:])
         return [splits] if len(splits) else []
@@ -196,7 +194,7 @@ def _merge(total, part):
 def _normal_equations(objective, theta, cell, with_hessian, i):
     """A block's sums for each cell of tasks: [A, gradient at theta]."""
     at = objective.linearize(i, theta)
-    cells, of = np.unique(cell[objective.blocks[i].owner], return_inverse=True)
+    cells, of = np.unique(cell[objective.blocks.owner(i)], return_inverse=True)
     gradients = at.weight[:, None] * at.task_gradients
     members = (of == np.arange(len(cells))[:, None]).astype(float)
     sums = np.matmul(members, gradients)
@@ -242,7 +240,7 @@ def _by_split(values, of, n_splits):
 def _errors(objective, start, theta, split_of, i):
     """A block at a start, the split of its entries, and weighted squares (n_alphas, ..., n, m)."""
     at = objective.linearize(i, start)
-    of = split_of[objective.blocks[i].owner]
+    of = split_of[objective.blocks.owner(i)]
     # Predictions are affine in theta: from those at one theta, all others by one product.
     others = (theta[of] - start).reshape(len(of), -1, theta.shape[-1])
     shift = np.moveaxis(np.matmul(at.design, np.swapaxes(others, -1, -2)), -1, 0)
@@ -253,7 +251,7 @@ def _errors(objective, start, theta, split_of, i):
 def _errors_left_out(objective, start, diagonal, sides, penalties, split_of, i):
     """`_errors`, with each task left out of the solution for all; NaN where that is unsafe."""
     at = objective.linearize(i, start)
-    owner, root = objective.blocks[i].owner, np.sqrt(at.row_weight)
+    owner, root = objective.blocks.owner(i), np.sqrt(at.row_weight)
     tasks = np.unique(owner)
     n_draws = len(owner) // len(tasks)
     rows = _by_task(np.matmul(root[..., None] * at.design, diagonal.basis), n_draws, 0)
