@@ -27,7 +27,7 @@ from sklearn.model_selection import (
     learning_curve,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 import sklearn_maml
 from sklearn_maml import (
@@ -196,22 +196,6 @@ def test_groups_mean_nothing_to_a_model_that_knows_no_names():
     assert named.fit(TASKS).task_coef_ is None
 
 
-<<<<<<< HEAD
-def test_naming_tasks_costs_no_pass_over_the_data_where_there_are_no_names():
-    read = []
-
-    def counted(rows):
-        read.append(len(rows))
-        return rows
-
-    model = MAMLRegressor("auto", featurizer=FunctionTransformer(counted))
-    with sklearn.config_context(working_memory=0):  # each pass makes the features anew
-        model.fit(TASKS)
-        without = sum(read)
-        read.clear()
-        model.fit(X, Y, groups=LABELS)
-    assert sum(read) == without + len(X)
-=======
 class CountedSteps(GradientSteps):
     """Gradient steps that count how often tasks are adapted."""
 
@@ -230,7 +214,6 @@ def test_naming_tasks_costs_a_pass_over_the_data_only_where_there_are_names():
             model.fit(*tasks, groups=groups) if groups is not None else model.fit(tasks)
             calls.append(CountedSteps.n_calls - before)
     assert 0 < calls[0] < calls[1]
->>>>>>> main
 
 
 # -- adapting -------------------------------------------------------------------------------------
