@@ -351,9 +351,10 @@ def test_searches_over_a_pipeline_work_with_routing_off(k):
 
 def test_cross_validated_probabilities_are_those_of_each_fold():
     cv = KFold(3, shuffle=True, random_state=0)
-    shares = cross_val_predict(scaled_pipeline(), FRAME, Y[2], cv=cv, method="predict_proba")
+    model = scaled_pipeline(random_state=0)
+    shares = cross_val_predict(model, FRAME, Y[2], cv=cv, method="predict_proba")
     for train, test in cv.split(X):
-        own = scaled_pipeline().fit(FRAME.iloc[train], Y[2][train])
+        own = clone(model).fit(FRAME.iloc[train], Y[2][train])
         np.testing.assert_allclose(shares[test], own.predict_proba(FRAME.iloc[test]))
 
 
@@ -465,7 +466,7 @@ def test_the_scorer_takes_metrics_of_classes_and_positive_labels():
 
 def test_the_scorer_is_the_score_of_the_same_draws():
     model = MAMLClassifier("auto", support=3, n_episodes=4, random_state=7).fit(TASKS[3])
-    judge = few_shot_scorer(support=3, n_draws=4, random_state=7)
+    judge = few_shot_scorer(support=3, random_state=7)
     assert judge(model, TASKS[3]) == pytest.approx(model.score(TASKS[3]))
     pipe = make_pipeline("passthrough", model)
     assert judge(pipe, TASKS[3]) == pytest.approx(model.score(TASKS[3]))

@@ -223,9 +223,9 @@ def test_a_bound_by_another_route_is_not_drawn_on_the_curve():
         KNOWN
     )
     certificate = model.gap_certificate_
-    assert certificate.route == "query minima"
+    assert certificate.route not in ("Theorem 1", "Corollary 1")
     drawn = lines(GapCertificateDisplay.from_estimator(model))
-    (label,) = [label for label in drawn if label.startswith("reported, by query minima")]
+    (label,) = [label for label in drawn if label.startswith(f"reported, by {certificate.route}")]
     assert set(drawn[label][1]) == {certificate.bound}
     assert not [label for label in drawn if label.startswith("best R")]
 

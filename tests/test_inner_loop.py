@@ -105,6 +105,18 @@ def test_what_was_asked_before_changes_no_bit_of_the_gradient(loss):
     np.testing.assert_array_equal(asked.gradient, second.linearize(0, theta).gradient)
 
 
+def test_a_subclass_that_adapts_in_another_way_is_fitted_in_that_way():
+    class Half(GradientSteps):
+        def adapt(self, theta, risk):
+            theta_i, pullback = super().adapt(theta, risk)
+            return 0.5 * (theta + theta_i), lambda V: 0.5 * (V + pullback(V))
+
+    tasks, theta = make_tasks(4, 3, n_features=8), np.ones(9)
+    whole = objective_of(tasks, SquaredError(), GradientSteps(0.02))
+    half = objective_of(tasks, SquaredError(), Half(0.04))
+    assert half.value(theta) == pytest.approx(whole.value(theta), rel=1e-12)
+
+
 def test_a_theta_that_changes_in_place_is_another_theta():
     objective = objective_of(make_tasks(4, 3), SquaredError(), RULE)
     theta = np.zeros(6)

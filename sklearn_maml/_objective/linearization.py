@@ -45,10 +45,6 @@ class Linearization:
         """Adapted parameters, shape (..., n, d)."""
         return self._response.theta_i
 
-    def pullback(self, V):
-        """``V J_i`` for rows V (..., n, k, d), with J_i = d theta_i / d theta."""
-        return self._response.pullback(V)
-
     @cached_property
     def row_weight(self):
         """``p_i b_ij``, shape (n, m)."""

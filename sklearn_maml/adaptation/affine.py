@@ -69,7 +69,7 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
             self.query,
             self.support,
             predictions + matvec(self._response, residuals),
-            lambda: (theta + self._move(residuals), self._pullback),
+            lambda: theta + self._move(residuals),
             lambda V: self._response if V is None else np.matmul(V, self._response),
         )
 

@@ -99,7 +99,7 @@ class RowResponse:
         Of n tasks with m and s rows each; one and the same where every row is both.
     predictions : ndarray of shape (..., n, m)
     adapted : callable
-        Returns theta_i and the pullback, which are not always asked for.
+        Returns theta_i, which is not always asked for.
     response : callable
         Maps rows V (..., n, k, m) to ``V R`` (..., n, k, s); None to R itself.
     """
@@ -109,17 +109,9 @@ class RowResponse:
         self._adapt, self._response = adapted, response
 
     @cached_property
-    def _adapted(self):
-        return self._adapt()
-
-    @property
     def theta_i(self):
         """Adapted parameters, shape (..., n, d)."""
-        return self._adapted[0]
-
-    def pullback(self, V):
-        """``V J_i``."""
-        return self._adapted[1](V)
+        return self._adapt()
 
     def design(self, scale=None):
         """``Phi - R F``; see `Response.design`."""

@@ -62,6 +62,12 @@ class AdaptationRule(Component):
     learnable = False
     lengths = None
 
+    def __init_subclass__(cls, **options):
+        """A subclass that overrides `adapt` alone is adapted by it: no shorter way is its own."""
+        super().__init_subclass__(**options)
+        if "adapt" in vars(cls) and "bind" not in vars(cls):
+            cls.bind = AdaptationRule.bind
+
     def exact(self):
         """The rule that adapts in the same way, with its true derivative."""
         return self

@@ -132,7 +132,7 @@ class StepPath(InnerLoop):
             self.query,
             support,
             predictions,
-            lambda: self.adapt(theta),
+            lambda: self.adapt(theta)[0],
             partial(self._pull, [length * support.curvatures(z) for z in path]),
         )
 
