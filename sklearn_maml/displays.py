@@ -40,6 +40,16 @@ class _Display:
         return self
 
 
+def _certificate_of(model):
+    """The certificate of a fit; raises where it was fitted without one."""
+    if model.gap_certificate_ is None:
+        raise ValueError(
+            f"The {type(model).__name__} was fitted with certificate=None, so there is none to "
+            "draw; fit it with certificate='fast'."
+        )
+    return model.gap_certificate_
+
+
 class GapCertificateDisplay(_Display):
     """The bound of a gap certificate as a function of the radius R, with its two terms.
 
@@ -89,8 +99,13 @@ class GapCertificateDisplay(_Display):
         Returns
         -------
         GapCertificateDisplay
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted with ``certificate=None``.
         """
-        return cls(find_model(estimator).gap_certificate_).plot(ax=ax)
+        return cls(_certificate_of(find_model(estimator))).plot(ax=ax)
 
     def _draw(self, ax):
         c = self.certificate
@@ -293,7 +308,7 @@ class ConvergenceDisplay(_Display):
         """
         if tasks is None:
             model = find_model(estimator)
-            values, bounds = model.meta_losses_, model.gap_certificate_.lower_bound
+            values, bounds = model.meta_losses_, _certificate_of(model).lower_bound
         else:
             values, bounds = certified_path(estimator, tasks, y, groups, sample_weight)
         return cls(values, bounds).plot(ax=ax)

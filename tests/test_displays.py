@@ -230,6 +230,13 @@ def test_a_bound_by_another_route_is_not_drawn_on_the_curve():
     assert not [label for label in drawn if label.startswith("best R")]
 
 
+@pytest.mark.parametrize("display", [GapCertificateDisplay, ConvergenceDisplay])
+def test_a_fit_without_a_certificate_has_none_to_draw(display):
+    model = MAMLRegressor("auto", certificate=None).fit(KNOWN)
+    with pytest.raises(ValueError, match="was fitted with certificate=None"):
+        display.from_estimator(model)
+
+
 def test_displays_draw_on_axes_that_are_given(model):
     figure, axes = plt.subplots(1, 3)
     displays = [
