@@ -29,8 +29,8 @@ def certificates(model, data):
 
 
 results = {
-    "pseudo-Huber": list(certificates(MAMLRegressor(loss="pseudo_huber"), tasks)),
-    "log-loss": list(certificates(MAMLClassifier(alpha=0.0), classes)),
+    "pseudo-Huber": list(certificates(MAMLRegressor("auto", loss="pseudo_huber"), tasks)),
+    "log-loss": list(certificates(MAMLClassifier("auto", alpha=0.0), classes)),
 }
 
 # %%
