@@ -281,7 +281,7 @@ def minimiser(loss, X, y, alpha):
             LogisticRegression(C=1 / (2 * 0.05 * 80), tol=1e-12, solver="newton-cholesky"),
         ),
     ],
-    ids=repr,
+    ids=["squared_error", "poisson", "gamma", "tweedie", "log_loss"],
 )
 def test_the_pooled_fit_is_that_of_scikit_learn(loss, draw, peer):
     rng = np.random.default_rng(5)
