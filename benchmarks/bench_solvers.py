@@ -94,30 +94,43 @@ def median(records):
 
 def run(solver, X, y, loss, n_tasks):
     """Seconds and values of each evaluation by a solver."""
-    objective, record = make_objective(X, y, loss, n_tasks), Recorder()
-    plain, value = objective.reduce_with_gradient, objective.value
-
-    def recorded(f, theta):
-        rest = plain(f, theta)
-        record(objective._last[1][0])
-        return rest
-
-    def recorded_value(theta):
-        record(value(theta))
-        return record.values[-1]
-
-    objective.reduce_with_gradient, objective.value = recorded, recorded_value
+    record = Recorder()
+    objective = Recorded(make_objective(X, y, loss, n_tasks), record)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         solver.minimize(objective, np.zeros(X.shape[1]))
     return record
 
 
+class Recorded:
+    """A meta-objective that tells a recorder the value of each evaluation."""
+
+    def __init__(self, objective, record):
+        self._objective, self._record = objective, record
+
+    def __getattr__(self, name):
+        return getattr(self._objective, name)
+
+    def value(self, theta):
+        self._record(self._objective.value(theta))
+        return self._record.values[-1]
+
+    def value_and_gradient(self, theta):
+        self._objective.value_and_gradient(theta)
+        self.value(theta)  # known by now
+        return self._objective.value_and_gradient(theta)
+
+    def reduce_with_gradient(self, f, theta):
+        rest = self._objective.reduce_with_gradient(f, theta)
+        self.value(theta)
+        return rest
+
+
 def run_peer(X, y, loss, n_tasks):
     """The same by PyTorch; also how well values and gradients agree."""
     objective = make_objective(X, y, loss, n_tasks)
     step = np.full(n_tasks, objective.rule.inner_lr)
-    objective.blocks = Whole(objective.blocks)
+    objective = objective.vary(blocks=Whole(objective.blocks))
     evaluate = torch_peer.value_and_gradient(objective, loss, step, N_STEPS)
     theta = 0.02 * np.random.default_rng(0).normal(size=X.shape[1])
     ours, theirs = objective.value_and_gradient(theta), evaluate(theta)
@@ -135,7 +148,7 @@ def run_peer(X, y, loss, n_tasks):
 class Whole:
     """All blocks of equal tasks as one."""
 
-    cached = True
+    kept = True
 
     def __init__(self, blocks):
         parts = [blocks[i] for i in range(len(blocks))]
