@@ -95,14 +95,16 @@ def resolve(option, registry, kind, parameter):
 
 def _made(name, cls, parameter):
     """An instance with the defaults; an argument without one asks for an instance."""
+    try:
+        return cls()
+    except TypeError:  # to look at the signature first would cost more than a small fit's solver
+        pass
     required = [p.name for p in signature(cls).parameters.values() if p.default is p.empty]
-    if required:
-        given = ", ".join(f"{argument}=..." for argument in required)
-        raise ValueError(
-            f"{parameter}={name!r} leaves arguments without a default; pass an instance, "
-            f"{parameter}={cls.__name__}({given})."
-        )
-    return cls()
+    given = ", ".join(f"{argument}=..." for argument in required)
+    raise ValueError(
+        f"{parameter}={name!r} leaves arguments without a default; pass an instance, "
+        f"{parameter}={cls.__name__}({given})."
+    )
 
 
 def check_number(name, value, low=0, *, above=False):
