@@ -48,7 +48,7 @@ def adapt(fitted, X, y, *, sample_weight=None):
     >>> from sklearn_maml import MAMLRegressor
     >>> from sklearn_maml.model_selection import adapt
     >>> X = np.column_stack([np.repeat(np.arange(10), 8), np.tile(np.linspace(0, 1, 8), 10)])
-    >>> y = X[:, 0] * X[:, 1]
+    >>> y = X[:, 0] * X[:, 1] + 0.1 * np.sin(7.0 * X.sum(axis=1))
     >>> pipe = make_pipeline("passthrough", MAMLRegressor(task_column=0)).fit(X, y)
     >>> new = np.column_stack([np.full(3, 99), [0.0, 0.5, 1.0]])
     >>> adapt(pipe, new, [0.0, 6.0, 12.0]).predict(new).shape
