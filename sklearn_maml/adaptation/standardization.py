@@ -61,12 +61,6 @@ class Standardization:
         """``U L'`` for rows U (..., d), back in the parameters' own coordinates."""
         return self._uncentre(U / self.scale)
 
-    def metric(self, V):
-        """``V L L'`` for rows V (..., d)."""
-        out = self._centred(V)
-        out *= self.scale**-2.0
-        return self._uncentre(out)
-
     def _centred(self, V):
         out = V[..., -1:] * self.mean
         return np.subtract(V, out, out=out)
