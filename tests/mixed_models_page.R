@@ -40,6 +40,14 @@ for (form in names(forms)) {
   say(paste0(form, ".unknown"), predict(model, unknown, allow.new.levels = TRUE))
 }
 
+# Without any feature.
+model <- fit(Reaction ~ 1 + (1 | Subject))
+say("alone.criterion", -2 * logLik(model))
+say("alone.fixed", lme4::fixef(model))
+effects <- as.data.frame(lme4::ranef(model, condVar = TRUE))
+say("alone.effects", effects$condval)
+say("alone.errors", effects$condsd)
+
 model <- fit(forms$correlated)
 conditional <- attr(lme4::ranef(model, condVar = TRUE)$Subject, "postVar")[, , 1]
 design <- cbind(1, 0:9)

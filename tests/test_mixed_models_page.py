@@ -112,6 +112,17 @@ def test_random_effects_are_ranef_with_condvar(form, lme4):
     assert_allclose(effects.standard_errors.T[::-1], errors.reshape(shape), rtol=1e-4)
 
 
+def test_without_any_feature_the_intercepts_are_those_of_lme4(lme4):
+    nothing = np.empty((len(REACTION), 0))
+    model = MAMLRegressor(adaptation=Proximal(1.0)).fit(nothing, REACTION, groups=PEOPLE)
+    assert_allclose(-2 * model.learned_.log_likelihood, lme4["alone.criterion"][0], atol=1e-6)
+    assert_allclose(model.learned_.fixed_effects, lme4["alone.fixed"], rtol=1e-6)
+    model.intercept_ = float(model.learned_.fixed_effects[0])
+    effects = model.adapt_tasks(nothing, REACTION, groups=PEOPLE).random_effects()
+    assert_allclose(effects.deviations[:, 0], lme4["alone.effects"], atol=1e-3)
+    assert_allclose(effects.standard_errors[:, 0], lme4["alone.errors"], rtol=1e-4)
+
+
 def test_random_effects_of_classes_are_those_of_glmer(lme4):
     # A strength of 1/2 leaves a covariance of a likelihood as it is: see `Proximal.posterior`.
     rule = Proximal(0.5, np.append(0.0, lme4["slow.variance"]))
@@ -201,6 +212,15 @@ def test_adapting_from_the_fixed_effects_is_random_effects_of_statsmodels(form):
     moved = [adapted.intercept_ - model.intercept_, adapted.coef_[0] - model.coef_[0]]
     expected = reference.random_effects[PEOPLE[0]]
     assert_allclose(moved[: len(expected)], expected, atol=0.05)
+
+
+def test_without_any_feature_the_figures_are_those_of_statsmodels():
+    reference = MixedLM(REACTION, DESIGN[:, :1], PEOPLE).fit(method="bfgs")
+    found = MAMLRegressor(adaptation=Proximal(1.0)).fit(DAYS[[]], REACTION, groups=PEOPLE).learned_
+    assert_allclose(found.log_likelihood, reference.llf, atol=1e-4)
+    assert_allclose(found.fixed_effects, reference.fe_params, rtol=1e-5)
+    assert_allclose(found.residual_variance, reference.scale, rtol=1e-3)
+    assert_allclose(found.covariance, reference.cov_re, rtol=1e-2)
 
 
 def test_statsmodels_predicts_the_fixed_part_even_for_a_known_group():

@@ -113,7 +113,6 @@ def test_the_featurizer_does_not_see_the_task_column():
         (3, FRAME, ValueError, "out of range: X has 3 columns"),
         (1.0, FRAME, TypeError, "name or position; got 1.0"),
         (True, FRAME, TypeError, "name or position; got True"),
-        ("store", FRAME[["store"]], ValueError, "no column but the task column 'store'"),
         ("store", FRAME.assign(store=None), ValueError, "must not contain None"),
         ("store", TASKS, ValueError, "expects all rows in one table"),
     ],

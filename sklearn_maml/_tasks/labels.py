@@ -238,12 +238,12 @@ def one_source(estimator, labels, groups):
     return groups if labels is None else labels
 
 
-def split_task_column(estimator, X):
-    """X without its task column, and that column."""
+def split_task_column(estimator, X, least):
+    """X without its task column, which leaves so many columns or more, and that column."""
     if estimator.task_column is None:
         return X, None
     at = _task_position(estimator, getattr(X, "columns", None), X.shape[1])
-    if X.shape[1] == 1:
+    if X.shape[1] - 1 < least:
         raise ValueError(
             f"X has no column but the task column {estimator.task_column!r}; add a feature."
         )
