@@ -69,6 +69,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         X : list of (X_t, y_t) or (X_t, y_t, weight_t), or array-like of shape (n_rows, n_features)
             One tuple a task; `weight_t` holds one weight a row, or is a number, the task's weight.
             Or all rows in one table (array, CSR or CSC matrix, DataFrame), with `y` and `groups`.
+            With tasks and an intercept there need be no feature: intercepts alone then differ.
         y : array-like of shape (n_rows,) or (n_rows, n_targets), default=None
             Numbers; for a classifier class labels of any type, one a row. None for a list of tasks.
         groups : array-like of shape (n_rows,), default=None

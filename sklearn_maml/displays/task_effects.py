@@ -101,7 +101,9 @@ class TaskEffectsDisplay:
         columns, known = self.effects.columns(), [name for name, *_ in self.effects.columns()]
         if self.feature is None:
             return columns
-        wanted = [self.feature] if isinstance(self.feature, str) else list(self.feature)
+        wanted = [self.feature] if isinstance(self.feature, str) else self.feature
+        if not isinstance(wanted, list | tuple) or not all(isinstance(n, str) for n in wanted):
+            raise TypeError(f"feature must be a name or a list of names; got {self.feature!r}.")
         unknown = [name for name in wanted if name not in known]
         if unknown or not wanted:
             raise ValueError(
