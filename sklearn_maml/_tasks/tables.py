@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import _safe_indexing, assert_all_finite, check_array
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_maml._component import check_number
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
+from sklearn_maml._tasks.columns import as_numbers, refuse_dates
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
 from sklearn_maml._tasks.lists import (
@@ -210,8 +211,9 @@ def read_rows(estimator, X, y=None, reset=False, finite=True, told=False):
         X = np.empty((n_rows, 0))
     elif estimator.featurizer is None:
         if not _is_ready(X, 2):
-            _refuse_dates(X)
-            X = _numbers(X, partial(check, dtype=np.float64, ensure_all_finite=finite))
+            refuse_dates(X)
+            check = partial(check, dtype=np.float64, ensure_all_finite=finite)
+            X = as_numbers(X, check, estimator.task_column is None)
         elif finite:
             assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
     X = X.tocsr() if sp.issparse(X) else X
@@ -319,40 +321,6 @@ def _check_table(X, least):
     refuse_lazy(X, "X")
     if hasattr(X, "columns") and (X.shape[0] == 0 or X.shape[1] < least):
         raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
-
-
-def _numbers(X, check):
-    """X as floats, by `check`; errors name the first column that holds something else."""
-    try:
-        return check(X)
-    except (TypeError, ValueError) as error:
-        columns = getattr(X, "columns", ())
-        for at, name in enumerate(columns):
-            column = _safe_indexing(X, [at], axis=1)
-            try:
-                check(column)
-            except (TypeError, ValueError):
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(
-                    f"column {name!r} of X does not hold numbers (its dtype is "
-                    f"{next(iter(column.dtypes))}); make numbers of it in a featurizer, such as "
-                    f"ColumnTransformer([('codes', OneHotEncoder(), [{name!r}])], "
-                    f"remainder='passthrough'). {error}"
-                ) from error
-        raise
-
-
-def _refuse_dates(X):
-    """Raise for dates and durations, which would count as nanoseconds or so."""
-    dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
-    for i, dtype in enumerate(dtypes):
-        temporal = getattr(dtype, "is_temporal", bool)  # of polars
-        if getattr(dtype, "kind", "") in ("m", "M") or temporal():
-            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
-            raise ValueError(
-                f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
-                "that you choose, for example in a featurizer."
-            )
 
 
 def _read_y(estimator, y, reset, finite):
