@@ -58,8 +58,8 @@ class TaskEffects:
         Returns
         -------
         pandas.DataFrame
-            One row a task; for each effect a column of its name, and "se_" before it for the
-            standard errors. With more than one target, "_0", "_1", ... behind it.
+            One row a task; for each effect a column of its name, and one with ``se_`` before it
+            for the standard errors. With more than one target, ``_0``, ``_1``, ... behind it.
         """
         import pandas as pd
 
@@ -177,7 +177,9 @@ def _residual_variance(model, information):
         noise, _ = model.adaptation_.uncertainty(theta_of(model).shape[-1], information)
         return noise[..., None]
     if model.loss_.dispersion is not None:
-        return 0.5 * model.loss_.dispersion  # rules count a loss as the square 2 (loss)
+        # Minus a log density is l / dispersion = r^2 w / dispersion, with the weight w = l'' / 2 of
+        # `Risk.square_about`: residuals r of a row of weight 1 have half the dispersion.
+        return 0.5 * model.loss_.dispersion
     raise ValueError(
         f"random_effects has no standard errors for {model.loss_!r} with this rule: the loss "
         "leaves the dispersion of rows free, and no mixed model was learned that has it. Use "
