@@ -224,6 +224,17 @@ def test_tasks_without_names_are_to_be_adapted_to():
         MAMLRegressor().fit(tasks).random_effects()
 
 
+def test_one_task_has_no_random_effects_but_a_variance_of_zero_is_an_answer():
+    with pytest.raises(ValueError, match="there are none: one task does not show how tasks differ"):
+        fit(groups=np.zeros(len(X))).random_effects()
+    with pytest.raises(ValueError, match="there are none: as given"):
+        fit(Proximal(1.0, np.zeros(3))).random_effects()
+    alike = fit(Proximal(1.0, random_effects="intercept"), y=np.tile([0.0, 1.0], len(X))[: len(X)])
+    assert alike.learned_.singular
+    assert_allclose(alike.random_effects().deviations, 0.0, atol=1e-10)
+    assert_allclose(alike.random_effects().standard_errors, 0.0, atol=1e-6)
+
+
 def test_what_was_too_much_to_keep_is_said(monkeypatch):
     from sklearn_maml._objective import meta_objective
 

@@ -129,6 +129,12 @@ def task_effects(model, tasks, theta, information):
         If the rule, the loss or what was kept leave no standard errors.
     """
     prior = _posterior(model, theta.shape[-1])
+    if not prior.any() and getattr(model.learned_, "covariance", prior) is None:
+        # Unlike a variance of zero that was learned, which is an answer.
+        raise ValueError(
+            "random_effects needs effects that may differ between tasks, but there are none: "
+            f"{model.learned_.reason}."
+        )
     if information is None:
         raise ValueError(
             "random_effects needs what the rows tell of each task, which was not kept: with "

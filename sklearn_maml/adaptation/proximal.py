@@ -72,8 +72,9 @@ class Proximal(AdaptationRule):
         starts from elsewhere than theta: what is to be predicted lies ahead, and another line fits
         there. Held-out tasks decide whether that helps. None starts all from theta.
     noise : float or ndarray of shape (n_targets,), default=None
-        Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
-        estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
+        Variance of the noise, for ``predict(return_std=True)`` with the squared error, and for
+        ``random_effects()`` unless a mixed model was learned, which has one. None estimates it in
+        `fit`: where tasks are split at several numbers of support rows, for each.
 
     References
     ----------
