@@ -128,27 +128,16 @@ def task_effects(model, tasks, theta, information):
     ValueError
         If the rule, the loss or what was kept leave no standard errors.
     """
-    prior = _posterior(model, theta.shape[-1])
-    if not prior.any() and getattr(model.learned_, "covariance", prior) is None:
-        # Unlike a variance of zero that was learned, which is an answer.
-        raise ValueError(
-            "random_effects needs effects that may differ between tasks, but there are none: "
-            f"{model.learned_.reason}."
-        )
+    prior = _prior(model, theta.shape[-1])
     if information is None:
         raise ValueError(
             "random_effects needs what the rows tell of each task, which was not kept: with "
             f"{prior.shape[1]} parameters that differ between tasks it would have taken more than "
             "128 MiB. Call it on fewer tasks: adapt_tasks(...).random_effects()."
         )
-    flat = information.reshape(-1, information.shape[-1])
-    unknown = model.adaptation_.posterior(theta.shape[-1], flat)
-    variance = np.square(unknown).sum(axis=-2).reshape(*information.shape[:-1], -1)
-    if theta.ndim > variance.ndim:  # for the squared error all targets share it
-        variance = variance[:, None, :]
-    errors = np.sqrt(_residual_variance(model, flat) * variance)
+    errors = _standard_errors(model, theta, information)
     varies = getattr(model.learned_, "varies", None)  # what a rule of one's own need not say
-    varies = np.square(prior).sum(axis=(0, 1)) > 0 if varies is None else varies
+    varies = prior.any(axis=(0, 1)) if varies is None else varies
     names = parameter_names(feature_names_of(model), theta.shape[-1], has_intercept(model))
     return TaskEffects(
         tasks,
@@ -158,8 +147,8 @@ def task_effects(model, tasks, theta, information):
     )
 
 
-def _posterior(model, n_parameters):
-    """U of a task of which nothing is known; raises where the rule does not know it."""
+def _prior(model, n_parameters):
+    """U of a task of which nothing is known; raises where the rule has none, or nothing differs."""
     prior = model.adaptation_.posterior(n_parameters)
     if prior is None:
         raise ValueError(
@@ -167,7 +156,23 @@ def _posterior(model, n_parameters):
             f"{type(model.adaptation_).__name__} does not. Without standard errors the "
             "deviations are task_coef_ - coef_ and task_intercept_ - intercept_."
         )
+    # A variance of zero that was learned is an answer, and has a covariance.
+    if not prior.any() and getattr(model.learned_, "covariance", prior) is None:
+        raise ValueError(
+            "random_effects needs effects that may differ between tasks, but there are none: "
+            f"{model.learned_.reason}."
+        )
     return prior
+
+
+def _standard_errors(model, theta, information):
+    """The roots of the posterior variances of all d parameters, of the shape of theta."""
+    flat = information.reshape(-1, information.shape[-1])
+    unknown = model.adaptation_.posterior(theta.shape[-1], flat)
+    variance = np.square(unknown).sum(axis=-2).reshape(*information.shape[:-1], -1)
+    if theta.ndim > variance.ndim:  # for the squared error all targets share it
+        variance = variance[:, None, :]
+    return np.sqrt(_residual_variance(model, flat) * variance)
 
 
 def _residual_variance(model, information):
