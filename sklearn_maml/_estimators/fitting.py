@@ -59,6 +59,7 @@ __all__ = [
     "fit_rows",
     "make_plan",
     "make_solver",
+    "start_of",
 ]
 
 
@@ -220,13 +221,27 @@ def _minimise(model, plan, blocks):
         problem = LearningProblem(objective, plan.solver, feature_names_of(model))
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)
-        result = plan.solver.minimize(objective, objective.origin())
+        result = plan.solver.minimize(objective, start_of(objective, model.learned_))
         loss_and_certificate = certified(objective, result.theta, model.certificate)
         model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
     model.meta_loss_, model.gap_certificate_ = loss_and_certificate
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
     return objective
+
+
+def start_of(objective, learned):
+    """Where the solver starts: the fixed effects of the mixed model that was learned, else 0.
+
+    Working responses are only near the loss, so that fixed effects are only near theta; but that is
+    half of the way. A quadratic is solved at once from anywhere, to the last bit the same.
+    """
+    near = getattr(learned, "fixed_effects", None)  # None, or of a rule that has no such model
+    if near is None or objective.is_quadratic:
+        return objective.origin()
+    near = np.reshape(near, objective.origin().shape)
+    # The pass is not lost: solvers ask for value and gradient of their start first.
+    return near if np.isfinite(objective.value_and_gradient(near)[0]) else objective.origin()
 
 
 def certified(objective, theta, effort):

@@ -180,9 +180,13 @@ class Blocks(Sequence):
         An upper bound on the number of query rows over all episodes.
     """
 
-    def __init__(self, tasks, features, episodes):
+    def __init__(self, tasks, features, episodes, groups=None):
         self.tasks, self.features, self.episodes = tasks, features, episodes
-        self._groups = partition(tasks.sizes, features.width)
+        self.n_query, most_shots = self._count_rows()
+        # Large tasks with few shots, each a group by itself: their draws share the query rows.
+        few = (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
+        large = few & (episodes.n_draws * tasks.sizes * features.width >= BLOCK_ELEMENTS)
+        self._groups = partition(tasks.sizes, features.width, large) if groups is None else groups
         # Many draws of many rows make several blocks of one group of tasks.
         self._parts = [
             (g, draws)
@@ -191,11 +195,9 @@ class Blocks(Sequence):
         ]
         self.draws_apart = len(self._parts) > len(self._groups)
         self._stacks, self._blocks = {}, {}
-        self.n_query, most_shots = self._count_rows()
-        # Large tasks with few shots, each a group by itself: their draws share the query rows.
         self._shares = np.zeros(len(tasks.sizes), dtype=bool)
         self._shares[[group[0] for group in self._groups if len(group) == 1]] = True
-        self._shares &= (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
+        self._shares &= few
         n_rows, n_targets = int(tasks.offsets[-1]), tasks.y[0].size
         self._keeps_stacks = n_rows * features.width <= room()
         copied = n_rows - int(tasks.sizes[self._shares].sum())
@@ -233,7 +235,7 @@ class Blocks(Sequence):
 
     def unsplit(self):
         """The same tasks with ``support="all"``; they share the rows that are kept."""
-        other = Blocks(self.tasks, self.features, Episodes())
+        other = Blocks(self.tasks, self.features, Episodes(), self._groups)
         other._stacks = self._stacks
         return other
 
@@ -321,13 +323,15 @@ def _draws(n_draws, n_elements):
     return [range(start, min(start + step, n_draws)) for start in range(0, n_draws, step)]
 
 
-def partition(sizes, width):
+def partition(sizes, width, alone):
     """Tasks of about equal size, group by group: arrays of task numbers.
 
     A group has about BLOCK_ELEMENTS numbers, and at least d rows so that d x d sums do not
-    dominate; sizes within a group differ by at most a quarter, so that padding stays small.
+    dominate; sizes within a group differ by at most a quarter, so that padding stays small. Those
+    that are to be `alone`, a mask, are groups of one.
     """
     order = np.argsort(sizes, kind="stable")
+    single, order = order[alone[order]], order[~alone[order]]
     ordered = sizes[order]
     total = np.concatenate([[0], np.cumsum(ordered)])
     wanted = max(BLOCK_ELEMENTS // width, width)
@@ -338,4 +342,4 @@ def partition(sizes, width):
         stop = max(min(stop, similar), start + 1)
         groups.append(np.sort(order[start:stop]))
         start = stop
-    return groups
+    return groups + [np.array([i]) for i in single]
