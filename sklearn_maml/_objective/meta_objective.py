@@ -200,7 +200,7 @@ class MetaObjective:
         combine : callable, default=None
             How two results become one; None adds them entry by entry.
         """
-        return self.fold(partial(self._apply, f, theta), combine or add_parts)
+        return self.fold(partial(self._apply, f, theta), combine or _adding())
 
     def _apply(self, f, theta, i):
         # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
@@ -370,3 +370,22 @@ def _concatenate(total, part):
 def add_parts(total, part):
     """Two blocks' results, tuples, entry by entry."""
     return tuple(a + b for a, b in zip(total, part, strict=True))
+
+
+def _adding():
+    """`add_parts` for one sum over blocks: only the first addition takes new memory.
+
+    A block's own arrays may be kept by it. Their first sum is nobody else's, so that further d x d
+    arrays are added where it is.
+    """
+    totals = []
+
+    def add_to(total, part):
+        if not totals:
+            totals.extend(add_parts(total, part))
+        else:
+            for k, term in enumerate(part):
+                totals[k] += term
+        return tuple(totals)
+
+    return add_to
