@@ -1,5 +1,7 @@
 """Linear algebra over stacks: leading axes are tasks, the last two (or one) a matrix (a vector)."""
 
+import math
+
 import numpy as np
 
 __all__ = [
@@ -89,8 +91,8 @@ def inverse(matrices):
 
     Those need no pivoting: their pivots are positive, and sums of them do not grow.
     """
-    d, count = matrices.shape[-1], matrices[..., 0, 0].size
-    if d > SMALL or count < MANY * d:
+    d, count = matrices.shape[-1], math.prod(matrices.shape[:-2])
+    if not 0 < d <= SMALL or count < MANY * d:
         return np.linalg.inv(matrices)
     flat = matrices.reshape(count, d, d)
     found, step = np.empty((count, d, d)), max(1, CHUNK // d**2)

@@ -432,6 +432,28 @@ def test_draws_of_a_large_task_share_its_query_rows():
     assert sorted(drawn) == [(i, k) for i in range(3) for k in (2, 2, 5, 5)]
 
 
+def test_tasks_that_are_large_with_all_their_draws_share_rows_too():
+    """However many there are of about that size; unsplit they are still stacked as they were."""
+    codes, blocks = make_blocks([3000, 3000, 3001, 8], Episodes((2, 5), n_episodes=30, seed=1))
+    assert [block.owner[0] for block in blocks] == [3, 0, 1, 2]
+    assert [block.query.features.strides[0] == 0 for block in blocks] == [False, True, True, True]
+    whole = blocks.unsplit()
+    for i, block in enumerate(whole):
+        numbers = real_rows(block.query, 0)
+        np.testing.assert_array_equal(numbers, np.flatnonzero(codes == whole.owner(i)[0]))
+
+
+def test_draws_that_no_task_of_a_block_has_rows_for_are_not_stacked():
+    shots = (1, 10, 2, 3, 5)
+    _, blocks = make_blocks([4] * 50, Episodes(shots, n_episodes=2))
+    (block,) = blocks
+    assert (block.weight > 0).all()
+    assert np.unique(block.draw).tolist() == [0, 1, 4, 5, 6, 7]  # those of 1, 2 and 3 rows
+    np.testing.assert_array_equal(blocks.draw(0), block.draw)
+    np.testing.assert_array_equal(blocks.owner(0), block.owner)
+    np.testing.assert_allclose(np.bincount(block.owner, block.weight), blocks.tasks.weight)
+
+
 def test_draws_of_a_large_task_share_several_targets():
     y = np.arange(140_000.0)
     tasks = Tasks.from_codes(np.column_stack([y, -y]), np.zeros(len(y), dtype=int))

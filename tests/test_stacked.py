@@ -37,6 +37,7 @@ def test_inverses_are_those_of_each_matrix_however_many_there_are(r, n):
     np.testing.assert_allclose(found[:: n // 3], each, rtol=1e-7)
     np.testing.assert_array_equal(matrices, before)
     assert inverse(matrices[None]).shape == (1, n, r, r)
+    assert inverse(np.zeros((n, 0, 0))).shape == (n, 0, 0)
 
 
 def test_products_of_matrices_and_vectors():

@@ -161,7 +161,8 @@ class Blocks(Sequence):
 
     Rows are gathered once and kept where they take at most a quarter of scikit-learn's
     ``working_memory``; else anew in each pass over the data. The partition depends on the tasks'
-    sizes only, so sums over blocks are the same, to the bit, however they are spread over workers.
+    sizes and splits only, so sums over blocks are the same, to the bit, however they are spread
+    over workers.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ class Blocks(Sequence):
 
     def __init__(self, tasks, features, episodes, groups=None):
         self.tasks, self.features, self.episodes = tasks, features, episodes
-        self.n_query, most_shots = self._count_rows()
+        self.n_query, most_shots, fits = self._count_rows()
         # Large tasks with few shots, each a group by itself: their draws share the query rows.
         few = (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
         large = few & (episodes.n_draws * tasks.sizes * features.width >= BLOCK_ELEMENTS)
@@ -191,7 +192,7 @@ class Blocks(Sequence):
         self._parts = [
             (g, draws)
             for g, group in enumerate(self._groups)
-            for draws in _draws(episodes.n_draws, tasks.sizes[group].sum() * features.width)
+            for draws in _draws(fits[:, group], tasks.sizes[group].sum() * features.width)
         ]
         self.draws_apart = len(self._parts) > len(self._groups)
         self._stacks, self._blocks = {}, {}
@@ -231,7 +232,7 @@ class Blocks(Sequence):
     def draw(self, i):
         """The numbers of the draws in block i, without a look at its rows: see `Block.draw`."""
         g, draws = self._parts[i]
-        return np.repeat(np.asarray(draws), len(self._groups[g]))
+        return np.repeat(draws, len(self._groups[g]))
 
     def unsplit(self):
         """The same tasks with ``support="all"``; they share the rows that are kept."""
@@ -263,12 +264,13 @@ class Blocks(Sequence):
         return blocks
 
     def _count_rows(self):
-        """The number of query rows over all episodes, and each task's most support rows."""
+        """The number of query rows over all episodes, each task's most support rows, which fit."""
         tasks, episodes = self.tasks, self.episodes
         if episodes.support == "all":
-            return int(tasks.offsets[-1]), tasks.sizes
+            return int(tasks.offsets[-1]), tasks.sizes, np.ones((1, len(tasks.sizes)), dtype=bool)
         shots = episodes.shots(tasks.sizes)
-        return int(((tasks.sizes - shots) * (shots >= 0)).sum()), shots.max(axis=0)
+        fits = shots >= 0
+        return int(((tasks.sizes - shots) * fits).sum()), shots.max(axis=0), fits
 
     def stacks(self):
         """All rows of the tasks, unsplit: an iterator over `Rows` and task weights."""
@@ -317,10 +319,13 @@ class Blocks(Sequence):
         return Block(support, query, weight[which] * share, group[which], self.draw(i))
 
 
-def _draws(n_draws, n_elements):
-    """Draws 0, ..., n_draws - 1 in ranges, so that a block of them is not much too large."""
-    step = max(1, int(LARGEST_BLOCK // n_elements))
-    return [range(start, min(start + step, n_draws)) for start in range(0, n_draws, step)]
+def _draws(fits, n_elements):
+    """The draws of a group of tasks in ranges, so that a block of them is not much too large.
+
+    Of the (n_draws, n_tasks) that fit, those that no task has rows enough for are left out.
+    """
+    draws, step = np.flatnonzero(fits.any(axis=1)), max(1, int(LARGEST_BLOCK // n_elements))
+    return [draws[start : start + step] for start in range(0, len(draws), step)]
 
 
 def partition(sizes, width, alone):
