@@ -211,7 +211,10 @@ BAD_CLASSES = {
     "two columns": (lambda: np.column_stack([C, C]), ValueError, "y should be a 1d array"),
     "masked": (lambda: np.ma.masked_array(C, mask=C), ValueError, "y is a masked array"),
 }
-NEW_CLASS = {"a class unseen": (lambda: np.full(24, 7), ValueError, "that fit has not seen")}
+NEW_CLASS = {
+    "a class unseen": (lambda: np.full(24, 7), ValueError, "that fit has not seen"),
+    "text for numbers": (lambda: ["a"] * 24, ValueError, "y holds labels such as"),
+}
 LABEL_A_ROW = "groups must be a one-dimensional array or list, one label a row"
 BAD_GROUPS = {
     "text": (lambda: "a" * 24, ValueError, LABEL_A_ROW),
@@ -439,7 +442,7 @@ PARTS = {
         "strength": [0, -1.0, np.nan, np.inf, True, "a", [1.0]],
         "metric": ["none such", 3.0, [[1.0, 2.0]], None],
         "criterion": ["none such", 3, None, np.ones(2)],
-        "noise": [0, -1.0, np.nan, "a", [[1.0]], [[1], [1, 2]]],
+        "noise": [0, -1.0, np.nan, "a", [[1.0]], [[1], [1, 2]], sp.coo_array(np.eye(2))],
     },
     GaussNewton: {"tol": [-1.0, np.nan, True, "a", None], "max_iter": [-1, 1.5, "a", None]},
     LBFGS: {"tol": [-1.0, np.nan, True, "a", None], "max_iter": [-1, 1.5, "a", None]},
