@@ -344,6 +344,14 @@ def test_blocks_hold_tasks_of_similar_size():
     _, blocks = make_blocks([100, 3, 100, 3, 40], Episodes())
     sizes = [sorted((block.support.weights > 0).sum(axis=1)) for block in blocks]
     assert sizes == [[3, 3], [40], [100, 100]]
+    _, few = make_blocks([10, 19, 11, 21, 13], Episodes())  # few rows: up to twice as large
+    assert [sorted((block.support.weights > 0).sum(axis=1)) for block in few] == [
+        [10, 11, 13, 19],
+        [21],
+    ]
+    _, many = make_blocks([5000, 9000, 6000, 7000], Episodes())
+    sizes = [sorted((block.support.weights > 0).sum(axis=1)) for block in many]
+    assert sizes == [[5000, 6000], [7000], [9000]]
 
 
 # Moments and pooled rows

@@ -1260,9 +1260,7 @@ def test_a_search_for_lengths_that_ends_early_is_reported(monkeypatch):
     monkeypatch.setattr(
         "sklearn_maml._learning.variable_projection.minimize", lambda *args, **kwargs: found
     )
-    with pytest.warns(
-        ConvergenceWarning, match="lengths of steps did not converge.*inner_lr="
-    ):
+    with pytest.warns(ConvergenceWarning, match="lengths of steps did not converge.*inner_lr="):
         MAMLRegressor(adaptation=GradientSteps("learn"), random_state=0).fit(mixed_tasks(5))
 
 

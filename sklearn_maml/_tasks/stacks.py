@@ -128,6 +128,8 @@ class Tasks:
 
 # A block's features fill about 2 MiB: large enough for BLAS, small enough for a core's cache.
 BLOCK_ELEMENTS = 2**18
+# A group of so small a share of that is worked on for less time than it takes to call numpy.
+FEW_ROWS = 16
 # Draws of the same tasks are spread over several blocks beyond this.
 LARGEST_BLOCK = 2**21
 # Where a task has this many times as many rows as shots its draws share the query rows.
@@ -332,8 +334,8 @@ def partition(sizes, width, alone):
     """Tasks of about equal size, group by group: arrays of task numbers.
 
     A group has about BLOCK_ELEMENTS numbers, and at least d rows so that d x d sums do not
-    dominate; sizes within a group differ by at most a quarter, so that padding stays small. Those
-    that are to be `alone`, a mask, are groups of one.
+    dominate; sizes within a group differ by at most a quarter, so that padding stays small, or
+    up to twofold where rows are few. Those that are to be `alone`, a mask, are groups of one.
     """
     order = np.argsort(sizes, kind="stable")
     single, order = order[alone[order]], order[~alone[order]]
@@ -344,7 +346,9 @@ def partition(sizes, width, alone):
     while start < len(order):
         stop = np.searchsorted(total, total[start] + wanted, side="right") - 1
         similar = np.searchsorted(ordered, max(1.25 * ordered[start], ordered[start] + 2), "right")
-        stop = max(min(stop, similar), start + 1)
+        few = np.searchsorted(total, total[start] + wanted // FEW_ROWS, side="right") - 1
+        alike = np.searchsorted(ordered, 2 * ordered[start], "right")
+        stop = max(min(stop, max(similar, min(few, alike))), start + 1)
         groups.append(np.sort(order[start:stop]))
         start = stop
     return groups + [np.array([i]) for i in single]
