@@ -252,7 +252,7 @@ class MetaObjective:
         -------
         theta_i : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
             In the order of the tasks; with one episode a task.
-        information : ndarray of shape (n_tasks, k) or None
+        information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
         parts = self.fold(partial(self._adapted, theta), add)
@@ -264,8 +264,11 @@ class MetaObjective:
     def _adapted(self, theta, i):
         loop, _ = self._loop(i)
         theta_i, _ = loop.adapt(theta[..., None, :])
-        information = self.rule.information(loop.support)
+        support = loop.support.square_about(loop.support.predict(theta_i))
+        information = self.rule.information(support)
         if information is not None:
+            if information.ndim == 3:  # each target has curvatures of its own
+                information = np.moveaxis(information, 0, 1)
             kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
             information = information if kept else None
         return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
