@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sklearn_maml._linalg import inverse
 from sklearn_maml.adaptation.affine import AffineLoop
 
 __all__ = ["RidgeLoop", "ridge_gain"]
@@ -26,7 +27,7 @@ class RidgeLoop(AffineLoop):
         factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
         gram = self.geometry.gram(curvatures)
         ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
-        return np.linalg.inv(gram + ridge)
+        return inverse(gram + ridge)
 
     def amplified(self, theta_i):
         """``(tr K / 2 s) |phi L| |r_i| / s^1/2`` for residuals r_i; see `InnerLoop.amplified`.
