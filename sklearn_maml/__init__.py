@@ -34,6 +34,7 @@ from sklearn_maml.model_selection import (
     few_shot_scorer,
 )
 from sklearn_maml.ntk import NTKFeatures
+from sklearn_maml.pooled_prediction import PooledPrediction
 from sklearn_maml.solvers import LBFGS, SGD, GaussNewton, GradientDescent, LeastSquares
 
 __version__ = "0.1.0.dev0"
@@ -57,6 +58,7 @@ __all__ = [
     "MAMLRegressorCV",
     "NTKFeatures",
     "Poisson",
+    "PooledPrediction",
     "Proximal",
     "PseudoHuber",
     "SingleTaskWarning",

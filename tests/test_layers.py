@@ -21,6 +21,7 @@ FLOORS = {
     "losses": 3,
     "datasets": 3,
     "ntk": 3,
+    "pooled_prediction": 3,
     "_task_newton": 3,
     "_objective": 4,
     "adaptation": 5,

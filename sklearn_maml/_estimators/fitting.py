@@ -30,7 +30,6 @@ from sklearn_maml._estimators.defaults import (
 )
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
-    features_of,
     objective_of,
     split_theta,
     takes_uncapped_steps,
@@ -191,7 +190,7 @@ def fit_rows(model, plan, rows, featurizer=None):
         That knows its loss, and which X to expect.
     plan : Plan
     rows : TaskRows
-    featurizer : transformer, default=None
+    featurizer : FittedFeaturizer, default=None
         Already fitted on these rows; None fits that of the model.
     """
     model.loss_.check_targets(rows.tasks.y)
@@ -209,8 +208,9 @@ def fit_rows(model, plan, rows, featurizer=None):
     if featurizer is None:
         told = truth_of(model, rows.tasks.y)
         featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
-    model.featurizer_ = featurizer
-    blocks = Blocks(rows.tasks, features_of(model, rows.X), episodes)
+    model.featurizer_ = featurizer.transformer
+    features = featurizer.training_features(rows.X, model._has_intercept)
+    blocks = Blocks(rows.tasks, features, episodes)
     with one_blas_thread():  # entered once, for all passes over the data
         objective = _minimise(model, plan, blocks)
         _report_steps(model, objective)

@@ -1,13 +1,18 @@
 """phi: the features of rows, some rows at a time, as a featurizer makes them."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import scipy.sparse as sp
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
 __all__ = [
     "Features",
+    "FittedFeaturizer",
     "check_featurizer",
     "check_phi",
     "fit_featurizer",
@@ -26,8 +31,36 @@ def check_featurizer(featurizer):
         )
 
 
+class FittedFeaturizer(NamedTuple):
+    """What `fit_featurizer` returns.
+
+    Attributes
+    ----------
+    transformer : transformer or None
+        Fitted.
+    phi : ndarray or CSR matrix of shape (n_rows, n_phi), or None
+        The features of the rows that it was fitted on, where they are not what ``transform`` makes
+        of them.
+    """
+
+    transformer: Any = None
+    phi: Any = None
+
+    def training_features(self, X, intercept):
+        """`Features` of the rows that the featurizer was fitted on, X."""
+        if self.phi is not None:
+            return Features(self.phi, None, intercept)
+        transform = None if self.transformer is None else self.transformer.transform
+        return Features(X, transform, intercept)
+
+
 def fit_featurizer(featurizer, X, tasks, y=None):
     """A clone of the featurizer, fitted on the rows that weigh something.
+
+    A featurizer may make other features of the rows it is fitted on than of rows to come: it
+    cross-fits by task, as `PooledPrediction` does. It says so, through pipelines too, by asking for
+    `groups` as scikit-learn's metadata routing has it; then what its ``fit_transform`` returns is
+    kept for the fit. All others are asked for a block of rows at a time.
 
     Parameters
     ----------
@@ -36,21 +69,60 @@ def fit_featurizer(featurizer, X, tasks, y=None):
     tasks : Tasks
     y : ndarray of shape (n_rows,), default=None
         What the featurizer is told of the rows; the tasks' targets by default.
+
+    Returns
+    -------
+    FittedFeaturizer
     """
     if featurizer is None:
-        return None
-    rows = slice(None) if tasks.rows is None else tasks.rows
-    weight = np.zeros(len(tasks.y))
-    weight[rows] = tasks.row_weight[rows] * np.repeat(
-        tasks.weight / tasks.weight.max(), tasks.sizes
-    )
-    y = tasks.y if y is None else y
-    if not weight.all():
-        kept = np.flatnonzero(weight)
-        X, y, weight = take_rows(X, kept), y[kept], weight[kept]
+        return FittedFeaturizer()
+    codes, weight = _rows_of_tasks(tasks)
+    kept, y = np.flatnonzero(weight), tasks.y if y is None else y
+    all_rows = X
+    if len(kept) < len(weight):
+        X, y, codes, weight = take_rows(X, kept), y[kept], codes[kept], weight[kept]
+    weights = {} if (weight == 1).all() else {"sample_weight": weight}
     featurizer = clone(featurizer)
-    weighted = has_fit_parameter(featurizer, "sample_weight") and not (weight == 1).all()
-    return featurizer.fit(X, y, **({"sample_weight": weight} if weighted else {}))
+    asked = get_routing_for_object(featurizer).consumes("fit_transform", ("groups", *weights))
+    if "groups" not in asked:
+        weights = weights if has_fit_parameter(featurizer, "sample_weight") else {}
+        return FittedFeaturizer(featurizer.fit(X, y, **weights))
+    # With one task there is no other to learn from: then the featurizer does without tasks.
+    given = {"groups": codes if (codes != codes[0]).any() else None, **weights}
+    with config_context(enable_metadata_routing=True):  # for what the featurizer may be inside of
+        phi = featurizer.fit_transform(X, y, **{name: given[name] for name in sorted(asked)})
+    return FittedFeaturizer(featurizer, _phi_of_all(all_rows, kept, phi, featurizer.transform))
+
+
+def _rows_of_tasks(tasks):
+    """The task of each row, and what it weighs times its task's share of the largest."""
+    rows = slice(None) if tasks.rows is None else tasks.rows
+    codes, weight = np.zeros(len(tasks.y), dtype=np.intp), np.zeros(len(tasks.y))
+    codes[rows] = np.repeat(np.arange(len(tasks.sizes)), tasks.sizes)
+    weight[rows] = tasks.row_weight[rows] * (tasks.weight / tasks.weight.max())[codes[rows]]
+    return codes, weight
+
+
+def _phi_of_all(X, kept, phi, transform):
+    """Features of all rows, of those kept as given; the others were not trained on."""
+    phi = _check_rows(phi, len(kept))
+    if len(kept) == X.shape[0]:
+        return phi
+    left = np.setdiff1d(np.arange(X.shape[0]), kept)
+    rest = _check_rows(transform(take_rows(X, left)), len(left))
+    stack = sp.vstack if sp.issparse(phi) else np.vstack
+    return stack([phi, rest])[np.argsort(np.concatenate([kept, left]))]
+
+
+def _check_rows(phi, n_rows):
+    """`check_phi`, and one row a row of X."""
+    phi = check_phi(phi)
+    if phi.shape[0] != n_rows:
+        raise ValueError(
+            f"The featurizer must return one row a row of X; it made {phi.shape[0]} rows "
+            f"of {n_rows}."
+        )
+    return phi
 
 
 # Features beyond this are refused: the squares of their products would overflow float64.
@@ -97,13 +169,7 @@ class Features:
     def _phi(self, rows):
         phi = take_rows(self.X, rows)
         if self.transform is not None:
-            n_rows = phi.shape[0]
-            phi = check_phi(self.transform(phi))
-            if phi.shape[0] != n_rows:
-                raise ValueError(
-                    f"The featurizer must return one row a row of X; it made {phi.shape[0]} rows "
-                    f"of {n_rows}."
-                )
+            phi = _check_rows(self.transform(phi), phi.shape[0])
         return phi.toarray() if sp.issparse(phi) else np.asarray(phi)
 
 

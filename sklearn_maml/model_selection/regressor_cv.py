@@ -27,7 +27,7 @@ from sklearn_maml._estimators.fitting import (
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._progress import CallbackSupportMixin, report, stage, telling, with_callbacks
 from sklearn_maml._tasks.episodes import read_episodes
-from sklearn_maml._tasks.features import Features, check_featurizer, fit_featurizer
+from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import read_tasks
 from sklearn_maml.model_selection.leave_tasks_out import Folds
@@ -229,8 +229,7 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         random = random_of(self.random_state)
         episodes = read_episodes(self.support, self.split, self.n_episodes, random)
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-        transform = None if featurizer is None else featurizer.transform
-        features = Features(rows.X, transform, self.fit_intercept)
+        features = featurizer.training_features(rows.X, self.fit_intercept)
         blocks = judged = Blocks(rows.tasks, features, episodes)
         if episodes.support == "all":  # which would judge by the rows that were adapted to
             judged = Blocks(rows.tasks, features, judging_episodes(episodes, self.random_state))

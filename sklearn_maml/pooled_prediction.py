@@ -1,0 +1,353 @@
+"""One model for all tasks as a feature of a model for each: predictions, cross-fitted by task."""
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn import config_context
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.model_selection import GroupKFold, KFold, check_cv, cross_val_predict
+from sklearn.utils import check_array, check_consistent_length, get_tags
+from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    _check_sample_weight,
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
+
+from sklearn_maml._component import check_bool, check_int, check_n_jobs, check_option
+from sklearn_maml._tasks.labels import group_rows
+
+__all__ = ["PooledPrediction"]
+
+METHODS = ("predict_proba", "decision_function", "predict")
+
+
+class PooledPrediction(TransformerMixin, BaseEstimator):
+    """What any regressor or classifier, fitted on the rows of all tasks, predicts, as a feature.
+
+    As the `featurizer` of `MAMLRegressor` it makes few-shot learners of trees, forests, or whatever
+    else predicts: the estimator finds what tasks have in common, curved or not, and each task has a
+    coefficient of its own for its prediction g(x), next to an intercept and to the columns of x,
+
+    ``f_i(x) = a_i + b_i g(x) + c_i' x``,
+
+    where a_i, b_i and c_i are adapted to a few rows of task i. For curved parts that differ between
+    tasks, stand it beside splines in a ``FeatureUnion``; so are several estimators combined.
+
+    On the rows that it is fitted on, an estimator predicts too well: it has seen their targets. So
+    `fit_transform` **cross-fits by task**, as stacking does by row: what it returns for a task are
+    predictions by a clone that saw none of the task's rows. `transform`, for rows to come, predicts
+    by the estimator that was fitted on all rows. So ``fit(X, y).transform(X)`` is not
+    ``fit_transform(X, y)``. `MAMLRegressor`, `MAMLClassifier` and `MAMLRegressorCV` know: their
+    featurizers may cross-fit, be it inside a ``Pipeline``, ``ColumnTransformer`` or
+    ``FeatureUnion``.
+
+    Parameters
+    ----------
+    estimator : regressor or classifier, default=None
+        It is cloned. None is ``HistGradientBoostingRegressor(random_state=0)``.
+    cv : int, splitter or iterable, default=5
+        The folds of `fit_transform`. An int is that many folds of tasks by ``GroupKFold``, which
+        draws nothing at random, or as many folds as there are tasks if these are fewer; without
+        `groups` folds of rows by ``KFold``. Another splitter, or pairs (train, test) of row
+        numbers, has to keep the rows of a task together and to test each row once.
+    method : {"auto", "predict", "predict_proba", "decision_function"}, default="auto"
+        What of the estimator to take. "auto" is the first that it has of "predict_proba",
+        "decision_function" and "predict". Of probabilities the first class is left out, since the
+        others tell it.
+    passthrough : bool, default=True
+        Whether the columns of X come first, which must then be numbers, or the prediction alone.
+        Without them a straight effect that differs between tasks cannot be adapted to.
+    n_jobs : int, default=None
+        Workers for the folds, as in joblib.
+
+    Attributes
+    ----------
+    estimator_ : regressor or classifier
+        Fitted on all rows.
+    method_ : str
+        The method in use.
+    n_predictions_ : int
+        The number of columns that are predictions: the last ones.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only where X has column names.
+
+    See Also
+    --------
+    sklearn.preprocessing.TargetEncoder : Cross-fits in `fit_transform` too.
+    sklearn.ensemble.StackingRegressor : Cross-fits by row, and adapts to nothing.
+
+    Notes
+    -----
+    Estimators are fitted with the weights of rows if their ``fit`` has the parameter
+    `sample_weight`, and without otherwise. X is handed to them as it is, so that they may take
+    missing values, text and categories where ``passthrough=False``.
+
+    References
+    ----------
+    Wolpert, "Stacked generalization", Neural Networks 5(2), 1992. Hajjem, Bellavance & Larocque,
+    "Mixed-effects random forest for clustered data", Journal of Statistical Computation and
+    Simulation 84(6), 2014, adapt an intercept beside a forest.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import HistGradientBoostingRegressor
+    >>> from sklearn_maml import MAMLRegressor, PooledPrediction
+    >>> rng = np.random.default_rng(0)
+    >>> X, task = rng.uniform(-3, 3, size=(600, 1)), np.repeat(np.arange(30), 20)
+    >>> size = rng.uniform(1, 2, size=30)  # all tasks are waves, each of its own height
+    >>> y = size[task] * np.sin(2 * X[:, 0]) + 0.1 * rng.normal(size=600)
+    >>> trees = PooledPrediction(HistGradientBoostingRegressor(max_leaf_nodes=8))
+    >>> model = MAMLRegressor(featurizer=trees, random_state=0).fit(X, y, groups=task)
+    >>> straight = MAMLRegressor(random_state=0).fit(X, y, groups=task)
+    >>> X_new = np.linspace(-3, 3, 50)[:, None]
+    >>> y_new = 1.9 * np.sin(2 * X_new[:, 0])
+    >>> seen = [5, 18, 30]
+    >>> model.adapt(X_new[seen], y_new[seen]).score(X_new, y_new) > 0.95
+    True
+    >>> straight.adapt(X_new[seen], y_new[seen]).score(X_new, y_new) < 0.2
+    True
+    """
+
+    # Estimators with a featurizer, and pipelines under metadata routing, pass these on unasked.
+    # scikit-learn takes a request of fit_transform for one of fit.
+    __metadata_request__fit = {"groups": True, "sample_weight": True}
+
+    def __init__(self, estimator=None, *, cv=5, method="auto", passthrough=True, n_jobs=None):
+        self.estimator = estimator
+        self.cv = cv
+        self.method = method
+        self.passthrough = passthrough
+        self.n_jobs = n_jobs
+
+    def fit(self, X, y, *, groups=None, sample_weight=None):
+        """Fit the estimator on all rows.
+
+        For the rows that are trained on use `fit_transform`, which cross-fits.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or frame of shape (n_rows, n_features)
+        y : array-like of shape (n_rows,) or (n_rows, n_targets)
+        groups : array-like of shape (n_rows,), default=None
+            Of no consequence here: all rows are fitted at once. For `fit_transform`.
+        sample_weight : array-like of shape (n_rows,), default=None
+
+        Returns
+        -------
+        self : PooledPrediction
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is not as described, or the estimator refuses the data.
+        """
+        X, y, weight = self._read_training_rows(X, y, sample_weight)
+        self._fit_pooled(X, y, weight)
+        return self
+
+    def fit_transform(self, X, y, *, groups=None, sample_weight=None):
+        """Fit the estimator on all rows, and predict each task by one that saw none of its rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or frame of shape (n_rows, n_features)
+        y : array-like of shape (n_rows,) or (n_rows, n_targets)
+        groups : array-like of shape (n_rows,), default=None
+            The task of each row. None cross-fits by row, which is not enough where tasks differ:
+            rows of a task tell of one another. An estimator whose featurizer this is passes its
+            tasks.
+        sample_weight : array-like of shape (n_rows,), default=None
+
+        Returns
+        -------
+        ndarray or CSR matrix of shape (n_rows, [n_features +] n_predictions)
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `fit`; if there are fewer than two tasks, or rows without `groups`; or if `cv`
+            puts rows of one task on both sides, or does not test each row once.
+        """
+        X, y, weight = self._read_training_rows(X, y, sample_weight)
+        folds = _folds(self.cv, X, y, groups)
+        self._fit_pooled(X, y, weight)
+        with config_context(enable_metadata_routing=False):  # see `_fit_pooled`
+            predicted = cross_val_predict(
+                clone(self._template()),
+                X,
+                y,
+                cv=folds,
+                method=self.method_,
+                n_jobs=self.n_jobs,
+                params=self._fit_parameters(weight),
+            )
+        return self._beside(X, self._columns(predicted))
+
+    def transform(self, X):
+        """What the estimator that was fitted on all rows predicts.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or frame of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray or CSR matrix of shape (n_rows, [n_features +] n_predictions)
+        """
+        check_is_fitted(self)
+        X = self._read_rows(X, reset=False)
+        return self._beside(X, self._columns(getattr(self.estimator_, self.method_)(X)))
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns: those of X, then "pooledprediction0" and so on.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of the columns of X, where it had none.
+
+        Returns
+        -------
+        ndarray of str objects
+        """
+        check_is_fitted(self)
+        names = _check_feature_names_in(self, input_features)
+        made = [f"pooledprediction{j}" for j in range(self.n_predictions_)]
+        return np.array([*(names if self.passthrough else ()), *made], dtype=object)
+
+    def _template(self):
+        """The estimator to clone."""
+        if self.estimator is None:
+            return HistGradientBoostingRegressor(random_state=0)
+        return self.estimator
+
+    def _check_parameters(self):
+        """Raise for parameters that are not as described; returns the method in use."""
+        estimator = self._template()
+        if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+            raise TypeError(
+                "estimator must be None, a regressor or a classifier, an object with fit and "
+                f"predict; got {estimator!r}."
+            )
+        check_option("method", self.method, ("auto", *METHODS))
+        check_bool("passthrough", self.passthrough)
+        check_n_jobs(self.n_jobs)
+        wanted = METHODS if self.method == "auto" else (self.method,)
+        able = [method for method in wanted if hasattr(estimator, method)]
+        if not able:
+            raise TypeError(
+                f"estimator must have {' or '.join(wanted)}; {estimator!r} does not. Pass another "
+                "estimator= or method=."
+            )
+        return able[0]
+
+    def _read_training_rows(self, X, y, sample_weight):
+        """X, y and weights, checked as far as the estimator does not check them itself."""
+        self.method_ = self._check_parameters()
+        if y is None:
+            raise ValueError(
+                "PooledPrediction requires y to be passed, but the target y is None; it fits an "
+                "estimator."
+            )
+        X, y = self._read_rows(X, reset=True), np.asarray(y)
+        check_consistent_length(X, y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+        return X, y, sample_weight
+
+    def _read_rows(self, X, reset):
+        """A table as it is, or an array; its values are for the estimator to judge."""
+        if not hasattr(X, "columns"):
+            X = check_array(
+                X,
+                accept_sparse=("csr", "csc"),
+                dtype=None,
+                ensure_all_finite=False,
+                estimator=self,
+                input_name="X",
+            )
+        return validate_data(self, X, reset=reset, skip_check_array=True)
+
+    def _fit_pooled(self, X, y, weight):
+        """Fit the estimator on all rows, and count what it predicts of one."""
+        # Routing may be on only for `groups` to get here; the estimator gets none, and is to be
+        # given weights as ever, without a request of its own.
+        with config_context(enable_metadata_routing=False):
+            estimator = clone(self._template())
+            self.estimator_ = estimator.fit(X, y, **self._fit_parameters(weight))
+        first = X.head(1) if hasattr(X, "head") else X[:1]
+        self.n_predictions_ = self._columns(getattr(estimator, self.method_)(first)).shape[1]
+
+    def _fit_parameters(self, weight):
+        """What to pass to the estimator's ``fit`` beside X and y."""
+        takes = weight is not None and has_fit_parameter(self._template(), "sample_weight")
+        return {"sample_weight": weight} if takes else {}
+
+    def _columns(self, predicted):
+        """Predictions as columns, checked to be numbers."""
+        predicted = check_array(
+            predicted, ensure_2d=False, dtype=np.float64, input_name=f"{self.method_} of estimator"
+        )
+        predicted = predicted.reshape(len(predicted), -1)
+        return predicted[:, 1:] if self.method_ == "predict_proba" else predicted
+
+    def _beside(self, X, predicted):
+        """The columns of X, if they are to stay, and the predictions."""
+        if not self.passthrough:
+            return predicted
+        try:
+            X = check_array(X, accept_sparse="csr", dtype=np.float64, ensure_all_finite="allow-nan")
+        except ValueError as error:
+            raise ValueError(
+                f"passthrough=True keeps the columns of X, which must be numbers: {error} Pass "
+                "passthrough=False, and what is to stay beside the prediction through a "
+                "FeatureUnion or ColumnTransformer."
+            ) from error
+        if sp.issparse(X):
+            return sp.hstack([X, predicted], format="csr")
+        return np.hstack([X, predicted])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self._template())
+        for fact in ("sparse", "allow_nan", "string", "categorical"):
+            setattr(tags.input_tags, fact, getattr(inner.input_tags, fact))
+        tags.target_tags.required = True
+        return tags
+
+
+def _folds(cv, X, y, groups):
+    """Pairs (train, test) of row numbers; the rows of a task are on the same side of each."""
+    n_rows = X.shape[0]
+    ids, codes = (np.arange(n_rows),) * 2 if groups is None else group_rows(groups, n_rows)
+    if isinstance(cv, int | np.integer):
+        check_int("cv", cv, low=2)
+        if len(ids) < 2:
+            what, hint = ("rows", "") if groups is None else ("tasks", " or leave out groups=")
+            raise ValueError(
+                f"To cross-fit takes two {what} or more, to predict one from the others; got "
+                f"n_samples=1 of them. Pass more{hint}."
+            )
+        folds = (KFold if groups is None else GroupKFold)(min(cv, len(ids)))
+    else:
+        folds = check_cv(cv)
+    if groups is None:
+        return list(folds.split(np.zeros((n_rows, 1)), y))
+    # A splitter that asks for no groups warns that it ignores them, though it may do right.
+    asked = get_routing_for_object(folds).consumes("split", ("groups",))
+    splits = list(folds.split(np.zeros((n_rows, 1)), y, **dict.fromkeys(asked, codes)))
+    for train, test in splits:
+        torn = np.intersect1d(codes[train], codes[test])
+        if torn.size:
+            raise ValueError(
+                f"cv puts rows of task {ids[torn[0]]} into both train and test; "
+                "use a splitter that keeps groups together, such as GroupKFold."
+            )
+    return splits
