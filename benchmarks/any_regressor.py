@@ -1,0 +1,198 @@
+"""Any regressor made few-shot, against what else combines trees and groups.
+
+    python benchmarks/few_shot_suite.py --any-regressor
+
+The learned rule on the raw columns, on splines of the continuous ones, on a cross-fitted prediction
+of boosting beside the raw columns (`PooledPrediction`), and on both; boosting with a shrunken mean
+residual for each group; and GPBoost (Sigrist, JMLR 2022) where it is installed, with a random
+intercept or with random slopes of all columns that vary, its rounds chosen by cross-validation over
+groups. Nothing is tuned for a data set. Data: the sets of `public_suite` but Chem97, whose rows are
+more than those of all others, and nine more. About ten minutes the first time.
+"""
+
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from baselines import BoostingWithOffset, MixedModel, Standardizer, blup, varies_within_groups
+from public_suite import NAMES, Ratios, Source, evaluate_cached, load, print_table
+from sklearn.compose import make_column_transformer
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_union
+from sklearn.preprocessing import SplineTransformer
+from stacked import Stacked, coverage, kept
+
+from sklearn_maml import MAMLRegressor, PooledPrediction
+
+__all__ = ["show_any_regressor"]
+
+# Beside those of `public_suite`; most of these curve, the last three hardly.
+MORE = (
+    Source("nlme", "Soybean", "weight", "Plot", ("Time",), ("Variety", "Year"), order="Time"),
+    Source("nlme", "Spruce", "logSize", "Tree", ("days",), ("plot",), order="days"),
+    Source("datasets", "Loblolly", "height", "Seed", ("age",), order="age"),
+    Source("nlme", "Dialyzer", "rate", "Subject", ("pressure",), ("QB",), order="pressure"),
+    Source("datasets", "Theoph", "conc", "Subject", ("Time", "Wt"), order="Time"),
+    Source("carData", "Blackmore", "exercise", "subject", ("age",), ("group",), order="age"),
+    Source("geepack", "dietox", "Weight", "Pig", ("Time", "Start"), ("Evit", "Cu"), order="Time"),
+    Source("plm", "Cigar", "sales", "state", ("year", "price", "ndi"), order="year"),
+    Source("nlme", "MathAchieve", "MathAch", "School", ("SES", "MEANSES"), ("Sex", "Minority")),
+)
+
+
+def splines(X):
+    """Splines of the columns with more than four values; the others as they are."""
+    curved = np.array([len(np.unique(column)) > 4 for column in X.T])
+    bent = SplineTransformer(4, knots="quantile", extrapolation="linear")
+    return make_column_transformer(
+        (bent, np.flatnonzero(curved)), ("passthrough", np.flatnonzero(~curved))
+    )
+
+
+def featurizer(kind, X):
+    """What the learned rule is linear in: "raw", "splines", "prediction" or "both"."""
+    if kind == "both":
+        return make_union(PooledPrediction(passthrough=False), splines(X))
+    return {"raw": None, "splines": splines(X), "prediction": PooledPrediction()}[kind]
+
+
+@dataclass(frozen=True)
+class AnyRegressor:
+    """The learned rule on one kind of features."""
+
+    kind: str
+    split: str = "random"
+
+    def fit(self, X, y, groups):
+        """Fit on rows (n_rows, d), targets and groups (n_rows,)."""
+        model = MAMLRegressor(featurizer=featurizer(self.kind, X), split=self.split, random_state=0)
+        return Stacked(model.fit(X, y, groups=groups))
+
+
+@dataclass(frozen=True)
+class GPBoost:
+    """Boosted trees with Gaussian random effects, fitted together; held-out groups by BLUP."""
+
+    slopes: bool = False
+
+    def fit(self, X, y, groups):
+        """Fit on rows (n_rows, d), targets and groups (n_rows,)."""
+        import gpboost
+
+        varying = varies_within_groups(X, groups) & self.slopes
+        standardizer = Standardizer.fit(X, groups)
+
+        def design(X):
+            return standardizer.design(X)[..., np.concatenate([[True], varying])]
+
+        def effects():
+            Z = {"group_rand_coef_data": design(X)[:, 1:]} if varying.any() else {}
+            many = {"ind_effect_group_rand_coef": [1] * varying.sum()} if varying.any() else {}
+            return gpboost.GPModel(group_data=groups, likelihood="gaussian", **Z, **many)
+
+        options = {"learning_rate": 0.1, "max_depth": 6, "min_data_in_leaf": 20, "verbose": 0}
+        options |= {"num_threads": 1, "seed": 0}
+        rounds = gpboost.cv(
+            options,
+            gpboost.Dataset(X.copy(), y),
+            gp_model=effects(),
+            num_boost_round=200,
+            early_stopping_rounds=10,
+            folds=list(GroupKFold(5).split(X, y, groups)),
+            metric="mse",
+            use_gp_model_for_validation=False,  # groups that are held out have no effects
+            verbose_eval=False,
+        )
+        n_rounds = len(rounds[next(iter(rounds))])
+        mixed = effects()
+        trees = gpboost.train(options, gpboost.Dataset(X.copy(), y), n_rounds, gp_model=mixed)
+        noise, *variances = np.ravel(mixed.get_cov_pars(format_pandas=False))[: 2 + varying.sum()]
+
+        def fixed(X):
+            flat = X.reshape(-1, X.shape[-1])
+            return trees.predict(flat, ignore_gp_model=True).reshape(X.shape[:-1])
+
+        def adapt_predict(X_s, y_s, X_q):
+            zero = np.zeros(1 + varying.sum())
+            effect = blup(design(X_s), y_s - fixed(X_s), zero, np.diag(variances), noise)
+            return fixed(X_q) + (design(X_q) @ effect[..., None])[..., 0]
+
+        return _Fitted(adapt_predict)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    adapt_predict: object
+
+
+LEARNED = ("raw", "splines", "prediction", "both")
+
+
+def methods(split):
+    """All methods of one protocol, by name."""
+    found = {f"learned, {kind}": AnyRegressor(kind, split) for kind in LEARNED}
+    found["boosting, offset"] = BoostingWithOffset()
+    if find_spec("gpboost"):
+        found |= {"GPBoost": GPBoost(), "GPBoost, slopes": GPBoost(slopes=True)}
+    return found
+
+
+def show_any_regressor(split, code):
+    """Print ratios to the mixed model, how many cells are worse than it, coverage and seconds."""
+    compared, covered = methods(split), {kind: [] for kind in LEARNED}
+    ratios, seconds = {name: Ratios() for name in compared}, {kind: [] for kind in LEARNED}
+    code = sha256((code + Path(__file__).read_text()).encode()).hexdigest()
+    n_tasks = {}
+    for data in map(load, (*(name for name in NAMES if name != "Chem97"), *MORE)):
+        if split == "first" and not data.ordered:
+            continue
+        n_tasks[data.name] = len(np.unique(data.groups))
+        reference, _ = evaluate_cached(MixedModel(), data, split)
+        for name, method in compared.items():
+            learned = isinstance(method, AnyRegressor)
+            mse, _ = evaluate_cached(method, data, split, code=code if learned else "")
+            ratios[name].add(data.name, mse, reference)
+            if learned:
+                covered[method.kind] += _coverage(method, data, split, code)
+                seconds[method.kind].append(_seconds(method, data, split, code))
+    print(f"\nMSE relative to the mixed model, {split} support rows")
+    print_table(ratios)
+    _print_tails(ratios, n_tasks)
+    for kind in LEARNED:
+        print(
+            f"learned, {kind:12s}coverage of 90 % intervals {np.mean(covered[kind]):.3f}, least "
+            f"{min(covered[kind]):.3f}; seconds of a fit: median {np.median(seconds[kind]):.2f}, "
+            f"most {max(seconds[kind]):.1f}"
+        )
+
+
+def _print_tails(ratios, n_tasks):
+    """How many cells are above 1.05, and above 1.10 where there are 20 tasks or more."""
+    for name, found in ratios.items():
+        cells = found.cells.items()
+        many = [value for (data, _), value in cells if n_tasks[data] >= 20]
+        print(
+            f"{name:20s}{len(cells)} cells, above 1.05: {sum(v > 1.05 for _, v in cells)}; with 20 "
+            f"tasks or more {len(many)}, above 1.10: {sum(v > 1.1 for v in many)}, worst "
+            f"{max(many):.2f}"
+        )
+
+
+def _coverage(method, data, split, code):
+    """The shares of rows inside their 90 % intervals, one a number of shots."""
+    name = f"coverage-{data.name}-{split}-{method.kind}-{code[:20]}"
+    return list(kept(name, lambda: coverage(method, data, split)).values())
+
+
+def _seconds(method, data, split, code):
+    """What one fit to all groups takes."""
+
+    def measured():
+        started = time.perf_counter()
+        method.fit(data.X, data.y, data.groups)
+        return time.perf_counter() - started
+
+    return kept(f"seconds-{data.name}-{split}-{method.kind}-{code[:20]}", measured)
