@@ -36,6 +36,8 @@ class Effort(NamedTuple):
         Of branch and bound.
     precision : float
         Of the relaxation, as a share of L.
+    share : float
+        Of the bound: steps of the relaxation that gain less are left out.
     max_work : float
         Multiplications that one of its Newton steps may take.
     """
@@ -43,13 +45,14 @@ class Effort(NamedTuple):
     rounds: int
     n_nodes: int
     precision: float
+    share: float
     max_work: float
 
 
 EFFORTS = {
-    "fast": Effort(1, 0, 1e-3, 2e7),
-    "full": Effort(10, 0, 1e-6, 1e10),
-    "branch": Effort(10, 4000, 1e-6, 1e10),
+    "fast": Effort(1, 0, 1e-3, 0.02, 2e7),
+    "full": Effort(10, 0, 1e-6, 0.005, 1e10),
+    "branch": Effort(10, 4000, 1e-6, 0.005, 1e10),
 }
 
 # The meta-loss and what the slope form makes of it may differ by this share, by rounding.
@@ -218,8 +221,8 @@ def _relax(problem, intervals, effort, found, region=None):
     graphs = [stack.graph(problem.x) for stack in problem.stacks]
     value = problem.value(problem.x)
     relaxed = relaxation(problem, intervals, region)
-    start = relaxed.start([(problem.x, s) for _, s, _ in graphs])
-    point = relaxed.solve(problem.x, start, value, effort.precision)
+    slopes = [s for _, s, _ in graphs]
+    point = relaxed.solve(problem.x, slopes, value, effort.precision, effort.share)
     found.add("everywhere" if whole else "regions", value - point.lower)
     return point
 
