@@ -150,9 +150,9 @@ class Stack:
             u[:, start:] -= np.tile(move, (1, (u.shape[1] - start) // size))
         return u
 
-    def anchor(self, x):
-        """The stack seen from x."""
-        u, s, z = self.graph(x)
+    def anchor(self, x, graph):
+        """The stack seen from x, where its `graph` is known."""
+        u, s, z = graph
         curvature = self.masked(self.loss.hessian(self.y, u))
         return Anchor(x, u, s, z, curvature, *self._linear(curvature))
 
@@ -202,13 +202,23 @@ class SlopeProblem:
     shared: bool
     implicit: bool
 
+    @cached_property
+    def graphs(self):
+        """Each stack's u, s and z at the point to be certified."""
+        return [stack.graph(self.x) for stack in self.stacks]
+
+    def _graphs(self, x):
+        return self.graphs if x is self.x else [stack.graph(x) for stack in self.stacks]
+
     def anchors(self, x):
         """Each stack's `Anchor` at x."""
-        return [stack.anchor(x) for stack in self.stacks]
+        pairs = zip(self.stacks, self._graphs(x), strict=True)
+        return [stack.anchor(x, graph) for stack, graph in pairs]
 
     def value(self, x):
         """L at x."""
-        return x @ self.A @ x + sum(stack.value(stack.graph(x)[2]) for stack in self.stacks)
+        pairs = zip(self.stacks, self._graphs(x), strict=True)
+        return x @ self.A @ x + sum(stack.value(z) for stack, (_, _, z) in pairs)
 
     def derivatives(self, anchors):
         """L, its gradient and its Hessian at the point of the anchors."""

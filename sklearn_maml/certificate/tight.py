@@ -148,8 +148,8 @@ def _of_target(objective, theta, target, effort, rounding):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             dense = effort.rounds > 1
             problem = slope_problem(objective, theta, target, effort.max_work, dense)
-            points = _trial_points(objective, theta)
-            found.values = [problem.value(problem.inverse @ at) for at in points]
+            others = [problem.inverse @ at for at in _trial_points(objective, theta)[1:]]
+            found.values = [problem.value(x) for x in (problem.x, *others)]
             _search(problem, effort, rounding, found)
     except NotCovered as reason:
         found.notes.append(str(reason))
@@ -218,10 +218,9 @@ def _has_bounded_slopes(problem):
 def _relax(problem, intervals, effort, found, region=None):
     """Theorem 1 on a region, or everywhere: the point where it ends."""
     whole = region is None
-    graphs = [stack.graph(problem.x) for stack in problem.stacks]
     value = problem.value(problem.x)
     relaxed = relaxation(problem, intervals, region)
-    slopes = [s for _, s, _ in graphs]
+    slopes = [s for _, s, _ in problem.graphs]
     point = relaxed.solve(problem.x, slopes, value, effort.precision, effort.share)
     found.add("everywhere" if whole else "regions", value - point.lower)
     return point
