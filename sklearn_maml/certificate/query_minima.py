@@ -28,6 +28,9 @@ TOLERANCE = 1e-11
 # take a step for each digit.
 SHARE = 1e-2
 
+# Of the log-odds of a class.
+SURE = 6.0
+
 # Rows whose curvature is below such shares of the most that it can be are taken to be separated:
 # the best slope is 0.
 SEPARATED = (0.05, 5e-3, 5e-4)
@@ -174,8 +177,10 @@ def query_minima(query, z, share=0.0):
     """
     problem = QueryMinima.of(query)
     y, z = problem.targets, np.asarray(z)
-    # The predictions given, zero, the targets, and their logarithms for losses that exponentiate.
-    starts = (z.reshape(y.shape), 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)))
+    # The predictions given, zero, the targets, their logarithms for losses that exponentiate, and
+    # for classes predictions that are nearly sure of them.
+    sure = -SURE * np.sign(problem.loss.gradient(y, 0.0 * y))
+    starts = (z.reshape(y.shape), 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)), sure)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         a, value = best_start(problem, [problem.project(at) for at in starts])
         floor = problem.dual(np.zeros(y.shape))
