@@ -221,7 +221,7 @@ def _minimise(model, plan, blocks):
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)
         result = plan.solver.minimize(objective, objective.origin())
-        loss_and_certificate = certified(objective, result.theta, model.certificate)
+        loss_and_certificate = certified(objective, result.theta, model.certificate, model.learned_)
         model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
     model.meta_loss_, model.gap_certificate_ = loss_and_certificate
@@ -229,7 +229,7 @@ def _minimise(model, plan, blocks):
     return objective
 
 
-def certified(objective, theta, effort):
+def certified(objective, theta, effort, learned):
     """The meta-loss and the certificate, whose bound may be infinite: then its notes say why."""
     certificate = certify(objective, theta, effort)
     if certificate is None:
@@ -239,6 +239,9 @@ def certified(objective, theta, effort):
     check_overflow([certificate.meta_loss, *theta.flat])
     if objective.is_quadratic:  # where only overflow keeps a bound from being known
         check_overflow([certificate.bound, certificate.epsilon])
+    optimality = getattr(learned, "optimality", None)  # a foreign rule need not say
+    if optimality is not None:
+        certificate = certificate.assuming(*optimality)
     return certificate.meta_loss, certificate
 
 

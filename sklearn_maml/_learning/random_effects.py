@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from sklearn_maml._learning.decrement import measured
 from sklearn_maml._learning.likelihood import Moments
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import FLOOR, Structure
@@ -291,7 +292,8 @@ def fit_covariance(objective, effects, kind):
     design = mixed_design(effects, kind)
     moments = design.moments(objective)
     with one_blas_thread():
-        return design.lifted(fit_reml(moments, structure_of(design, kind)))
+        structure = structure_of(design, kind)
+        return design.lifted(measured(moments, structure, fit_reml(moments, structure)))
 
 
 def structure_of(design, kind):

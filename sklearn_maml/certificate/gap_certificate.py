@@ -204,6 +204,10 @@ class GapCertificate:
         error = self.curve(radius)
         return radius * self.epsilon + self.weight_norm * error + self.slack + self.rounding
 
+    def assuming(self, what, status):
+        """The same with one more assumption: what, and whether it was checked."""
+        return replace(self, assumptions=(*self.assumptions, (what, status)))
+
     def __float__(self):
         return self.bound
 
