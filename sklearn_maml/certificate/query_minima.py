@@ -28,6 +28,9 @@ TOLERANCE = 1e-11
 # take a step for each digit.
 SHARE = 1e-2
 
+# Where the value settled before the dual was inside of its domain it goes on to this share of that.
+FINER = 1e-2
+
 # Of the log-odds of a class.
 SURE = 6.0
 
@@ -123,14 +126,17 @@ class QueryMinima(NamedTuple):
         dual = self.dual(self.inverse * nu)
         floor = np.where(dual > floor, dual, floor)  # a dual that is not a number is no bound
         decrease = (gradient * step).sum(axis=-1)
-        small = self.share * (self.given - value)
-        solved = value - floor <= np.maximum(TOLERANCE * self.scale, small)
         # Where classes are separable the dual may never be as tight: then the value has to do.
-        return step, decrease, floor, solved | (decrease <= 0.1 * small)
+        settled = decrease <= 0.1 * self.share * (self.given - value)
+        return step, decrease, floor, ~self.is_open(value, floor) | settled
 
     def dual(self, nu):
         """The lower bounds that feasible slopes give, -inf where they are outside the domain."""
         return weighted_sum(self.root**2, self.loss.dual(self.targets, nu))
+
+    def is_open(self, value, floor):
+        """Which tasks have more slack than does not matter."""
+        return value - floor > np.maximum(TOLERANCE * self.scale, self.share * (self.given - value))
 
     def dual_without(self, a, share):
         """The lower bounds at a if rows of almost no curvature have slopes of exactly 0.
@@ -187,22 +193,24 @@ def query_minima(query, z, share=0.0):
         scale = np.maximum(np.abs(value), np.abs(floor))
         given = problem.value(problem.project(starts[0]))
         problem = problem._replace(scale=scale, given=given, share=share)
-        found = newton_minima(problem, a, value, floor, MAX_ITER)
-        floor = _mended(problem, found)
-    predictions = problem.predict(found.a).reshape(z.shape)
-    lower = np.minimum(floor, found.value)
-    return predictions, found.value.reshape(z.shape[:-1]), lower.reshape(z.shape[:-1])
+        a, value, floor = _solved(problem, a, value, floor)
+        left = problem.is_open(value, floor)
+        if left.any():
+            finer = problem.take(left)._replace(share=FINER * share)
+            a[left], value[left], floor[left] = _solved(finer, a[left], value[left], floor[left])
+    predictions, lower = problem.predict(a).reshape(z.shape), np.minimum(floor, value)
+    return predictions, value.reshape(z.shape[:-1]), lower.reshape(z.shape[:-1])
 
 
-def _mended(problem, found):
-    """The lower bounds that were found, or better ones where some rows are separated."""
-    floor = found.floor.copy()
+def _solved(problem, a, value, floor):
+    """Approximate minima: a, the values there, and lower bounds, also where rows are separated."""
+    a, value, floor, *_ = newton_minima(problem, a, value, floor, MAX_ITER)
     for share in SEPARATED if np.isfinite(problem.loss.hessian_bound) else ():
-        left = found.value - floor > problem.share * (problem.given - found.value)
+        left = problem.is_open(value, floor)
         if not left.any():
             break
-        floor[left] = np.fmax(floor[left], problem.take(left).dual_without(found.a[left], share))
-    return floor
+        floor[left] = np.fmax(floor[left], problem.take(left).dual_without(a[left], share))
+    return a, value, floor
 
 
 def compare(linearization):
