@@ -158,12 +158,17 @@ class Stack:
 
     def _linear(self, curvature):
         """``(I + B curvature)^-1 [F, B]``, and what they make of Phi and C."""
-        F, B = self.F, None
-        if self.B is not None:
-            system = np.eye(curvature.shape[1]) + self.B * curvature[:, None, :]
-            both = np.linalg.solve(system, np.concatenate([self.F, self.B], axis=2))
-            F, B = both[..., : self.F.shape[2]], both[..., self.F.shape[2] :]
+        F, B, d = self.F, None, self.F.shape[2]
         curved = self.steps * curvature[:, None, :]
+        if self.adapted is not None:  # B = M P: of the size of the step vectors, not of the rows
+            system = np.eye(self.steps.shape[1]) + np.matmul(curved, self.moved)
+            right = np.concatenate([np.matmul(curved, F), self.steps], axis=2)
+            both = np.matmul(self.moved, np.linalg.solve(system, right))
+            F, B = F - both[..., :d], both[..., d:]
+        elif self.B is not None:
+            system = np.eye(curvature.shape[1]) + self.B * curvature[:, None, :]
+            both = np.linalg.solve(system, np.concatenate([F, self.B], axis=2))
+            F, B = both[..., :d], both[..., d:]
         Psi = self.Phi - np.matmul(self.moved_query, np.matmul(curved, F))
         return F, B, Psi, self.C if B is None else self.C - self.moved_query @ (curved @ B)
 
