@@ -243,13 +243,12 @@ def _eliminate(stack, part, gradient):
     """
     right = np.concatenate([part.cross, gradient[..., None]], axis=2)
     P, S, D = stack.steps, part.inner, part.diagonal
-    turned = np.swapaxes(P, 1, 2)
     if part.coupling is None and P.shape[1] < P.shape[2]:
         right = right / D[..., None]
-        shared = turned / D[..., None]
+        shared = np.swapaxes(P, 1, 2) / D[..., None]
         system = np.eye(P.shape[1]) + np.matmul(S, np.matmul(P, shared))
         return right - np.matmul(shared, np.linalg.solve(system, np.matmul(S, P @ right)))
-    matrix = np.matmul(turned, np.matmul(S, P))
+    matrix = S.copy() if stack.direct else stack.back(np.matmul(S, P))
     if part.coupling is not None:
         matrix += part.coupling
     index = np.arange(D.shape[1])
@@ -279,7 +278,7 @@ def _terms(stack, h, x, s, u, above, below, flat):
         pulled=stack.pulled(weighted),
         hessian=loss_hessian,
         loss_hessian=loss_hessian,
-        cross=-np.matmul(np.swapaxes(stack.steps, 1, 2), np.matmul(turned, stack.Phi)),
+        cross=-stack.back(np.matmul(turned, stack.Phi)),
         diagonal=np.where(real, w_top + w_bottom, 1.0),
         inner=np.matmul(turned, stack.moved_query),
     )

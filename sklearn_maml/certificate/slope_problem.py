@@ -73,6 +73,8 @@ class Stack:
         P: a task moves by minus P s.
     moved, moved_query : ndarray of shape (n, k / n_steps, q) and (n, m, q)
         What such a move does to support and query predictions.
+    direct : bool
+        Whether a slope is a step vector of its own: P is the identity.
     n_steps : int
     adapted : callable or None
         For implicit rules: maps x to the predictions u of the adapted parameters.
@@ -89,6 +91,7 @@ class Stack:
     steps: np.ndarray
     moved: np.ndarray
     moved_query: np.ndarray
+    direct: bool
     n_steps: int
     adapted: Any
 
@@ -110,7 +113,7 @@ class Stack:
     @cached_property
     def C(self):
         """The matrix C, shape (n, m, k)."""
-        return np.matmul(self.moved_query, self.steps)
+        return self.moved_query if self.direct else np.matmul(self.moved_query, self.steps)
 
     @property
     def row_weight(self):
@@ -128,11 +131,20 @@ class Stack:
 
     def query_predictions(self, x, s):
         """z for any x and any slopes."""
-        return matvec(self.Phi, x) - matvec(self.moved_query, matvec(self.steps, s))
+        return matvec(self.Phi, x) - matvec(self.moved_query, self.along(s))
 
     def pulled(self, rows):
         """``C' rows`` for numbers of query rows (n, m), shape (n, k)."""
-        return vecmat(vecmat(rows, self.moved_query), self.steps)
+        moved = vecmat(rows, self.moved_query)
+        return moved if self.direct else vecmat(moved, self.steps)
+
+    def along(self, slopes):
+        """``P slopes``, shape (n, q)."""
+        return slopes if self.direct else matvec(self.steps, slopes)
+
+    def back(self, matrices):
+        """``P' matrices`` for (n, q, ...), shape (n, k, ...)."""
+        return matrices if self.direct else np.matmul(np.swapaxes(self.steps, 1, 2), matrices)
 
     def graph(self, x):
         """u, s and z of the rule itself at x."""
@@ -319,7 +331,8 @@ def _stack(form, support, query, weight, rule, basis):
     step = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
     n_steps = form.n_steps
     k = n_steps * a.shape[1]
-    if k <= form.factor.shape[1]:  # fewer slopes than directions: a slope is a step of its own
+    direct = k <= form.factor.shape[1]
+    if direct:  # fewer slopes than directions: a slope is a step of its own
         moved, moved_query = (
             np.tile(np.matmul(r, step), (1, 1, n_steps)) for r in (moved, moved_query)
         )
@@ -338,6 +351,7 @@ def _stack(form, support, query, weight, rule, basis):
         steps=steps,
         moved=moved,
         moved_query=moved_query,
+        direct=direct,
         n_steps=n_steps,
         adapted=partial(_adapted, rule, support, basis) if form.implicit else None,
     )
