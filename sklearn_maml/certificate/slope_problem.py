@@ -294,8 +294,10 @@ def slope_problem(objective, theta, target, max_work, dense):
     for i, form in enumerate(forms):
         support, query, weight = objective.risks(i)
         shared = shared and query is support
-        parts = [_one_target(risk, target, weight > 0) for risk in (support, query)]
-        stacks.append(_stack(form, *parts, weight, objective.rule, basis))
+        parts = [_one_target(support, target, weight > 0)]
+        if query is not support:
+            parts.append(_one_target(query, target, weight > 0))
+        stacks.append(_stack(form, parts, weight, objective.rule, basis))
     penalty = (basis.T * objective.penalty) @ basis
     return SlopeProblem(
         objective.loss, stacks, penalty, inverse @ theta, basis, inverse, shared, form.implicit
@@ -316,18 +318,27 @@ def _work(form, support, query, dense):
 def _one_target(risk, target, kept):
     """The risk of one target, on the tasks that weigh something."""
     targets = risk.targets if risk.targets.ndim == 2 else risk.targets[target]
-    return replace(risk, targets=targets).take(np.flatnonzero(kept))
+    risk = replace(risk, targets=targets)
+    return risk if kept.all() else risk.take(np.flatnonzero(kept))
 
 
-def _stack(form, support, query, weight, rule, basis):
-    """A block's `Stack` in the coordinates of `basis`."""
-    kept = weight > 0
-    # Padding may hold anything: its rows are zeroed, its targets are ones that every loss takes.
-    a, b = support.weights, query.weights
-    features = [np.where(r.weights[..., None] > 0, r.features, 0.0) for r in (support, query)]
-    y = [np.where(r.weights > 0, r.targets, 1.0) for r in (support, query)]
-    F, Phi = (rows @ basis for rows in features)
-    moved, moved_query = (rows @ form.factor for rows in features)
+def _prepared(risk, basis, factor):
+    """Features in x and along the rule's factor, and targets.
+
+    Padding may hold anything: its rows are zeroed, its targets are ones that every loss takes.
+    """
+    rows = np.where(risk.weights[..., None] > 0, risk.features, 0.0)
+    flat, shape = rows.reshape(-1, rows.shape[-1]), rows.shape[:-1]  # one product, not one a task
+    parts = [(flat @ matrix).reshape(*shape, matrix.shape[1]) for matrix in (basis, factor)]
+    return *parts, np.where(risk.weights > 0, risk.targets, 1.0)
+
+
+def _stack(form, risks, weight, rule, basis):
+    """A block's `Stack` in the coordinates of `basis`; risks of support and, if others, query."""
+    kept, support = weight > 0, risks[0]
+    a, b = support.weights, risks[-1].weights
+    prepared = [_prepared(risk, basis, form.factor) for risk in risks]
+    (F, moved, y), (Phi, moved_query, y_query) = prepared[0], prepared[-1]
     step = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
     n_steps = form.n_steps
     k = n_steps * a.shape[1]
@@ -342,10 +353,10 @@ def _stack(form, support, query, weight, rule, basis):
     return Stack(
         loss=support.loss,
         weight=weight[kept],
-        y=np.tile(y[0], (1, n_steps)),
+        y=np.tile(y, (1, n_steps)),
         real=np.tile(a > 0, (1, n_steps)),
         F=np.tile(F, (1, n_steps, 1)),
-        y_query=y[1],
+        y_query=y_query,
         b=b,
         Phi=Phi,
         steps=steps,
