@@ -38,6 +38,9 @@ UNSEEN = 1e-9
 
 EPS = np.finfo(float).eps
 
+# What the rounding of an exponential's value may hide, in units of its second derivative.
+HIDDEN = 16 * EPS
+
 
 class Minima(NamedTuple):
     """Where Newton's method on n problems ended.
@@ -218,7 +221,8 @@ class RidgeProblem(NamedTuple):
         """Newton steps; see `newton_minima`.
 
         Solved is a task whose predicted decrease is negligible beside b in the norm of the Hessian,
-        or no more than what the rounding of the gradient makes.
+        or no more than what the rounding of the gradient makes. Or, of an exponential, than what
+        the rounding of the value hides: a deviance near zero is the difference of large terms.
         """
         z = self.predict(b)
         slope = self._slopes(z)
@@ -226,7 +230,9 @@ class RidgeProblem(NamedTuple):
             self.weights > 0, self.weights * self.loss.hessian(self.targets, z), 0.0
         )
         gradient = vecmat(slope, self.rows) + self._pull(b)
-        rounding = 4.0 * EPS * vecmat(np.abs(slope), np.abs(self.rows))
+        # Slopes are wrong by their own rounding and by that of the predictions.
+        unsure = np.abs(slope) + curvature * np.abs(z)
+        rounding = 4.0 * EPS * vecmat(unsure, np.abs(self.rows))
         hessian = np.matmul(np.swapaxes(self.rows, -1, -2), curvature[..., None] * self.rows)
         # Where the curvature dwarfs the strength by more than float64 holds, a bit more of it.
         ridge = 2.0 * self.strength + 1e-15 * np.trace(hessian, axis1=-2, axis2=-1)
@@ -238,7 +244,11 @@ class RidgeProblem(NamedTuple):
         decrease, noise = np.moveaxis((both * steps).sum(axis=-2), -1, 0)
         size = (vecmat(b, hessian) * b).sum(axis=-1)
         decrease = np.where(finite, decrease, np.nan)
-        return steps[..., 0], decrease, floor, decrease <= np.maximum(SOLVED**2 * size, noise)
+        hidden = np.maximum(SOLVED**2 * size, noise)
+        if not np.isfinite(self.loss.hessian_bound):
+            # Predictions are known to 1e-7 there, and the one more step squares that.
+            hidden = np.maximum(hidden, HIDDEN * curvature.sum(axis=-1))
+        return steps[..., 0], decrease, floor, decrease <= hidden
 
     def _slopes(self, z):
         """``w_j l'_j``, 0 on padding."""

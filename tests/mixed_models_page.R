@@ -32,6 +32,7 @@ for (form in names(forms)) {
   say(paste0(form, ".covariance"), covariance)
   effects <- lme4::ranef(model, condVar = TRUE)$Subject
   say(paste0(form, ".effects"), as.matrix(effects)) # column by column
+  say(paste0(form, ".errors"), as.data.frame(lme4::ranef(model, condVar = TRUE))$condsd)
   known <- data.frame(Days = 0:9, Subject = data$Subject[1])
   unknown <- data.frame(Days = 0:9, Subject = -1)
   say(paste0(form, ".known"), predict(model, known))
@@ -39,10 +40,26 @@ for (form in names(forms)) {
   say(paste0(form, ".unknown"), predict(model, unknown, allow.new.levels = TRUE))
 }
 
+# Without any feature.
+model <- fit(Reaction ~ 1 + (1 | Subject))
+say("alone.criterion", -2 * logLik(model))
+say("alone.fixed", lme4::fixef(model))
+effects <- as.data.frame(lme4::ranef(model, condVar = TRUE))
+say("alone.effects", effects$condval)
+say("alone.errors", effects$condsd)
+
 model <- fit(forms$correlated)
 conditional <- attr(lme4::ranef(model, condVar = TRUE)$Subject, "postVar")[, , 1]
 design <- cbind(1, 0:9)
 say("deviation", sqrt(sigma(model)^2 + rowSums((design %*% conditional) * design)))
+
+# A logistic mixed model of slow reactions, by Laplace's approximation.
+slow <- lme4::glmer((Reaction > 300) ~ Days + (1 | Subject), data = data, family = binomial)
+say("slow.fixed", lme4::fixef(slow))
+say("slow.variance", lme4::VarCorr(slow)$Subject)
+say("slow.effects", lme4::ranef(slow)$Subject[, 1])
+say("slow.errors", as.data.frame(lme4::ranef(slow, condVar = TRUE))$condsd)
+
 data$weight <- 2
 model <- lme4::lmer(forms$correlated, data = data, control = precise, weights = weight)
 say("weighted", sigma(model)^2)

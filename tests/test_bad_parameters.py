@@ -65,6 +65,7 @@ def refuses(message, call, error=ValueError):
         ({"support": 1.5}, ValueError, "support must be 'all', an int"),
         ({"support": 2, "split": "last"}, ValueError, "split must be 'random' or 'first'"),
         ({"support": 2, "n_episodes": 0}, ValueError, "n_episodes must be at least 1; got 0"),
+        ({"support": 2, "n_episodes": 10**400}, ValueError, "n_episodes must be at most 1,000,000"),
         (
             {"inner_lr": "auto", "n_episodes": 3},
             ValueError,

@@ -156,6 +156,14 @@ def test_probabilities_survive_extreme_scores():
             lambda: MAMLClassifier("auto").fit(labelled()).adapt(np.ones((2, 3)), ["a", "q"]),
             r"labels \['q'\] that fit has not seen; known are \['a' 'b' 'c'\]",
         ),
+        (
+            lambda: MAMLClassifier("auto").fit(labelled()).adapt(np.ones((2, 3)), [0, 1]),
+            r"labels such as .*0.* but the classes that fit has seen are \['a' 'b' 'c'\] \(str_\)",
+        ),
+        (
+            lambda: MAMLClassifier("auto").fit(labelled()).score(np.ones((2, 3)), [True, False]),
+            r"labels such as .*True.* but the classes",
+        ),
     ],
 )
 def test_bad_input_gets_a_clear_error(fit, message):

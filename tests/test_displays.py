@@ -30,7 +30,12 @@ from sklearn_maml import (
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.datasets import make_linear_tasks
-from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
+from sklearn_maml.displays import (
+    ConvergenceDisplay,
+    FewShotCurveDisplay,
+    GapCertificateDisplay,
+    TaskEffectsDisplay,
+)
 from sklearn_maml.losses import SquaredError
 from sklearn_maml.model_selection.baselines import OwnRidge
 from sklearn_maml.solvers import SGD, SOLVERS, GradientDescent, Solver, SolverResult
@@ -250,6 +255,89 @@ def test_displays_draw_on_axes_that_are_given(model):
         assert ax.get_xlabel()
         assert ax.get_ylabel()
         assert ax.get_title()
+
+
+# -- random effects -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learned():
+    X, y = (np.concatenate(part) for part in zip(*KNOWN, strict=True))
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    return MAMLRegressor(random_state=0).fit(frame, y, groups=np.repeat(range(len(KNOWN)), 15))
+
+
+def bars(ax):
+    """What is drawn on a panel, by its height: (left, middle, right) and whether in colour."""
+    drawn = {}
+    for collection, line in zip(ax.collections, ax.lines[1:], strict=True):
+        for (start, end), middle in zip(collection.get_segments(), line.get_xdata(), strict=True):
+            drawn[start[1]] = (start[0], middle, end[0]), line.get_color() == "tab:blue"
+    return [drawn[place] for place in sorted(drawn)]
+
+
+def test_effects_are_drawn_sorted_with_intervals_and_the_tasks_labels(learned):
+    display = TaskEffectsDisplay.from_estimator(learned)
+    effects = learned.random_effects()
+    names = [ax.get_title().partition(":")[0] for ax in display.axes_]
+    assert names == list(effects.features) == ["a", "b", "c", "intercept"]
+    for ax, middle, error in zip(
+        display.axes_, effects.deviations.T, effects.standard_errors.T, strict=True
+    ):
+        order = np.argsort(middle)
+        places, colored = zip(*bars(ax), strict=True)
+        expected = [middle - 1.96 * error, middle, middle + 1.96 * error]
+        np.testing.assert_allclose(places, np.transpose(expected)[order])
+        apart = np.abs(middle) > 1.96 * error
+        assert list(colored) == apart[order].tolist()
+        assert ax.get_title().endswith(f": {apart.sum()} of 25 apart from 0")
+        assert [label.get_text() for label in ax.get_yticklabels()] == [*map(str, order)]
+    assert display.figure_ is display.axes_[0].figure
+
+
+def test_effects_that_are_named_are_drawn_in_that_order(learned):
+    display = TaskEffectsDisplay.from_estimator(learned, feature=["intercept", "b"])
+    assert [ax.get_title().split(":")[0] for ax in display.axes_] == ["intercept", "b"]
+    figure, ax = plt.subplots()
+    display = TaskEffectsDisplay.from_estimator(learned, feature="b", ax=ax)
+    assert display.axes_.tolist() == [ax]
+    assert display.figure_ is figure
+    for feature in ("d", ["a", "d"], []):
+        with pytest.raises(ValueError, match=r"must name random effects, which are \['a', 'b'"):
+            TaskEffectsDisplay.from_estimator(learned, feature=feature)
+
+
+def test_effects_are_drawn_on_axes_that_are_given_one_a_panel(learned):
+    _, axes = plt.subplots(2, 2)
+    display = TaskEffectsDisplay.from_estimator(learned, ax=axes)
+    assert display.axes_.tolist() == axes.ravel().tolist()
+    with pytest.raises(ValueError, match="one Axes for each of the 4 effects to draw; got 2"):
+        display.plot(ax=axes[0])
+    with pytest.raises(TypeError, match="must be matplotlib Axes or None; got str"):
+        display.plot(ax="here")
+
+
+def test_effects_of_pipelines_searches_and_adapted_tasks_are_drawn(learned):
+    X, y = (np.concatenate(part) for part in zip(*KNOWN, strict=True))
+    frame = pd.DataFrame(X).assign(task=np.repeat(range(len(KNOWN)), 15))
+    grid = {"alpha": [0.0, 1.0]}
+    search = GridSearchCV(MAMLRegressor(random_state=0, task_column="task"), grid, cv=2)
+    pipe = make_pipeline("passthrough", search).fit(frame.rename(columns=str), y)
+    display = TaskEffectsDisplay.from_estimator(pipe)
+    best = pipe[-1].best_estimator_.random_effects()
+    np.testing.assert_array_equal(display.effects.deviations, best.deviations)
+    adapted = learned.adapt_tasks([(pd.DataFrame(X, columns=["a", "b", "c"]), y) for X, y in NEW])
+    assert len(bars(TaskEffectsDisplay.from_estimator(adapted).axes_[0])) == len(NEW)
+
+
+def test_many_tasks_are_drawn_without_labels_and_every_target_has_panels():
+    tasks = make_linear_tasks(n_tasks=70, n_samples=6, n_features=1, random_state=0)
+    both = [(X_t, np.column_stack([y_t, -y_t])) for X_t, y_t in tasks]
+    adapted = MAMLRegressor(random_state=0).fit(both).adapt_tasks(both)
+    display = TaskEffectsDisplay.from_estimator(adapted)
+    titles = [ax.get_title().split(":")[0] for ax in display.axes_]
+    assert titles == ["x0 0", "intercept 0", "x0 1", "intercept 1"]
+    assert not display.axes_[0].get_yticks().size
 
 
 # -- progress and notebooks -----------------------------------------------------------------------

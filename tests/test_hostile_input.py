@@ -8,6 +8,7 @@ objects, for as many seconds as the environment variable FUZZ_SECONDS says, from
 import os
 import re
 import time
+from functools import partial
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -38,7 +39,12 @@ from sklearn_maml import (
 )
 from sklearn_maml.adaptation import RULES, GradientSteps, Proximal
 from sklearn_maml.datasets import make_linear_tasks, make_sinusoid_tasks, tasks_from_frame
-from sklearn_maml.displays import ConvergenceDisplay, FewShotCurveDisplay, GapCertificateDisplay
+from sklearn_maml.displays import (
+    ConvergenceDisplay,
+    FewShotCurveDisplay,
+    GapCertificateDisplay,
+    TaskEffectsDisplay,
+)
 from sklearn_maml.losses import LOSSES, Gamma, Poisson, PseudoHuber, SmoothedQuantile, Tweedie
 from sklearn_maml.model_selection import FewShotScorer
 from sklearn_maml.solvers import LBFGS, SGD, SOLVERS, GaussNewton, GradientDescent, LeastSquares
@@ -59,6 +65,10 @@ ADAPTED = {
     "AdaptedRegressor": REGRESSOR.adapt(X[:6], Y[:6]),
     "AdaptedClassifier": CLASSIFIER.adapt(X[:6], C[:6]),
 }
+
+
+def drawn_effects(**given):
+    return TaskEffectsDisplay.from_estimator(REGRESSOR, **given)
 
 
 class Row(NamedTuple):
@@ -133,11 +143,20 @@ ROW_CALLS = {  # what is called with rows, of models and of what they adapt to
 }
 
 
+def model_of_one_task(model, y):
+    return unfitted(model).fit(X[:, :0], y)
+
+
 def rows_of_x():
+    for owner, model in MODELS.items():
+        call = partial(model_of_one_task, model, TARGETS[owner])
+        yield Row(owner, f"fit of {owner}, X is no columns", call, ValueError, "0 feature(s)")
     for owner, model in MODELS.items():
         for method, call in ROW_CALLS.items():
             bad = BAD_X if method == "fit" else BAD_X | BAD_ROWS
             for what, (make, error, words) in bad.items():
+                if (method, what) == ("fit", "no columns"):
+                    continue  # with labels of tasks it is a model of their intercepts
                 name = method if method == "few_shot_curve" else owner
                 yield Row(
                     name,
@@ -211,7 +230,10 @@ BAD_CLASSES = {
     "two columns": (lambda: np.column_stack([C, C]), ValueError, "y should be a 1d array"),
     "masked": (lambda: np.ma.masked_array(C, mask=C), ValueError, "y is a masked array"),
 }
-NEW_CLASS = {"a class unseen": (lambda: np.full(24, 7), ValueError, "that fit has not seen")}
+NEW_CLASS = {
+    "a class unseen": (lambda: np.full(24, 7), ValueError, "that fit has not seen"),
+    "text for numbers": (lambda: ["a"] * 24, ValueError, "y holds labels such as"),
+}
 LABEL_A_ROW = "groups must be a one-dimensional array or list, one label a row"
 BAD_GROUPS = {
     "text": (lambda: "a" * 24, ValueError, LABEL_A_ROW),
@@ -439,7 +461,7 @@ PARTS = {
         "strength": [0, -1.0, np.nan, np.inf, True, "a", [1.0]],
         "metric": ["none such", 3.0, [[1.0, 2.0]], None],
         "criterion": ["none such", 3, None, np.ones(2)],
-        "noise": [0, -1.0, np.nan, "a", [[1.0]], [[1], [1, 2]]],
+        "noise": [0, -1.0, np.nan, "a", [[1.0]], [[1], [1, 2]], sp.coo_array(np.eye(2))],
     },
     GaussNewton: {"tol": [-1.0, np.nan, True, "a", None], "max_iter": [-1, 1.5, "a", None]},
     LBFGS: {"tol": [-1.0, np.nan, True, "a", None], "max_iter": [-1, 1.5, "a", None]},
@@ -741,6 +763,7 @@ OTHERS = [
         for display, rest in (
             (ConvergenceDisplay, ()),
             (GapCertificateDisplay, ()),
+            (TaskEffectsDisplay, ()),
             (FewShotCurveDisplay, (TASKS,)),
         )
         for given, error, words in (
@@ -754,6 +777,17 @@ OTHERS = [
         lambda: GapCertificateDisplay.from_estimator(REGRESSOR, ax=3),
         TypeError,
         "ax must be matplotlib Axes",
+    ),
+    *(
+        ("TaskEffectsDisplay", lambda given=given: drawn_effects(**given), error, words)
+        for given, error, words in (
+            ({"feature": "x9"}, ValueError, "which are ['x0', 'x1', 'intercept']; got 'x9'"),
+            ({"feature": []}, ValueError, "feature must name random effects"),
+            ({"feature": 0}, TypeError, "feature must be a name or a list of names; got 0"),
+            ({"feature": [0]}, TypeError, "feature must be a name or a list of names; got [0]"),
+            ({"ax": 3}, TypeError, "ax must be matplotlib Axes"),
+            ({"ax": []}, ValueError, "one Axes for each of the 3 effects to draw; got 0"),
+        )
     ),
     ("Poisson", lambda: MAMLRegressor(loss="poisson").fit(TASKS), ValueError, "needs targets >= 0"),
     ("Poisson", lambda: Poisson(3), TypeError, "takes"),

@@ -16,6 +16,7 @@ FLOORS = {
     "_linalg": 1,
     "_memory": 1,
     "_progress": 1,
+    "_report": 1,
     "_tasks": 2,
     "losses": 3,
     "datasets": 3,

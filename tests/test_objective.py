@@ -82,3 +82,19 @@ def test_relative_step_shares_count_tasks_by_weight():
     model = MAMLRegressor(inner_lr=0.1).fit([(X, y, 1.0), (100 * X, y, 3.0)])
     assert model.capped_share_ == pytest.approx(0.75)
     assert model.inner_lr_ == 0.1
+
+
+def test_a_sum_over_blocks_leaves_what_blocks_keep_as_it_is():
+    tasks = [task for m in (3, 9, 27, 81) for task in make_tasks(2, m, seed=m)]
+    objective, theta = make_objective(tasks, 0.02, 2), np.ones(6)
+    assert len(objective.blocks) == 4
+
+    def kept(linearization):
+        squares = linearization.adapted_gradients
+        linearization.__dict__.setdefault("kept", squares)
+        return (linearization.__dict__["kept"],)
+
+    (once,), (again,) = (objective.reduce(kept, theta) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    expected = sum(kept(objective.linearize(i, theta))[0] for i in range(4))
+    np.testing.assert_allclose(once, expected, rtol=1e-14)

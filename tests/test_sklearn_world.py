@@ -113,7 +113,6 @@ def test_the_featurizer_does_not_see_the_task_column():
         (3, FRAME, ValueError, "out of range: X has 3 columns"),
         (1.0, FRAME, TypeError, "name or position; got 1.0"),
         (True, FRAME, TypeError, "name or position; got True"),
-        ("store", FRAME[["store"]], ValueError, "no column but the task column 'store'"),
         ("store", FRAME.assign(store=None), ValueError, "must not contain None"),
         ("store", TASKS, ValueError, "expects all rows in one table"),
     ],
@@ -122,6 +121,25 @@ def test_a_task_column_that_cannot_be_read_is_refused(column, table, error, mess
     y = None if isinstance(table, list) else Y
     with pytest.raises(error, match=message):
         MAMLRegressor("auto", task_column=column).fit(table, y)
+
+
+def test_a_column_of_text_is_suggested_as_the_task_column_unless_there_is_one():
+    with pytest.raises(ValueError, match=r"which task a row is of, set task_column='store'\."):
+        MAMLRegressor().fit(FRAME, Y)
+    twice = FRAME.assign(town=FRAME["store"])
+    with pytest.raises(ValueError, match="column 'town' of X does not hold numbers") as error:
+        MAMLRegressor(task_column="store").fit(twice, Y)
+    assert "task_column" not in str(error.value)
+
+
+def test_after_a_column_transformer_the_name_with_its_prefix_is_suggested():
+    scaled = ColumnTransformer([("scaled", StandardScaler(), ["a", "b"])], remainder="passthrough")
+    scaled.set_output(transform="pandas")
+    with pytest.raises(ValueError, match="set task_column='remainder__store', or verbose_"):
+        make_pipeline(scaled, MAMLRegressor(task_column="store")).fit(FRAME, Y)
+    make_pipeline(scaled, MAMLRegressor(task_column="remainder__store")).fit(FRAME, Y)
+    scaled.set_params(verbose_feature_names_out=False)
+    make_pipeline(scaled, MAMLRegressor(task_column="store")).fit(FRAME, Y)
 
 
 def test_labels_from_two_sources_are_refused():

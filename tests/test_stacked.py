@@ -15,6 +15,7 @@ from sklearn_maml._linalg import (
     largest_eigenvalue,
     matvec,
     row_products,
+    self_products,
     vecmat,
 )
 from sklearn_maml._objective.parallel import one_blas_thread
@@ -43,6 +44,12 @@ def test_row_products_do_not_depend_on_the_order_of_multiplication(k, m, d):
     weights = rng.uniform(size=(4, m))
     expected = V @ left.swapaxes(1, 2) @ (weights[..., None] * right)
     assert row_products(V, left, weights, right) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("m", [1, 2, 7])
+def test_self_products_are_all_inner_products_also_of_a_slice(m):
+    rows = np.random.default_rng(0).normal(size=(2, 4, m + 1, 5))[:, :, 1:]
+    assert self_products(rows) == pytest.approx(np.einsum("...id,...jd->...ij", rows, rows))
 
 
 @given(st.integers(1, 70), st.integers(1, 5), st.integers(0, 10))

@@ -70,9 +70,15 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If the loss of a regressor has a link: its response is not linear in the features.
+            If the loss of a regressor has a link: its response is not linear in the features; or
+            if there is no feature.
         """
         check_is_fitted(self, "coef_")
+        if self.coef_.shape[-1] == 0:
+            raise ValueError(
+                "to_linear needs a feature, as scikit-learn's own classes do; this model has none "
+                "but the intercept, which is intercept_."
+            )
         meta = self._meta()
         plain = self._plain(meta)
         if meta.featurizer_ is not None:

@@ -17,6 +17,7 @@ from sklearn_maml._estimators.prediction import (
     split_theta,
     uncertainty_of,
 )
+from sklearn_maml._estimators.task_effects import task_effects
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import TaskIndex
 
@@ -41,7 +42,7 @@ class AdaptedTasks(Mapping):
     task_ids : ndarray of shape (n_tasks,)
     theta : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_targets, n_phi)
         The tasks' parameters, the intercept last.
-    information : ndarray of shape (n_tasks, k), default=None
+    information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), default=None
         See ``AdaptationRule.information``.
     steps : list of (str, transformer), default=()
         Fitted steps of a pipeline that X goes through first.
@@ -127,6 +128,16 @@ class AdaptedTasks(Mapping):
         uncertainty = uncertainty_of(model, self._information, rows.at)
         z, deviation = linear_and_deviation(model, rows, uncertainty)
         return response(model, z), deviation
+
+    def random_effects(self):
+        """By how much each task differs from the meta-parameters, and how surely.
+
+        Returns
+        -------
+        TaskEffects
+            See `MAMLRegressor.random_effects`.
+        """
+        return task_effects(self.meta.estimator, self.task_ids, self._theta, self._information)
 
     @available_if(of_classes)
     def predict_proba(self, X, *, groups=None):

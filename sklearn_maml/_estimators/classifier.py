@@ -2,10 +2,11 @@
 
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
-from sklearn_maml._tasks.classes import probabilities, read_classes
+from sklearn_maml._tasks.classes import check_kind, probabilities, read_classes
 from sklearn_maml.losses.logistic import LogLoss
 
 __all__ = ["MAMLClassifier"]
@@ -182,7 +183,10 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         -------
         float
         """
-        y = None if y is None else read_classes(y)
+        check_is_fitted(self)
+        if y is not None:
+            y = read_classes(y)
+            check_kind(y, self.classes_)
         return self._score(accuracy_score, X, y, groups, sample_weight)
 
     def _make_loss(self):

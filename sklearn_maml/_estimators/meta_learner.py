@@ -27,6 +27,7 @@ from sklearn_maml._estimators.prediction import (
     truth_of,
     warn_if_diverging,
 )
+from sklearn_maml._estimators.task_effects import task_effects
 from sklearn_maml._progress import (
     CallbackSupportMixin,
     check_overflow,
@@ -68,6 +69,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         X : list of (X_t, y_t) or (X_t, y_t, weight_t), or array-like of shape (n_rows, n_features)
             One tuple a task; `weight_t` holds one weight a row, or is a number, the task's weight.
             Or all rows in one table (array, CSR or CSC matrix, DataFrame), with `y` and `groups`.
+            With tasks and an intercept there need be no feature: intercepts alone then differ.
         y : array-like of shape (n_rows,) or (n_rows, n_targets), default=None
             Numbers; for a classifier class labels of any type, one a row. None for a list of tasks.
         groups : array-like of shape (n_rows,), default=None
@@ -158,6 +160,37 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             check_overflow(theta)
         return AdaptedTasks(self._frozen(), rows.ids, theta, information)
 
+    def random_effects(self):
+        """By how much each task of the fit differs from the meta-parameters, and how surely.
+
+        lme4's ``ranef(condVar = TRUE)``, about the meta-parameters. Standard errors take these,
+        the covariance of the random effects and the residual variance for known: that of the mixed
+        model, `learned_.residual_variance`, where one was learned, else that of
+        ``predict(return_std=True)``. For other losses than the squared one they are by Laplace's
+        approximation, about the task's parameters. With first rows as support, deviations hold
+        what `Proximal` learned of where tasks start from, too.
+
+        Returns
+        -------
+        TaskEffects
+            A table: of each task, the deviation of each effect that may differ between tasks from
+            the meta-parameters, in the units of ``coef_``, with its standard error.
+
+        Raises
+        ------
+        ValueError
+            If tasks have no names, the rule does not know how tasks vary, as gradient steps do
+            not, or the loss leaves the variance of its rows open.
+        """
+        check_is_fitted(self)
+        if self.task_coef_ is None:
+            raise ValueError(
+                "random_effects knows no task by name: the model was fitted on a list of tasks or "
+                "without groups. Fit it with groups= or task_column=, or call "
+                "adapt_tasks(...).random_effects() with the rows of these tasks."
+            )
+        return task_effects(self, self.task_ids_, self._task_theta(), self._information)
+
     def certify(self, X, y=None, *, groups=None, sample_weight=None):
         """Certify the meta-parameters on other tasks.
 
@@ -188,8 +221,11 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 "of tasks or without groups. Fit it with groups= or task_column=, or call "
                 "adapt_tasks on some rows of these tasks."
             )
-        theta = join_theta(self.task_coef_, self.task_intercept_, self._has_intercept)
-        return rows_by_task(self, X, groups, self._known, theta)
+        return rows_by_task(self, X, groups, self._known, self._task_theta())
+
+    def _task_theta(self):
+        """The parameters of known tasks, the intercept last."""
+        return join_theta(self.task_coef_, self.task_intercept_, self._has_intercept)
 
     def _linear(self, X, groups):
         """Predictions before the link."""

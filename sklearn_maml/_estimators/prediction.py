@@ -306,7 +306,7 @@ def adapted_theta(model, X, y, sample_weight):
         check_overflow(theta)
     if takes_uncapped_steps(rule):
         warn_if_diverging(rule, (loop.relative_step > 2).mean())
-    return theta, rule.information(risk)
+    return theta, rule.information(risk.square_about(risk.predict(theta)))
 
 
 def check_width(model, n_features):

@@ -5,6 +5,8 @@ from html import escape
 
 import numpy as np
 
+from sklearn_maml._report import LEFT, html_rows, text_rows
+
 __all__ = ["LearnedMetric"]
 
 # A log likelihood need be no more exact than this.
@@ -241,26 +243,13 @@ class LearnedMetric:
         return f"Proximal adaptation, metric {self.metric}{how}: {self.reason}."
 
     def __str__(self):
-        lines = [self._title(), *(f"  {name:<38}{text}" for name, text in self._facts())]
-        table = self._table()
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for name, *cells in table:
-            row = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
-            lines.append("  ".join([f"  {name:<{widths[0]}}", *row]).rstrip())
-        return "\n".join(lines)
+        facts = [f"  {name:<38}{text}" for name, text in self._facts()]
+        return "\n".join([self._title(), *facts, *text_rows(self._table())])
 
     def _repr_html_(self):
         """The same as tables, for notebooks."""
-        left = 'style="text-align:left; white-space:pre-wrap"'
-        facts = "".join(
-            f"<tr><td {left}>{escape(name)}</td><td {left}>{escape(text)}</td></tr>"
-            for name, text in self._facts()
-        )
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._table()
-        )
-        caption = f"<caption {left}>{escape(self._title())}</caption>"
+        caption = f"<caption {LEFT}>{escape(self._title())}</caption>"
+        facts, cells = html_rows(self._facts(), LEFT), html_rows(self._table())
         return (
             f"<table>{caption}<tbody>{facts}</tbody></table><table><tbody>{cells}</tbody></table>"
         )

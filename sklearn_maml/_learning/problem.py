@@ -17,6 +17,7 @@ from sklearn_maml._learning.random_effects import random_effects_of
 from sklearn_maml._learning.starts import learn_starts
 from sklearn_maml._learning.step_lengths import learn_lengths
 from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
+from sklearn_maml._tasks.features import parameter_names
 
 __all__ = ["LearningProblem"]
 
@@ -108,11 +109,8 @@ class LearningProblem:
     @property
     def parameter_names(self):
         """Names of the d parameters: those of the features, or "x0", ..., and "intercept"."""
-        intercept = ["intercept"] * bool(self.objective.blocks.features.intercept)
-        names = self.feature_names
-        if names is None:
-            names = [f"x{j}" for j in range(self.n_parameters - len(intercept))]
-        return (*map(str, names), *intercept)
+        intercept = self.objective.blocks.features.intercept
+        return parameter_names(self.feature_names, self.n_parameters, intercept)
 
     @property
     def standardization(self):

@@ -200,7 +200,7 @@ class MetaObjective:
         combine : callable, default=None
             How two results become one; None adds them entry by entry.
         """
-        return self.fold(partial(self._apply, f, theta), combine or add_parts)
+        return self.fold(partial(self._apply, f, theta), combine or _adding())
 
     def _apply(self, f, theta, i):
         # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
@@ -252,7 +252,7 @@ class MetaObjective:
         -------
         theta_i : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
             In the order of the tasks; with one episode a task.
-        information : ndarray of shape (n_tasks, k) or None
+        information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
         parts = self.fold(partial(self._adapted, theta), add)
@@ -264,8 +264,11 @@ class MetaObjective:
     def _adapted(self, theta, i):
         loop, _ = self._loop(i)
         theta_i, _ = loop.adapt(theta[..., None, :])
-        information = self.rule.information(loop.support)
+        support = loop.support.square_about(loop.support.predict(theta_i))
+        information = self.rule.information(support)
         if information is not None:
+            if information.ndim == 3:  # each target has curvatures of its own
+                information = np.moveaxis(information, 0, 1)
             kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
             information = information if kept else None
         return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
@@ -368,3 +371,22 @@ def _concatenate(total, part):
 def add_parts(total, part):
     """Two blocks' results, tuples, entry by entry."""
     return tuple(a + b for a, b in zip(total, part, strict=True))
+
+
+def _adding():
+    """`add_parts` for one sum over blocks: only the first addition takes new memory.
+
+    A block's own arrays may be kept by it. Their first sum is nobody else's, so that further d x d
+    arrays are added where it is.
+    """
+    totals = []
+
+    def add_to(total, part):
+        if not totals:
+            totals.extend(add_parts(total, part))
+        else:
+            for k, term in enumerate(part):
+                totals[k] += term
+        return tuple(totals)
+
+    return add_to

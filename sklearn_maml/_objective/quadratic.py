@@ -164,26 +164,30 @@ def _any_entry(objective, columns, i):
 
 def safe_cholesky(matrix):
     """The upper Cholesky factor, or None where the smallest eigenvalue is not safely positive."""
+    norm = lapack.dlange("1", matrix.T)
     try:
-        factor = cholesky(matrix, check_finite=False)
+        factor = cholesky(matrix.T, check_finite=False)  # symmetric, and as Fortran has it
     except np.linalg.LinAlgError:
         return None
-    norm = lapack.dlange("1", matrix.T)
     reciprocal, _ = lapack.dpocon(factor, norm)
     return factor if reciprocal * norm > SAFELY_POSITIVE * max(1.0, norm) else None
 
 
-def _column_squares(linearization):
+def _column_squares(linearization, out=None):
     """Mean squares of the query features: a block's part."""
-    features, weight = linearization.query.features, linearization.row_weight
-    return (flat_vecmat(weight, np.square(features)),)
+    squares = np.square(linearization.query.features, out=out)
+    return (flat_vecmat(linearization.row_weight, squares),)
 
 
 def _normal_equations(linearization):
     """A block's part of the column squares and of A."""
     design = _weighted_design(linearization)
     flat = design.reshape(-1, design.shape[-1])
-    return *_column_squares(linearization), flat.T @ flat
+    normal = flat.T @ flat
+    # The squares go where the design was: to touch new memory takes longer than to compute them.
+    # It is larger than the features where several targets have designs of their own.
+    spare = design if design.shape == linearization.query.features.shape else None
+    return *_column_squares(linearization, spare), normal
 
 
 def _weighted_design(linearization):

@@ -1,6 +1,6 @@
 """A risk: a loss averaged over the rows of a task, of many tasks at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,16 @@ class Risk:
         if self.loss.constant_hessian:
             return self.weights * self.loss.hessian_bound
         return self.weights * self.loss.hessian(self.targets, z)
+
+    def square_about(self, z):
+        """The risk whose rows are squares, curved as the loss is where they are predicted to be z.
+
+        Rows weigh ``a_j l''(z_j, y_j) / 2``, which is Laplace's approximation; the square counts
+        as itself, whatever its factor. The task still counts for as many rows.
+        """
+        if self.loss.constant_hessian:
+            return self
+        return replace(self, weights=0.5 * self.curvatures(z), size=self.n_rows)
 
     def hessian_dot(self, theta, V):
         """``V H`` for rows `V` (..., k, d), with ``H = sum_j a_j l''_j phi_j phi_j'``."""

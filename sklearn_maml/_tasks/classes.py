@@ -4,6 +4,8 @@ Two classes are one score, the log odds of the second; more are one score a clas
 against the rest.
 """
 
+from numbers import Real
+
 import numpy as np
 from scipy.special import expit
 from sklearn.utils import assert_all_finite, column_or_1d
@@ -11,7 +13,15 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_maml._tasks.lists import is_missing, refuse_masked, refuse_mixed
 
-__all__ = ["codes_of", "distinct", "most_probable", "probabilities", "read_classes", "targets_of"]
+__all__ = [
+    "check_kind",
+    "codes_of",
+    "distinct",
+    "most_probable",
+    "probabilities",
+    "read_classes",
+    "targets_of",
+]
 
 
 def read_classes(y):
@@ -43,6 +53,23 @@ def distinct(y, owner):
     return classes
 
 
+def check_kind(y, classes):
+    """Raise where labels are text and the classes numbers, or so: none can be equal."""
+    if len(y) and _kind(y) != _kind(classes):
+        raise ValueError(
+            f"y holds labels such as {y[0]!r} ({type(y[0]).__name__}), but the classes that fit "
+            f"has seen are {classes} ({type(classes[0]).__name__}); give labels of that type."
+        )
+
+
+def _kind(labels):
+    """What labels are: "text", "number", or numpy's letter for another kind of array."""
+    if labels.dtype.kind in "US" or all(isinstance(label, str | bytes) for label in labels):
+        return "text"
+    numbers = labels.dtype.kind in "biuf" or all(isinstance(label, Real) for label in labels)
+    return "number" if numbers else labels.dtype.kind
+
+
 def targets_of(y, classes):
     """0 / 1 targets (m,) for the second of two classes, or (m, K), one column a class.
 
@@ -51,6 +78,7 @@ def targets_of(y, classes):
     ValueError
         For a label that is none of the classes.
     """
+    check_kind(y, classes)
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(f"y holds labels {unknown} that fit has not seen; known are {classes}.")

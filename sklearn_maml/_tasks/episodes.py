@@ -10,6 +10,10 @@ from sklearn.utils import check_random_state
 __all__ = ["Episodes", "random_keys", "read_episodes"]
 
 
+# More draws of each task than these are a mistake.
+MOST_EPISODES = 10**6
+
+
 @dataclass(frozen=True)
 class Episodes:
     """How the rows of a task are split into support and query.
@@ -42,6 +46,10 @@ class Episodes:
             raise TypeError(f"n_episodes must be an int; got {self.n_episodes!r}.")
         if self.n_episodes < 1:
             raise ValueError(f"n_episodes must be at least 1; got {self.n_episodes}.")
+        if self.n_episodes > MOST_EPISODES:
+            raise ValueError(
+                f"n_episodes must be at most {MOST_EPISODES:,}; got {self.n_episodes}."
+            )
         if self.support == "all" and self.split != "random":
             raise ValueError(
                 f"split={self.split!r} has no effect with support='all', which uses every row as "

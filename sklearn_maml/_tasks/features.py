@@ -6,7 +6,14 @@ from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import has_fit_parameter
 
-__all__ = ["Features", "check_featurizer", "check_phi", "fit_featurizer", "take_rows"]
+__all__ = [
+    "Features",
+    "check_featurizer",
+    "check_phi",
+    "fit_featurizer",
+    "parameter_names",
+    "take_rows",
+]
 
 
 def check_featurizer(featurizer):
@@ -120,3 +127,23 @@ def check_phi(phi):
     return check_array(
         phi, accept_sparse=("csr", "csc"), dtype=np.float64, input_name="featurizer output"
     )
+
+
+def parameter_names(names, n_parameters, intercept):
+    """Names of the parameters: those of the features, or "x0", ..., and "intercept" for the last.
+
+    Parameters
+    ----------
+    names : array-like of str or None
+        Of the features, where they are known.
+    n_parameters : int
+        d, with the intercept's.
+    intercept : bool
+
+    Returns
+    -------
+    tuple of str
+    """
+    if names is None:
+        names = [f"x{j}" for j in range(n_parameters - bool(intercept))]
+    return (*map(str, names), *["intercept"] * bool(intercept))

@@ -238,12 +238,12 @@ def one_source(estimator, labels, groups):
     return groups if labels is None else labels
 
 
-def split_task_column(estimator, X):
-    """X without its task column, and that column."""
+def split_task_column(estimator, X, least):
+    """X without its task column, which leaves so many columns or more, and that column."""
     if estimator.task_column is None:
         return X, None
     at = _task_position(estimator, getattr(X, "columns", None), X.shape[1])
-    if X.shape[1] == 1:
+    if X.shape[1] - 1 < least:
         raise ValueError(
             f"X has no column but the task column {estimator.task_column!r}; add a feature."
         )
@@ -258,6 +258,17 @@ def split_task_column(estimator, X):
     return _safe_indexing(X, others, axis=1), labels
 
 
+def _renamed(column, names):
+    """Advice where a ColumnTransformer has put a prefix before a column's name."""
+    for name in names:
+        if str(name).endswith(f"__{column}"):
+            return (
+                f" A ColumnTransformer puts prefixes before names: set task_column={name!r}, or "
+                "verbose_feature_names_out=False there."
+            )
+    return ""
+
+
 def _task_position(estimator, names, n_columns):
     """The position of the task column among those of X, whose names (or None) are given."""
     column = estimator.task_column
@@ -265,9 +276,9 @@ def _task_position(estimator, names, n_columns):
         names = list(getattr(estimator, "feature_names_in_", ()) if names is None else names)
         if column in names:
             return names.index(column)
+        has = f"which has {names}." if names else "which has no column names; give a position."
         raise ValueError(
-            f"task_column={column!r} is not a column of X, "
-            + (f"which has {names}." if names else "which has no column names; give a position.")
+            f"task_column={column!r} is not a column of X, {has}{_renamed(column, names)}"
         )
     if isinstance(column, bool) or not isinstance(column, Integral):
         raise TypeError(f"task_column must be a column's name or position; got {column!r}.")

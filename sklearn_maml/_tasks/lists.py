@@ -197,7 +197,8 @@ def as_array(values):
     """`values` as an array; ragged input becomes an array of objects, refused further on."""
     kind = getattr(getattr(values, "dtype", None), "kind", None)
     dtype = None
-    if kind is not None and not isinstance(values, np.ndarray):  # a column of pandas
+    column = kind is not None and hasattr(values, "__array__")  # of pandas; not sparse
+    if column and not isinstance(values, np.ndarray):
         dtype = float if kind in "biuf" else object
     try:
         return np.asarray(values, dtype=dtype)

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import is_classifier
-from sklearn.utils import _safe_indexing, assert_all_finite, check_array
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_maml._component import check_number
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
+from sklearn_maml._tasks.columns import as_numbers, refuse_dates
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
 from sklearn_maml._tasks.lists import (
@@ -129,10 +130,11 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     if is_task_list(X, y):
         _refuse_with_list(estimator, y, groups)
         X, y, codes, ids, weights = _read_task_list(estimator, X, sample_weight)
-        X, y, _ = read_rows(estimator, X, y, reset, finite=False)
+        X, y, _ = read_rows(estimator, X, y, reset, finite=False, told=True)
         named = untold = False
     else:
-        X, y, labels = _read_flat(estimator, X, y, reset, finite=False)
+        told = groups is not None
+        X, y, labels = _read_flat(estimator, X, y, reset, finite=False, told=told)
         labels = one_source(estimator, labels, groups)
         named, untold = labels is not None, labels is None
         ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
@@ -172,7 +174,7 @@ def read_one_task(estimator, X, y, sample_weight):
     return take_rows(X, rows), y[rows], tasks.row_weight[rows]
 
 
-def read_rows(estimator, X, y=None, reset=False, finite=True):
+def read_rows(estimator, X, y=None, reset=False, finite=True, told=False):
     """Read rows: X as phi takes it, y as float64, and the labels in the task column.
 
     Classes become targets of 0 and 1, as `targets_of` says; with `reset` they are kept first, as
@@ -187,6 +189,8 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
         Whether X defines what the estimator expects, or is checked against it.
     finite : bool, default=True
         Whether to check for NaN and infinity; False leaves that to a check by task.
+    told : bool, default=False
+        Whether rows come with labels of tasks other than in the task column.
 
     Returns
     -------
@@ -194,16 +198,22 @@ def read_rows(estimator, X, y=None, reset=False, finite=True):
     y : ndarray of shape (n_rows,) or (n_rows, n_targets), or None
     labels : array of shape (n_rows,) or None
     """
-    _check_table(X)
+    least = _least_columns(estimator, told, reset)
+    _check_table(X, least)
     check = partial(check_array, accept_sparse=("csr", "csc"), estimator=estimator, input_name="X")
+    check = partial(check, ensure_min_features=least)
     if not (hasattr(X, "columns") or _is_ready(X, 2)):
         X = check(X, dtype=None, ensure_all_finite=False)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-    X, labels = split_task_column(estimator, X)
-    if estimator.featurizer is None:
+    n_rows = X.shape[0]
+    X, labels = split_task_column(estimator, X, least)
+    if X.shape[1] == 0:  # of frames without a column some forget their rows, and no check takes any
+        X = np.empty((n_rows, 0))
+    elif estimator.featurizer is None:
         if not _is_ready(X, 2):
-            _refuse_dates(X)
-            X = _numbers(X, partial(check, dtype=np.float64, ensure_all_finite=finite))
+            refuse_dates(X)
+            check = partial(check, dtype=np.float64, ensure_all_finite=finite)
+            X = as_numbers(X, check, estimator.task_column is None)
         elif finite:
             assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
     X = X.tocsr() if sp.issparse(X) else X
@@ -267,7 +277,7 @@ def _task_weights(sample_weight, ids):
     return row_weights(sample_weight, ids)
 
 
-def _read_flat(estimator, X, y, reset, finite=True):
+def _read_flat(estimator, X, y, reset, finite=True, told=False):
     """`read_rows` with targets; errors point to the list of tasks."""
     hint = "pass a list of (X, y) tuples, one a task, or all rows with y= and groups=."
     if y is None:
@@ -276,7 +286,7 @@ def _read_flat(estimator, X, y, reset, finite=True):
         )
     if looks_ragged(X):
         raise ValueError(f"X is a list of tables, one a task, and y is given apart; {hint}")
-    return read_rows(estimator, X, y, reset, finite)
+    return read_rows(estimator, X, y, reset, finite, told)
 
 
 def _is_ready(values, n_axes):
@@ -288,7 +298,19 @@ def _is_ready(values, n_axes):
     return ready and values.ndim == n_axes and values.size > 0
 
 
-def _check_table(X):
+def _least_columns(estimator, told, reset):
+    """How many features there must be: none where intercepts that differ between tasks will do.
+
+    Rows that all count as one task need a feature; scikit-learn's own checks expect that error.
+    """
+    column = estimator.task_column is not None
+    if not reset:
+        return min(1, estimator.n_features_in_ - column)
+    alone = estimator.fit_intercept and estimator.featurizer is None
+    return 0 if alone and (told or column) else 1
+
+
+def _check_table(X, least):
     """Raise for what is no table of rows: a list of tasks, masked entries, nothing."""
     if looks_ragged(X) or is_task_list(X, y=()):
         raise ValueError(
@@ -297,42 +319,8 @@ def _check_table(X):
         )
     refuse_masked(X, "X")
     refuse_lazy(X, "X")
-    if hasattr(X, "columns") and 0 in X.shape:
+    if hasattr(X, "columns") and (X.shape[0] == 0 or X.shape[1] < least):
         raise ValueError(f"X must have at least one row and one column; got shape {X.shape}.")
-
-
-def _numbers(X, check):
-    """X as floats, by `check`; errors name the first column that holds something else."""
-    try:
-        return check(X)
-    except (TypeError, ValueError) as error:
-        columns = getattr(X, "columns", ())
-        for at, name in enumerate(columns):
-            column = _safe_indexing(X, [at], axis=1)
-            try:
-                check(column)
-            except (TypeError, ValueError):
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(
-                    f"column {name!r} of X does not hold numbers (its dtype is "
-                    f"{next(iter(column.dtypes))}); make numbers of it in a featurizer, such as "
-                    f"ColumnTransformer([('codes', OneHotEncoder(), [{name!r}])], "
-                    f"remainder='passthrough'). {error}"
-                ) from error
-        raise
-
-
-def _refuse_dates(X):
-    """Raise for dates and durations, which would count as nanoseconds or so."""
-    dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
-    for i, dtype in enumerate(dtypes):
-        temporal = getattr(dtype, "is_temporal", bool)  # of polars
-        if getattr(dtype, "kind", "") in ("m", "M") or temporal():
-            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
-            raise ValueError(
-                f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
-                "that you choose, for example in a featurizer."
-            )
 
 
 def _read_y(estimator, y, reset, finite):

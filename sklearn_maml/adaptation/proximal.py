@@ -72,8 +72,9 @@ class Proximal(AdaptationRule):
         starts from elsewhere than theta: what is to be predicted lies ahead, and another line fits
         there. Held-out tasks decide whether that helps. None starts all from theta.
     noise : float or ndarray of shape (n_targets,), default=None
-        Variance of the noise, for ``predict(return_std=True)`` with the squared error. None
-        estimates it in `fit`: where tasks are split at several numbers of support rows, for each.
+        Variance of the noise, for ``predict(return_std=True)`` with the squared error, and for
+        ``random_effects()`` unless a mixed model was learned, which has one. None estimates it in
+        `fit`: where tasks are split at several numbers of support rows, for each.
 
     References
     ----------
@@ -223,32 +224,36 @@ class Proximal(AdaptationRule):
 
     def information(self, risk):
         """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
-        if self.noise is None:
-            return None
         root = np.sqrt(risk.weights / self._strength(risk)[..., None])
         rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
         gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
         flat = gram.reshape(*gram.shape[:-2], -1)
-        return np.concatenate([risk.n_rows[..., None], flat], axis=-1)
+        n_rows = np.broadcast_to(risk.n_rows, flat.shape[:-1])
+        return np.concatenate([n_rows[..., None], flat], axis=-1)
 
-    def uncertainty(self, n_parameters, information=None):
-        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.uncertainty`.
+    def posterior(self, n_parameters, information=None):
+        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.posterior`.
 
-        The posterior of normal parameters under normal noise: it does not depend on targets.
+        Of normal parameters under normal noise it does not depend on targets. For other losses it
+        is Laplace's approximation about theta_i, whose noise is half the loss's dispersion.
         """
-        if self.noise is None:
-            raise ValueError(
-                f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
-                "squared error."
-            )
         factor = self._factor(n_parameters) / np.sqrt(self.strength)
         q = factor.shape[1]
         if information is None:
             information = np.zeros((1, 1 + q * q))
         values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
         root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
-        unknown = np.swapaxes(np.matmul(factor, root), -1, -2)
-        return Noise.read(self.noise).at(information[:, 0]), unknown
+        return np.swapaxes(np.matmul(factor, root), -1, -2)
+
+    def uncertainty(self, n_parameters, information=None):
+        """The `posterior`, and the noise that `calibrate` found; see `AdaptationRule`."""
+        if self.noise is None:
+            raise ValueError(
+                f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
+                "squared error."
+            )
+        n_rows = np.zeros(1) if information is None else information[:, 0]
+        return Noise.read(self.noise).at(n_rows), self.posterior(n_parameters, information)
 
     def learn(self, problem):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""

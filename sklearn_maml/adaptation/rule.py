@@ -150,13 +150,32 @@ class AdaptationRule(Component):
         Parameters
         ----------
         risk : Risk
-            Support rows of a stack of tasks.
+            Support rows of a stack of tasks, of which the weights alone count: for a loss that is
+            no square those of the square that it is about theta_i, one set a target.
 
         Returns
         -------
         ndarray of shape (..., k) or None
             Numbers that mean something to the rule alone; all 0 if there are no rows. None, by
             default, for a rule that does not know how tasks vary.
+        """
+        return None
+
+    def posterior(self, n_parameters, information=None):
+        """How sure the parameters of tasks are, in units of the noise's variance.
+
+        Parameters
+        ----------
+        n_parameters : int
+            d.
+        information : ndarray of shape (n, k), default=None
+            Of n tasks; None for one task of which nothing is known.
+
+        Returns
+        -------
+        ndarray of shape (n, q, d) or None
+            U, with the covariance ``U'U`` of theta_i. None, by default, for a rule that does not
+            know how tasks vary.
         """
         return None
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_maml._linalg import self_products
+
 __all__ = ["Geometry", "StepMetric"]
 
 
@@ -71,7 +73,7 @@ class Geometry:
     @cached_property
     def products(self):
         """``X X'``, shape (..., m, m)."""
-        return np.matmul(self.rows, np.swapaxes(self.rows, -1, -2))
+        return self_products(self.rows)
 
     def products_with(self, V):
         """``V M F'`` for rows V (..., k, d), shape (..., k, m)."""

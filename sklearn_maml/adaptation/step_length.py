@@ -135,13 +135,20 @@ class EvenLengths:
     @cached_property
     def _largest(self):
         """lambda_i, shape (n,); a larger bound where even that shortens no step."""
-        bound = np.asarray(self.geometry.trace(self._weights))
-        near = (bound > 0) if self.step.relative else (bound > 1.0 / self.step.longest)
+        if self.step.relative:  # every eigenvalue is asked for: a bound would be of no use
+            bound, enough = np.asarray(np.trace(self.gram, axis1=-2, axis2=-1)), 0.0
+        else:
+            bound, enough = np.asarray(self.geometry.trace(self._weights)), self._uncapped
+        near = bound > enough
         if near.any():
             gram = self.gram if near.all() and near.ndim else self.gram[near]
-            enough = 0.0 if self.step.relative else 1.0 / (MARGIN * self.step.longest)
-            bound[near] = MARGIN * largest_eigenvalue(gram, enough=enough)
+            bound[near] = MARGIN * largest_eigenvalue(gram, enough=enough / MARGIN)
         return bound
+
+    @property
+    def _uncapped(self):
+        """A bound up to this one caps no step."""
+        return 1.0 / self.step.longest
 
     @property
     def _weights(self):

@@ -30,7 +30,7 @@ def certify_convex(objective, theta, effort):
     rows, lower, slack, magnitude = compare_all(objective, theta)
     eigenvalues, squares, rest = representation(rows)
     start = float(np.linalg.norm(rows[..., -1]))
-    far = far_rounding(point, rows[..., :-1], start)
+    far = far_rounding(objective, theta, rows[..., :-1], start)
     certificate = tightened(
         GapCertificate(
             bound=np.nan,

@@ -6,6 +6,8 @@ from numbers import Real
 
 import numpy as np
 
+from sklearn_maml._report import LEFT, html_rows
+
 __all__ = ["Curve", "GapCertificate"]
 
 # A gap of this share of the meta-loss counts as none.
@@ -240,9 +242,5 @@ class GapCertificate:
         rows = [*self._rows(), ("comparator", self.comparator)]
         rows += [(f"assumption: {what}", status) for what, status in self.assumptions]
         rows += [("note", note) for note in self.notes]
-        left = 'style="text-align:left; white-space:pre-wrap"'
-        cells = "".join(
-            f"<tr><td {left}>{escape(name)}</td><td {left}>{escape(text)}</td></tr>"
-            for name, text in rows
-        )
-        return f"<table><caption {left}>{escape(TITLE)}</caption><tbody>{cells}</tbody></table>"
+        caption = f"<caption {LEFT}>{escape(TITLE)}</caption>"
+        return f"<table>{caption}<tbody>{html_rows(rows, LEFT)}</tbody></table>"

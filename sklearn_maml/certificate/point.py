@@ -25,10 +25,6 @@ class CertifiedPoint(NamedTuple):
         ``sum_i p_i 2 R_i^(1/2)``, the factor of Corollary 1 where the loss is the squared one.
     rounding : float
         How far off L(omega) can be in float64.
-    steepness : ndarray of shape (d,)
-        ``sum p b |l'| |phi|``: what an error of each parameter costs, at most.
-    size : ndarray of shape (d,)
-        Root mean squares of the query features.
     """
 
     meta_loss: float
@@ -36,15 +32,12 @@ class CertifiedPoint(NamedTuple):
     weight_norm: float
     root_risks: float
     rounding: float
-    steepness: np.ndarray
-    size: np.ndarray
 
 
 def certified_point(objective, theta):
     """The `CertifiedPoint` of meta-parameters theta, shape (d,) or (n_targets, d)."""
-    squared_norm, root_risks, first, second, steepness, squares = objective.reduce_with_gradient(
-        partial(_sums, theta), theta
-    )
+    sums = objective.reduce_with_gradient(partial(_sums, theta), theta)
+    squared_norm, root_risks, first, second = sums
     meta_loss, gradient = objective.value_and_gradient(theta)
     penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
     return CertifiedPoint(
@@ -53,8 +46,6 @@ def certified_point(objective, theta):
         float(np.sqrt(squared_norm + penalty_weight)),
         float(root_risks),
         _rounding(abs(meta_loss), first, second, objective.n_parameters),
-        steepness,
-        np.sqrt(squares),
     )
 
 
@@ -65,16 +56,11 @@ def _sums(theta, linearization):
     risks = (query.weights * linearization.loss_gradient**2).sum(axis=-1)
     size = np.abs(theta)[..., None, :] + np.abs(linearization.theta_i)
     magnitude = query.magnitude(size)
-    weighted = row_weight * np.abs(linearization.loss_gradient)
-    total = weighted.sum(axis=tuple(range(weighted.ndim - 2)))
-    features = query.features.reshape(-1, query.features.shape[-1])
     return (
         squares.sum(),
         (linearization.weight * np.sqrt(risks)).sum(),
-        (weighted * magnitude).sum(),
+        (row_weight * np.abs(linearization.loss_gradient) * magnitude).sum(),
         (row_weight * magnitude**2).sum(),
-        total.ravel() @ np.abs(features),
-        row_weight.ravel() @ np.square(features),
     )
 
 
@@ -89,7 +75,7 @@ def _rounding(meta_loss, first, second, d):
     return float(4.0 * EPS * meta_loss + unit * first + unit**2 * second)
 
 
-def far_rounding(point, rows, reach):
+def far_rounding(objective, theta, rows, reach):
     """How far off L can be at other meta-parameters that predict about as well.
 
     Where columns are nearly collinear these may be huge, and what their predictions round away
@@ -97,7 +83,9 @@ def far_rounding(point, rows, reach):
 
     Parameters
     ----------
-    point : CertifiedPoint
+    objective : MetaObjective
+    theta : ndarray of shape (d,) or (n_targets, d)
+        The certified point.
     rows : ndarray of shape (..., k, d)
         psi, the adapted design times roots of the row weights, of each target.
     reach : float
@@ -114,9 +102,22 @@ def far_rounding(point, rows, reach):
     seen = s > EPS * max(10, d) * s.max(axis=-1, initial=0.0, keepdims=True)
     inverse = np.divide(1.0, s, where=seen, out=np.zeros_like(s))
     extent = reach * np.sqrt(np.square(vt * inverse[..., None]).sum(axis=-2)) / scale[..., 0, :]
+    steepness, squares = objective.reduce(_costs, theta)
     unit = _unit(d)
-    first, second = (point.steepness * extent).sum(), np.square((point.size * extent).sum())
+    first, second = (steepness * extent).sum(), np.square((np.sqrt(squares) * extent).sum())
     return float(unit * first + unit**2 * second)
+
+
+def _costs(linearization):
+    """A block's part of what errors of the parameters cost, each of shape (d,).
+
+    To first order that is at most ``sum p b |l'| |phi|``; to second order mean squares of phi say.
+    """
+    features = linearization.query.features.reshape(-1, linearization.query.features.shape[-1])
+    row_weight = linearization.row_weight
+    weighted = row_weight * np.abs(linearization.loss_gradient)
+    total = weighted.sum(axis=tuple(range(weighted.ndim - 2)))
+    return total.ravel() @ np.abs(features), row_weight.ravel() @ np.square(features)
 
 
 def _unit(d):
