@@ -137,6 +137,16 @@ def test_the_relaxation_is_solved(loss, m, monkeypatch):
     assert precise == pytest.approx(wanted, rel=1e-5)
 
 
+def test_without_steps_the_relaxation_is_the_problem_itself(monkeypatch):
+    tasks = make_tasks(5, 8, n_features=3, seed=4)
+    objective = objective_of(tasks, PseudoHuber(), NO_STEPS, 0.1)
+    monkeypatch.setitem(EFFORTS, "fast", EFFORTS["fast"]._replace(precision=1e-9, share=0.0))
+    far = np.full(4, 2.0)
+    wanted = objective.value(far) - objective.value(solve(objective, far).theta)
+    found = dict(certify(objective, far).routes)["Theorem 1, relaxed"]
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
 @pytest.mark.parametrize("share", [0.0, 1e-2])
 def test_where_some_rows_are_separated_the_minimum_is_that_of_the_others(share):
     rng = np.random.default_rng(5)

@@ -23,7 +23,7 @@ __all__ = ["Point", "Relaxation", "relaxation"]
 # After a step that is LONG enough it is that of a gap FALL times as wide.
 FIRST_BARRIER, FALL, LONG, MAX_STEPS = 3.0, 0.3, 0.4, 60
 
-# Of the last barrier; and a barrier where slopes change nothing.
+# A barrier is no less than this share of the last. What stands for 0 where slopes change nothing.
 LAST_BARRIER, TINY = 1e-3, 1e-300
 
 # Slopes are moved towards the middle of their hulls by this share.
@@ -111,7 +111,8 @@ class Relaxation:
     @property
     def count(self):
         """Envelopes, by the weight of their tasks: mu times them is the gap on the central path."""
-        return 2.0 * sum((s.weight[:, None] * s.real).sum() for s in self.problem.stacks)
+        total = sum((s.weight[:, None] * s.real).sum() for s in self.problem.stacks)
+        return max(2.0 * total, TINY)  # without steps there are no slopes
 
     def solve(self, x, slopes, scale, precision, share=0.0, enough=np.inf):
         """The best bound met on the way along the central path.
@@ -138,10 +139,12 @@ class Relaxation:
             point = self.bound(at, terms)
             best = point if point.lower > known else best
             gap = here[0] - best.lower
+            if best.lower >= enough:
+                break
             if np.isfinite(known):
                 small = max(precision * scale, share * (scale - best.lower))
                 slow = length > LONG and best.lower - known <= small
-                if best.lower >= enough or gap <= small or slow:
+                if gap <= small or slow:
                     break
             if length > LONG:
                 mu = min(mu, max(FALL * gap / self.count, LAST_BARRIER * mu))
