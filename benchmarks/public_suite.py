@@ -195,8 +195,22 @@ def split_rows(padded, order, k):
     return X[:, :k], y[:, :k], X_q, y[:, k:], valid[:, k:]
 
 
-def evaluate(method, data, split="random", shots=SHOTS, n_draws=N_DRAWS, n_folds=N_FOLDS, seed=0):
-    """Held-out mean squared error of a method for every k and draw.
+def squared_error(y, prediction):
+    """Pointwise."""
+    return (prediction - y) ** 2
+
+
+def evaluate(
+    method,
+    data,
+    split="random",
+    shots=SHOTS,
+    n_draws=N_DRAWS,
+    n_folds=N_FOLDS,
+    seed=0,
+    pointwise=squared_error,
+):
+    """Held-out mean squared error, or another error, of a method for every k and draw.
 
     Parameters
     ----------
@@ -211,6 +225,8 @@ def evaluate(method, data, split="random", shots=SHOTS, n_draws=N_DRAWS, n_folds
         Draws of support rows; "first" has one.
     n_folds : int
     seed : int
+    pointwise : callable
+        From targets and predictions to errors, row by row.
 
     Returns
     -------
@@ -231,7 +247,7 @@ def evaluate(method, data, split="random", shots=SHOTS, n_draws=N_DRAWS, n_folds
         padded = pad(data.X[test], data.y[test], data.groups[test])
         for draw, order in enumerate(row_orders(padded, split, n_draws, [seed, held])):
             for k in shots:
-                sse, n_rows = _squared_error(model, padded, order, k)
+                sse, n_rows = _error(model, padded, order, k, pointwise)
                 sums[k][0][draw] += sse
                 sums[k][1][draw] += n_rows
     n_used = 1 if split == "first" else n_draws
@@ -244,13 +260,13 @@ def _not_empty(sums):
     return [(k, (s, np.maximum(n, 1))) for k, (s, n) in sums.items() if n.any()]
 
 
-def _squared_error(model, padded, order, k):
-    """Sum of squared errors over the query rows of one draw, and their number."""
+def _error(model, padded, order, k, pointwise):
+    """Sum of errors over the query rows of one draw, and their number."""
     X_s, y_s, X_q, y_q, valid = split_rows(padded, order, k)
     if not len(X_s):
         return 0.0, 0
-    error = np.where(valid, model.adapt_predict(X_s, y_s, X_q) - y_q, 0.0)
-    return float((error**2).sum()), int(valid.sum())
+    error = np.where(valid, pointwise(y_q, model.adapt_predict(X_s, y_s, X_q)), 0.0)
+    return float(error.sum()), int(valid.sum())
 
 
 def evaluate_cached(method, data, split="random", cache=CACHE, code="", **options):

@@ -1,5 +1,7 @@
 """Linear algebra over stacks: leading axes are tasks, the last two (or one) a matrix (a vector)."""
 
+import math
+
 import numpy as np
 
 __all__ = [
@@ -7,6 +9,7 @@ __all__ = [
     "curvature_norm",
     "flat_vecmat",
     "geometric_sum",
+    "inverse",
     "largest_eigenvalue",
     "matvec",
     "row_products",
@@ -76,6 +79,42 @@ def chain(V, gain, rows):
     if k * m * (r + d) <= r * d * (k + m):
         return np.matmul(np.matmul(V, gain), rows)
     return np.matmul(V, np.matmul(gain, rows))
+
+
+# Up to this size, and from so many matrices a column on, inverses are taken of all at once: LAPACK
+# would spend most of its time on being called. So many numbers at a time stay in a core's cache.
+SMALL, MANY, CHUNK = 6, 50, 2**15
+
+
+def inverse(matrices):
+    """Inverses of symmetric positive definite matrices, shape (..., d, d).
+
+    Those need no pivoting: their pivots are positive, and sums of them do not grow.
+    """
+    d, count = matrices.shape[-1], math.prod(matrices.shape[:-2])
+    if not 0 < d <= SMALL or count < MANY * d:
+        return np.linalg.inv(matrices)
+    flat = matrices.reshape(count, d, d)
+    found, step = np.empty((count, d, d)), max(1, CHUNK // d**2)
+    for start in range(0, count, step):
+        table = np.moveaxis(flat[start : start + step], 0, -1).copy()  # tasks last
+        _invert(table)
+        found[start : start + step] = np.moveaxis(table, -1, 0)
+    return found.reshape(matrices.shape)
+
+
+def _invert(table):
+    """Gauss-Jordan elimination of matrices (d, d, n), in place."""
+    for k in range(len(table)):
+        pivot = 1.0 / table[k, k]
+        row = table[k] * pivot
+        row[k] = pivot
+        for i in range(len(table)):
+            if i != k:
+                factor = table[i, k].copy()
+                table[i, k] = 0.0
+                table[i] -= factor * row
+        table[k] = row
 
 
 def geometric_sum(gram, step, n_steps):

@@ -344,6 +344,14 @@ def test_blocks_hold_tasks_of_similar_size():
     _, blocks = make_blocks([100, 3, 100, 3, 40], Episodes())
     sizes = [sorted((block.support.weights > 0).sum(axis=1)) for block in blocks]
     assert sizes == [[3, 3], [40], [100, 100]]
+    _, few = make_blocks([10, 19, 11, 21, 13], Episodes())  # few rows: up to twice as large
+    assert [sorted((block.support.weights > 0).sum(axis=1)) for block in few] == [
+        [10, 11, 13, 19],
+        [21],
+    ]
+    _, many = make_blocks([5000, 9000, 6000, 7000], Episodes())
+    sizes = [sorted((block.support.weights > 0).sum(axis=1)) for block in many]
+    assert sizes == [[5000, 6000], [7000], [9000]]
 
 
 # Moments and pooled rows
@@ -430,6 +438,28 @@ def test_draws_of_a_large_task_share_its_query_rows():
                 np.testing.assert_allclose(rows.weights[k][real], raw / raw.sum(), rtol=1e-12)
             drawn.append((i, len(inside)))
     assert sorted(drawn) == [(i, k) for i in range(3) for k in (2, 2, 5, 5)]
+
+
+def test_tasks_that_are_large_with_all_their_draws_share_rows_too():
+    """However many there are of about that size; unsplit they are still stacked as they were."""
+    codes, blocks = make_blocks([3000, 3000, 3001, 8], Episodes((2, 5), n_episodes=30, seed=1))
+    assert [block.owner[0] for block in blocks] == [3, 0, 1, 2]
+    assert [block.query.features.strides[0] == 0 for block in blocks] == [False, True, True, True]
+    whole = blocks.unsplit()
+    for i, block in enumerate(whole):
+        numbers = real_rows(block.query, 0)
+        np.testing.assert_array_equal(numbers, np.flatnonzero(codes == whole.owner(i)[0]))
+
+
+def test_draws_that_no_task_of_a_block_has_rows_for_are_not_stacked():
+    shots = (1, 10, 2, 3, 5)
+    _, blocks = make_blocks([4] * 50, Episodes(shots, n_episodes=2))
+    (block,) = blocks
+    assert (block.weight > 0).all()
+    assert np.unique(block.draw).tolist() == [0, 1, 4, 5, 6, 7]  # those of 1, 2 and 3 rows
+    np.testing.assert_array_equal(blocks.draw(0), block.draw)
+    np.testing.assert_array_equal(blocks.owner(0), block.owner)
+    np.testing.assert_allclose(np.bincount(block.owner, block.weight), blocks.tasks.weight)
 
 
 def test_draws_of_a_large_task_share_several_targets():

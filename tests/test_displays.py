@@ -28,7 +28,7 @@ from sklearn_maml import (
     few_shot_curve,
 )
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml.adaptation import RULES
+from sklearn_maml.adaptation import RULES, GradientSteps
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import (
     ConvergenceDisplay,
@@ -354,8 +354,8 @@ def test_verbose_prints_where_logging_is_not_configured(capfd):
     MAMLRegressorCV(n_steps=[1], verbose=1).fit(KNOWN)
     out, err = capfd.readouterr()
     assert err == ""
-    assert "[sklearn_maml] meta-loss" in out
-    assert "[sklearn_maml] inner_lr=auto, n_steps=1: R2" in out
+    assert re.search(r"\[sklearn_maml\] theta 1, \d+\.\d\d s: meta-loss", out)
+    assert re.search(r"\[sklearn_maml\] search 1, .* s: inner_lr=auto, n_steps=1: R2", out)
 
 
 def test_verbose_uses_the_logging_that_is_configured(capfd, caplog):
@@ -436,10 +436,24 @@ class Recorder:
         self.calls.append("setup")
 
     def on_fit_task_begin(self, estimator, context):
-        self.calls.append("begin")
+        self.calls.append(f"begin {context.task_name}")
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator):
-        self.calls.append(f"end with {fitted_estimator.n_tasks_} tasks")
+        fitted = ""  # what is fitted is told at the end of the whole, not of a stage
+        if fitted_estimator is not None:
+            model = getattr(fitted_estimator, "best_estimator_", fitted_estimator)
+            fitted = f" with {model.n_tasks_} tasks"
+        self.calls.append(f"end {context.task_name}{fitted}")
+
+    def stages(self):
+        """The calls of stages and of the whole, in turn; and how many iterations each had."""
+        calls = [call for call in self.calls if "iteration" not in call]
+        names = [call.split()[1] for call in calls if call.startswith("begin")]
+        return calls, {name: self._iterations(name) for name in names}
+
+    def _iterations(self, name):
+        inside = self.calls[self.calls.index(f"begin {name}") :]
+        return inside[: inside.index(f"end {name}")].count("end iteration") if name != "fit" else 0
 
     def teardown(self, estimator, context):
         self.calls.append("teardown")
@@ -450,13 +464,39 @@ if find_spec("sklearn.callback"):
     def test_callbacks_are_told_of_a_fit():
         recorder = Recorder()
         MAMLRegressor("auto").set_callbacks(recorder).fit(KNOWN)
-        assert recorder.calls == ["setup", "begin", "end with 25 tasks", "teardown"]
+        calls, iterations = recorder.stages()
+        stages = ["reading", "theta", "certificate"]
+        inside = [f"{when} {name}" for name in stages for when in ("begin", "end")]
+        assert calls == ["setup", "begin fit", *inside, "end fit with 25 tasks", "teardown"]
+        assert recorder.calls.count("begin iteration") == recorder.calls.count("end iteration")
+        assert iterations["theta"] > 0
+
+    @pytest.mark.parametrize("loss", ["squared_error", "log_cosh"])
+    def test_callbacks_are_told_of_each_stage_of_learning(loss):
+        recorder = Recorder()
+        MAMLRegressor(loss=loss, random_state=0).set_callbacks(recorder).fit(KNOWN)
+        _, iterations = recorder.stages()
+        names = ["fit", "reading", "metric", "strength", "theta", "certificate"]
+        assert list(iterations) == names
+        assert min(iterations[name] for name in ("metric", "strength", "theta")) > 1
+
+    def test_callbacks_are_told_of_learned_steps_and_of_a_search():
+        recorder = Recorder()
+        rule = GradientSteps("learn")
+        model = MAMLRegressor(adaptation=rule, random_state=0).set_callbacks(recorder)
+        model.fit(KNOWN)
+        assert list(recorder.stages()[1]) == ["fit", "reading", "lengths", "theta", "certificate"]
+        recorder = Recorder()
+        MAMLRegressorCV(n_steps=[1, 2]).set_callbacks(recorder).fit(KNOWN)
+        iterations = recorder.stages()[1]
+        assert list(iterations) == ["fit", "reading", "search", "theta", "certificate"]
+        assert iterations["search"] >= 2
 
     def test_callbacks_are_torn_down_after_an_error():
         recorder = Recorder()
         with pytest.raises(ValueError, match="empty list"):
             MAMLRegressor("auto").set_callbacks(recorder).fit([])
-        assert recorder.calls == ["setup", "begin", "teardown"]
+        assert recorder.calls == ["setup", "begin fit", "begin reading", "teardown"]
 
     def test_callbacks_inside_a_search():
         recorder = Recorder()
@@ -464,7 +504,9 @@ if find_spec("sklearn.callback"):
             MAMLRegressor("auto").set_callbacks(recorder), {"n_steps": [1, 2]}, cv=2
         )
         search.fit(KNOWN)
-        assert recorder.calls.count("begin") == 5
+        # Four of the search and one of the best candidate, of which each is a fit of its own.
+        assert recorder.calls.count("begin fit") == 5
+        assert recorder.calls.count("end theta") == 5
         MAMLRegressorCV(n_steps=[1]).set_callbacks().fit(KNOWN)
 
     if find_spec("rich"):

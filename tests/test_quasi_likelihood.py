@@ -1,16 +1,24 @@
 """Penalised quasi-likelihood: the covariance of random effects for losses that are no squares."""
 
+from dataclasses import replace
+
+import matplotlib
 import numpy as np
 import pytest
 from objectives import objective_of, targets_for
 from scipy.special import expit
 
 from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
+from sklearn_maml._estimators.fitting import start_of
+from sklearn_maml._estimators.prediction import objective_on
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.quasi_likelihood import LONGEST, fit_quasi_likelihood, working
 from sklearn_maml._learning.random_effects import fit_covariance
+from sklearn_maml.displays import ConvergenceDisplay
 from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.solvers import GaussNewton
+
+matplotlib.use("Agg")
 
 DEVIATIONS = np.array([0.6, 0.3, 0.9])
 THETA = np.array([0.5, -0.5, 0.2])
@@ -129,3 +137,30 @@ def test_tasks_of_two_counts_a_group_are_fitted():
     model = MAMLRegressor(loss="poisson", adaptation="learned", random_state=0).fit(tasks)
     assert np.isfinite(model.meta_loss_)
     assert model.meta_loss_ < 2.5  # that of one level for all is about 3.5
+
+
+def test_theta_is_sought_from_the_fixed_effects():
+    """That is nearer than zero, whatever the loss; the picture of the way starts there too."""
+    X, z, rng = make_rows(60, 12)
+    tasks = list(zip(X, rng.poisson(np.exp(0.5 * z)).astype(float), strict=True))
+    model = MAMLRegressor(loss="poisson", random_state=0).fit(tasks)
+    objective = objective_on(model, tasks, None, None, None, model._episodes)
+    found, theta = model.learned_.fixed_effects, np.append(model.coef_, model.intercept_)
+    np.testing.assert_array_equal(start_of(objective, model.learned_), found)
+    assert model.meta_losses_[0] == pytest.approx(objective.value(found), rel=1e-12)
+    lost = model.meta_losses_[0] - model.meta_loss_
+    assert 0 < lost < 0.1 * (objective.value(objective.origin()) - model.meta_loss_)
+    elsewhere = GaussNewton().minimize(objective, objective.origin()).theta
+    np.testing.assert_allclose(theta, elsewhere, atol=1e-5)
+    drawn = ConvergenceDisplay.from_estimator(model, tasks).values
+    np.testing.assert_allclose(drawn, model.meta_losses_, rtol=1e-10)
+
+
+def test_fixed_effects_from_which_predictions_overflow_are_no_start():
+    X, z, rng = make_rows(20, 8)
+    tasks = list(zip(X, rng.poisson(np.exp(0.5 * z)).astype(float), strict=True))
+    model = MAMLRegressor(loss="poisson", random_state=0, certificate=None).fit(tasks)
+    objective = objective_on(model, tasks, None, None, None, model._episodes)
+    far = replace(model.learned_, fixed_effects=np.full(3, 1e4))
+    np.testing.assert_array_equal(start_of(objective, far), objective.origin())
+    np.testing.assert_array_equal(start_of(objective, None), objective.origin())

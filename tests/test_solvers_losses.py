@@ -332,3 +332,32 @@ def test_a_singular_hessian_is_damped_until_it_can_be_factorised():
     null = 4.0 * np.array([[0.5, -0.5], [-0.5, 0.5]])  # as curved as the diagonal says
     np.testing.assert_allclose(lower @ lower.T, hessian + null, rtol=1e-10)
     assert np.isfinite(damped_cholesky(np.zeros((3, 3)), 1e-3)).all()
+
+
+def test_a_strong_damping_leaves_null_directions_to_itself():
+    """Their eigenvalues cost ten times as much as a factor, and would change the step by little."""
+    hessian = np.array([[4.0, 4.0], [4.0, 4.0]])
+    lower = damped_cholesky(hessian, 0.1)
+    np.testing.assert_allclose(lower @ lower.T, hessian + 0.4 * np.eye(2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("theta", [[3.0, 7.0, 3.0, -11.0], [0.5, -0.6, 0.7, 0.4]])
+@pytest.mark.parametrize("solver", [GaussNewton(), LBFGS()], ids=repr)
+def test_a_start_from_which_predictions_overflow_is_said_to_be_one(solver, theta):
+    """In words, and not in numpy's: warnings of numpy are errors here."""
+    objective = small(Poisson(), GradientSteps(1.0, 2, cap=False))
+    assert not np.isfinite(objective.value_and_gradient(np.array(theta))[0])
+    with pytest.warns(ConvergenceWarning, match=r"predictions overflow.*smaller inner_lr"):
+        result = solver.minimize(objective, np.array(theta))
+    assert not result.converged
+
+
+def test_of_a_loss_without_a_bound_on_its_curvature_no_step_is_said_to_diverge():
+    """Nor is infinity multiplied by nothing: warnings of numpy are errors here."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = rng.poisson(np.exp(X[:, 0])).astype(float)
+    rule = GradientSteps(0.001, 2, cap=False)
+    model = MAMLRegressor(loss="poisson", adaptation=rule)
+    model.fit(X, y, groups=np.repeat(np.arange(6), 10))
+    assert model.capped_share_ == 0.0

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info
 from sklearn_maml._linalg import (
     chain,
     geometric_sum,
+    inverse,
     largest_eigenvalue,
     matvec,
     row_products,
@@ -24,6 +25,19 @@ from sklearn_maml._objective.parallel import one_blas_thread
 def spd(r, seed, n=3):
     rows = np.random.default_rng(seed).normal(size=(n, r, r + 1))
     return rows @ rows.swapaxes(1, 2)
+
+
+@pytest.mark.parametrize(("r", "n"), [(1, 3), (1, 900), (2, 40_000), (6, 2_000), (9, 10)])
+def test_inverses_are_those_of_each_matrix_however_many_there_are(r, n):
+    matrices = spd(r, 0, n) * np.geomspace(1e-8, 1e8, n)[:, None, None] ** 0.5
+    before = matrices.copy()
+    found = inverse(matrices)
+    np.testing.assert_allclose(found @ matrices, np.broadcast_to(np.eye(r), found.shape), atol=1e-6)
+    each = np.stack([np.linalg.inv(matrix) for matrix in matrices[:: n // 3]])
+    np.testing.assert_allclose(found[:: n // 3], each, rtol=1e-7)
+    np.testing.assert_array_equal(matrices, before)
+    assert inverse(matrices[None]).shape == (1, n, r, r)
+    assert inverse(np.zeros((n, 0, 0))).shape == (n, 0, 0)
 
 
 def test_products_of_matrices_and_vectors():

@@ -37,7 +37,7 @@ AUTO_SHOTS = (1, 2, 3, 5, 10)
 
 AUTO_EPISODES = 1000
 # Tasks with many rows are split less often: in all splits so many rows are read, or each once.
-AUTO_ROWS = 2**19
+AUTO_ROWS = 2**18
 
 
 # A model is judged after adapting to those numbers of rows, at so many random splits of each task.

@@ -40,7 +40,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._progress import check_overflow, refusing_overflow
+from sklearn_maml._progress import check_overflow, refusing_overflow, stage
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
 from sklearn_maml._tasks.labels import TaskIndex
@@ -52,6 +52,7 @@ from sklearn_maml.solvers import SOLVERS
 from sklearn_maml.solvers.solver import Solver
 
 __all__ = [
+    "N_STAGES",
     "Plan",
     "all_or_nothing",
     "certified",
@@ -59,6 +60,7 @@ __all__ = [
     "fit_rows",
     "make_plan",
     "make_solver",
+    "start_of",
 ]
 
 
@@ -93,6 +95,11 @@ def _forget(model):
     """Remove what fits have set: all that ends with an underscore, and what is private to us."""
     for name in [name for name in vars(model) if name.endswith("_") or name in PRIVATE]:
         delattr(model, name)
+
+
+# Reading, metric, strength, theta and certificate. A rule that is not learned has no second and
+# third, steps that are learned have their lengths there, and a search has itself.
+N_STAGES = 5
 
 
 class Plan(NamedTuple):
@@ -220,13 +227,30 @@ def _minimise(model, plan, blocks):
         problem = LearningProblem(objective, plan.solver, feature_names_of(model))
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)
-        result = plan.solver.minimize(objective, objective.origin())
-        loss_and_certificate = certified(objective, result.theta, model.certificate, model.learned_)
+        with stage("theta"):
+            result = plan.solver.minimize(objective, start_of(objective, model.learned_))
+        with stage("certificate"):
+            what = objective, result.theta, model.certificate, model.learned_
+            loss_and_certificate = certified(*what)
         model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
     model.meta_loss_, model.gap_certificate_ = loss_and_certificate
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
     return objective
+
+
+def start_of(objective, learned):
+    """Where the solver starts: the fixed effects of the mixed model that was learned, else 0.
+
+    Working responses are only near the loss, so that fixed effects are only near theta; but that is
+    half of the way. A quadratic is solved at once from anywhere, to the last bit the same.
+    """
+    near = getattr(learned, "fixed_effects", None)  # None, or of a rule that has no such model
+    if near is None or objective.is_quadratic:
+        return objective.origin()
+    near = np.reshape(near, objective.origin().shape)
+    # The pass is not lost: solvers ask for value and gradient of their start first.
+    return near if np.isfinite(objective.value_and_gradient(near)[0]) else objective.origin()
 
 
 def certified(objective, theta, effort, learned):

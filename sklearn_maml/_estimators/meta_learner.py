@@ -10,7 +10,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
-from sklearn_maml._estimators.fitting import all_or_nothing, certified, fit_rows, make_plan
+from sklearn_maml._estimators.fitting import (
+    N_STAGES,
+    all_or_nothing,
+    certified,
+    fit_rows,
+    make_plan,
+)
 from sklearn_maml._estimators.prediction import (
     check_targets,
     features_of,
@@ -31,9 +37,9 @@ from sklearn_maml._estimators.task_effects import task_effects
 from sklearn_maml._progress import (
     CallbackSupportMixin,
     check_overflow,
-    ended,
     refusing_overflow,
-    started,
+    stage,
+    telling,
     with_callbacks,
 )
 from sklearn_maml._tasks.episodes import Episodes
@@ -94,13 +100,12 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         A fit that fails, or is interrupted, leaves no model: neither that of an earlier fit nor
         parts of this one.
         """
-        context = started(self, X, y)
-        with all_or_nothing(self):
+        with telling(self, X, y, N_STAGES), all_or_nothing(self):
             plan = make_plan(self)
-            rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
+            with stage("reading"):
+                rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
             warn_of_lost_tasks(type(self).__name__, rows, plan.learns)
             fit_rows(self, plan, rows)
-        ended(self, context, X, y)
         return self
 
     def adapt(self, X, y, *, sample_weight=None):

@@ -87,8 +87,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
     random_state : int, RandomState or None, default=None
         For random splits.
     verbose : int, default=0
-        Whether to report the meta-loss at each evaluation: to the logger "sklearn_maml" at level
-        INFO, or printed where logging is not configured.
+        Whether to report the stages of a fit (reading, metric, strength, theta, certificate), their
+        iterations and the seconds so far: to the logger "sklearn_maml" at level INFO, or printed
+        where logging is not configured. With scikit-learn 1.9 callbacks hear of the same.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.noise import noise_variance
 from sklearn_maml._learning.proximal import learn_covariance
 from sklearn_maml._learning.random_effects import random_effects_of
-from sklearn_maml._learning.starts import learn_starts
+from sklearn_maml._learning.starts import learn_starts, shots_of_starts
 from sklearn_maml._learning.step_lengths import learn_lengths
 from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
 from sklearn_maml._tasks.features import parameter_names
@@ -226,8 +226,11 @@ class LearningProblem:
         """
         if not (self.is_quadratic and self.has_query_rows) or self.n_tasks < 2:
             return None
+        shots = shots_of_starts(self.objective)
+        if len(shots) < 2:  # known before the data are passed over
+            return None
         objective, theta, _ = Profile(self.objective, self.objective.blocks, self.solver)(rule)
-        return learn_starts(objective, theta, self._varying)
+        return learn_starts(objective, theta, shots, self._varying)
 
     def noise(self, theta):
         """The variance of the noise, as a `Noise`, from residuals at theta with the set rule."""

@@ -50,7 +50,8 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
     if not found.converged:
         warn_user(
             f"The metric {kind!r} did not converge in {found.n_iter} iterations "
-            f"(criterion {criterion!r}); it is used as it is.",
+            f"(criterion {criterion!r}); it is used as it is. Scale the features, or learn less: "
+            "metric='diagonal' or 'intercept', or random_effects= for some features only.",
             ConvergenceWarning,
         )
     return metric, found

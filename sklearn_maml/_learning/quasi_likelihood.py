@@ -19,6 +19,7 @@ from sklearn_maml._learning.random_effects import collected, mixed_design, struc
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._progress import report
 from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.solvers.gauss_newton import GaussNewton
 
@@ -75,6 +76,7 @@ def fit_quasi_likelihood(objective, effects, kind, make_rule):
         theta = np.reshape([model.fixed[0] for _, model in lifted], theta.shape)
         change, n_iter = np.linalg.norm(relative - before), n_iter + 1
         settled = change <= SETTLED * (np.linalg.norm(before) + VISIBLE)
+        report(f"working responses: the covariance changed by {change:.3g}")
         at = whole.vary(rule=make_rule(lifted[0][0]))
     return lifted[0][0], models, theta, n_iter
 

@@ -38,6 +38,10 @@ VARIES = 1e-10
 # left out of the mixed model: they are sums of others.
 COLLINEAR = 1e-12
 
+# Of more tasks than these an evaluation of the likelihood takes so long that a mixed model of a few
+# of them is fitted first: it leaves some three steps to take on all, where there would be twenty.
+MANY_TASKS, TASKS_TO_START = 20_000, 2_000
+
 
 @dataclass(frozen=True, eq=False)
 class RandomEffects:
@@ -290,10 +294,17 @@ def fit_covariance(objective, effects, kind):
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
     design = mixed_design(effects, kind)
+    return design.lifted(_fitted(objective, design, structure_of(design, kind)))
+
+
+def _fitted(objective, design, structure):
+    """The mixed model of all tasks; of very many a few come first, and tell where to start."""
+    start, sample = None, objective.blocks.sample(TASKS_TO_START)
+    if len(objective.blocks.tasks.weight) > MANY_TASKS:
+        start = _fitted(objective.vary(blocks=sample), design, structure)
     moments = design.moments(objective)
     with one_blas_thread():
-        structure = structure_of(design, kind)
-        return design.lifted(measured(moments, structure, fit_reml(moments, structure)))
+        return measured(moments, structure, fit_reml(moments, structure, start))
 
 
 def structure_of(design, kind):
@@ -340,9 +351,8 @@ def diagonal_deviations(objective, effects, kind):
     effects : RandomEffects
     kind : {"intercept", "diagonal"}
     """
-    moments = mixed_design(effects, "low_rank").moments(objective)
-    with one_blas_thread():
-        model = fit_reml(moments, Structure.diagonal(effects.ties(kind)))
+    design, structure = mixed_design(effects, "low_rank"), Structure.diagonal(effects.ties(kind))
+    model = _fitted(objective, design, structure)
     return np.maximum(np.sqrt(np.diagonal(model.relative)), FLOOR)
 
 

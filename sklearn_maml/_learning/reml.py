@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from sklearn_maml._learning.likelihood import likelihood
 from sklearn_maml._learning.structure import FLOOR, Structure
+from sklearn_maml._progress import report
 
 __all__ = ["MixedModel", "fit_low_rank", "fit_reml"]
 
@@ -160,6 +161,7 @@ def _scoring(moments, structure, relative, max_iter, tol):
     """Fisher scoring: Sigma, the number of evaluations, and whether it converged."""
     at, damping, rejected = likelihood(moments, relative, structure.information), 1e-3, 0
     for n_iter in range(1, max_iter + 1):
+        report(f"-2 log likelihood {at.value:.8g}")
         step, change = structure.scoring_step(at, damping)
         done = change < tol + 1e-14 * abs(at.value) and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
@@ -193,6 +195,7 @@ def _lbfgs(moments, structure, x, max_iter, tol):
         at = _attempt(moments, factor @ factor.T)
         if at is None:  # the line search turns back
             return FAR, np.zeros_like(x)
+        report(f"-2 log likelihood {at.value:.8g}")
         return at.value - origin, structure.contract(2.0 * at.slope @ factor)
 
     options = {"maxfun": 10 * max_iter, "maxiter": 10 * max_iter, "ftol": tol / 10, "gtol": 1e-5}

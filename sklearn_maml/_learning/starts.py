@@ -18,7 +18,7 @@ import numpy as np
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml.adaptation.prior import Starts
 
-__all__ = ["learn_starts"]
+__all__ = ["learn_starts", "shots_of_starts"]
 
 # How many tasks the shrinkage may count for.
 SHRINKAGES = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
@@ -36,7 +36,28 @@ TASKS_FOR_SHOTS = 10
 MANY_PARAMETERS = 100
 
 
-def learn_starts(objective, theta, effects):
+def shots_of_starts(objective):
+    """The numbers of first rows for which a start can be learned: fewer than two are none.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+
+    Returns
+    -------
+    ndarray of shape (n_shots,)
+        Ascending; empty where rows have no order, or there are too many parameters.
+    """
+    blocks = objective.blocks
+    support, sizes = blocks.episodes.support, blocks.tasks.sizes[blocks.tasks.weight > 0]
+    if blocks.episodes.split != "first" or not isinstance(support, tuple):
+        return np.zeros(0)
+    shots = np.unique(support)
+    often = (sizes > shots[:, None]).sum(axis=1) >= TASKS_FOR_SHOTS
+    return shots[often] if objective.n_parameters <= MANY_PARAMETERS else np.zeros(0)
+
+
+def learn_starts(objective, theta, shots, effects):
     """The `Starts` of first rows, or None where theta for all of them predicts better.
 
     Parameters
@@ -45,6 +66,8 @@ def learn_starts(objective, theta, effects):
         A quadratic, with the rule in use.
     theta : ndarray of shape (d,) or (n_targets, d)
         Where it is smallest.
+    shots : ndarray of shape (n_shots,)
+        Two or more of `shots_of_starts`.
     effects : RandomEffects
         For the standardised features and their Gram matrix.
 
@@ -54,11 +77,6 @@ def learn_starts(objective, theta, effects):
     """
     blocks, d = objective.blocks, objective.n_parameters
     episodes, weighty = blocks.episodes, np.flatnonzero(blocks.tasks.weight > 0)
-    shots = np.array(episodes.support) if isinstance(episodes.support, tuple) else np.zeros(0)
-    often = (blocks.tasks.sizes[weighty] > shots[:, None]).sum(axis=1) >= TASKS_FOR_SHOTS
-    shots = np.unique(shots[often])
-    if episodes.split != "first" or len(shots) < 2 or d > MANY_PARAMETERS:
-        return None
     folds = np.zeros(len(blocks.tasks.weight), dtype=int)
     folds[weighty] = np.random.default_rng(episodes.seed).permutation(len(weighty)) % FOLDS
     member = np.array(episodes.support) == shots[:, None]

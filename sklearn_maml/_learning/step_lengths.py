@@ -80,7 +80,7 @@ def learn_lengths(problem, make_rule):
     if not converged:
         warn_user(
             f"The lengths of steps did not converge in {n_iter} iterations; they are used as they "
-            "are.",
+            "are. Scale the features, or give the length: inner_lr='auto' or a number.",
             ConvergenceWarning,
         )
     return LearnedSteps(np.exp(x), n_iter, converged)

@@ -125,7 +125,11 @@ def best_scale(objective, solver, make_rule, near=False, theta=None):
 
     def loss(log_scale):
         rule = make_rule(np.exp(log_scale))
-        return profile(rule)[-1] if theta is None else profile.objective.vary(rule).value(theta)
+        if theta is None:
+            return profile(rule)[-1]
+        value = profile.objective.vary(rule).value(theta)
+        objective.report(f"scale {np.exp(log_scale):.3g}: meta-loss {value:.8g}")
+        return value
 
     bounds = (-LOG_NEAR, LOG_NEAR) if near else _first_valley(loss, -LOG_SCALE, LOG_SCALE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": LOG_TOLERANCE})

@@ -134,7 +134,7 @@ class Episodes:
         sizes : ndarray of shape (n_tasks,)
         offsets : ndarray of shape (n_tasks,)
             The position of each task's first row among the rows of all tasks.
-        draws : range
+        draws : ndarray of int
             Which of the `n_draws`.
 
         Returns
@@ -154,7 +154,7 @@ class Episodes:
         if self.split == "first":
             return None, shots, share
         place, n_draws = np.arange(sizes.max()), len(draws)
-        draw = np.repeat(np.asarray(draws), len(offsets))[:, None]
+        draw = np.repeat(draws, len(offsets))[:, None]
         keys = random_keys(self.seed, draw, np.tile(offsets, n_draws)[:, None] + place)
         keys[place >= np.tile(sizes, n_draws)[:, None]] = np.inf
         return np.argsort(keys, axis=1), shots, share

@@ -128,6 +128,8 @@ class Tasks:
 
 # A block's features fill about 2 MiB: large enough for BLAS, small enough for a core's cache.
 BLOCK_ELEMENTS = 2**18
+# A group of so small a share of that is worked on for less time than it takes to call numpy.
+FEW_ROWS = 16
 # Draws of the same tasks are spread over several blocks beyond this.
 LARGEST_BLOCK = 2**21
 # Where a task has this many times as many rows as shots its draws share the query rows.
@@ -161,7 +163,8 @@ class Blocks(Sequence):
 
     Rows are gathered once and kept where they take at most a quarter of scikit-learn's
     ``working_memory``; else anew in each pass over the data. The partition depends on the tasks'
-    sizes only, so sums over blocks are the same, to the bit, however they are spread over workers.
+    sizes and splits only, so sums over blocks are the same, to the bit, however they are spread
+    over workers.
 
     Parameters
     ----------
@@ -180,22 +183,24 @@ class Blocks(Sequence):
         An upper bound on the number of query rows over all episodes.
     """
 
-    def __init__(self, tasks, features, episodes):
+    def __init__(self, tasks, features, episodes, groups=None):
         self.tasks, self.features, self.episodes = tasks, features, episodes
-        self._groups = partition(tasks.sizes, features.width)
+        self.n_query, most_shots, fits = self._count_rows()
+        # Large tasks with few shots, each a group by itself: their draws share the query rows.
+        few = (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
+        large = few & (episodes.n_draws * tasks.sizes * features.width >= BLOCK_ELEMENTS)
+        self._groups = partition(tasks.sizes, features.width, large) if groups is None else groups
         # Many draws of many rows make several blocks of one group of tasks.
         self._parts = [
             (g, draws)
             for g, group in enumerate(self._groups)
-            for draws in _draws(episodes.n_draws, tasks.sizes[group].sum() * features.width)
+            for draws in _draws(fits[:, group], tasks.sizes[group].sum() * features.width)
         ]
         self.draws_apart = len(self._parts) > len(self._groups)
         self._stacks, self._blocks = {}, {}
-        self.n_query, most_shots = self._count_rows()
-        # Large tasks with few shots, each a group by itself: their draws share the query rows.
         self._shares = np.zeros(len(tasks.sizes), dtype=bool)
         self._shares[[group[0] for group in self._groups if len(group) == 1]] = True
-        self._shares &= (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
+        self._shares &= few
         n_rows, n_targets = int(tasks.offsets[-1]), tasks.y[0].size
         self._keeps_stacks = n_rows * features.width <= room()
         copied = n_rows - int(tasks.sizes[self._shares].sum())
@@ -229,11 +234,11 @@ class Blocks(Sequence):
     def draw(self, i):
         """The numbers of the draws in block i, without a look at its rows: see `Block.draw`."""
         g, draws = self._parts[i]
-        return np.repeat(np.asarray(draws), len(self._groups[g]))
+        return np.repeat(draws, len(self._groups[g]))
 
     def unsplit(self):
         """The same tasks with ``support="all"``; they share the rows that are kept."""
-        other = Blocks(self.tasks, self.features, Episodes())
+        other = Blocks(self.tasks, self.features, Episodes(), self._groups)
         other._stacks = self._stacks
         return other
 
@@ -261,12 +266,13 @@ class Blocks(Sequence):
         return blocks
 
     def _count_rows(self):
-        """The number of query rows over all episodes, and each task's most support rows."""
+        """The number of query rows over all episodes, each task's most support rows, which fit."""
         tasks, episodes = self.tasks, self.episodes
         if episodes.support == "all":
-            return int(tasks.offsets[-1]), tasks.sizes
+            return int(tasks.offsets[-1]), tasks.sizes, np.ones((1, len(tasks.sizes)), dtype=bool)
         shots = episodes.shots(tasks.sizes)
-        return int(((tasks.sizes - shots) * (shots >= 0)).sum()), shots.max(axis=0)
+        fits = shots >= 0
+        return int(((tasks.sizes - shots) * fits).sum()), shots.max(axis=0), fits
 
     def stacks(self):
         """All rows of the tasks, unsplit: an iterator over `Rows` and task weights."""
@@ -315,19 +321,24 @@ class Blocks(Sequence):
         return Block(support, query, weight[which] * share, group[which], self.draw(i))
 
 
-def _draws(n_draws, n_elements):
-    """Draws 0, ..., n_draws - 1 in ranges, so that a block of them is not much too large."""
-    step = max(1, int(LARGEST_BLOCK // n_elements))
-    return [range(start, min(start + step, n_draws)) for start in range(0, n_draws, step)]
+def _draws(fits, n_elements):
+    """The draws of a group of tasks in ranges, so that a block of them is not much too large.
+
+    Of the (n_draws, n_tasks) that fit, those that no task has rows enough for are left out.
+    """
+    draws, step = np.flatnonzero(fits.any(axis=1)), max(1, int(LARGEST_BLOCK // n_elements))
+    return [draws[start : start + step] for start in range(0, len(draws), step)]
 
 
-def partition(sizes, width):
+def partition(sizes, width, alone):
     """Tasks of about equal size, group by group: arrays of task numbers.
 
     A group has about BLOCK_ELEMENTS numbers, and at least d rows so that d x d sums do not
-    dominate; sizes within a group differ by at most a quarter, so that padding stays small.
+    dominate; sizes within a group differ by at most a quarter, so that padding stays small, or
+    up to twofold where rows are few. Those that are to be `alone`, a mask, are groups of one.
     """
     order = np.argsort(sizes, kind="stable")
+    single, order = order[alone[order]], order[~alone[order]]
     ordered = sizes[order]
     total = np.concatenate([[0], np.cumsum(ordered)])
     wanted = max(BLOCK_ELEMENTS // width, width)
@@ -335,7 +346,9 @@ def partition(sizes, width):
     while start < len(order):
         stop = np.searchsorted(total, total[start] + wanted, side="right") - 1
         similar = np.searchsorted(ordered, max(1.25 * ordered[start], ordered[start] + 2), "right")
-        stop = max(min(stop, similar), start + 1)
+        few = np.searchsorted(total, total[start] + wanted // FEW_ROWS, side="right") - 1
+        alike = np.searchsorted(ordered, 2 * ordered[start], "right")
+        stop = max(min(stop, max(similar, min(few, alike))), start + 1)
         groups.append(np.sort(order[start:stop]))
         start = stop
-    return groups
+    return groups + [np.array([i]) for i in single]

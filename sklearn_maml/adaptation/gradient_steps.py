@@ -6,6 +6,7 @@ from numbers import Integral
 import numpy as np
 
 from sklearn_maml._linalg import geometric_sum
+from sklearn_maml._progress import stage
 from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
@@ -158,7 +159,8 @@ class GradientSteps(AdaptationRule):
 
         # Only damping is smooth in the lengths: a cap comes in afterwards.
         damped = StepLength(1.0, self.cap, self.relative).is_damped(problem.loss)
-        found = problem.step_lengths(partial(steps, cap=damped, first_order=False))
+        with stage("lengths"):
+            found = problem.step_lengths(partial(steps, cap=damped, first_order=False))
         if not found.inner_lr.any():  # no step is a step of length 0, which none can be
             return steps(found.inner_lr, n_steps=0), found
         if self.cap and not damped:

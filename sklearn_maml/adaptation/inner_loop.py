@@ -44,6 +44,22 @@ class InnerLoop:
         """The `Response` of the query predictions at theta (..., 1, d)."""
         return Response(self.query, *self.adapt(theta))
 
+    def amplified(self, theta_i):
+        """What adapting adds to the rounding of query predictions, in terms of size 1.
+
+        A prediction rounds by an epsilon for each unit of the terms that it adds up. Where a rule
+        solves equations, a rounding in these is enlarged by as much as they are ill-conditioned.
+
+        Parameters
+        ----------
+        theta_i : ndarray of shape (..., n, d)
+
+        Returns
+        -------
+        float or ndarray of shape (..., n, m)
+        """
+        return 0.0
+
     @property
     def relative_step(self):
         """Step length times the support Hessian's largest eigenvalue, shape (n,).

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklearn_maml._component import check_number, check_option
 from sklearn_maml._linalg import chain, matvec
+from sklearn_maml._progress import stage
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
 from sklearn_maml.adaptation.inner_loop import InnerLoop
@@ -259,17 +260,19 @@ class Proximal(AdaptationRule):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
         self._check_noise(problem)
         if isinstance(self.metric, str):
-            effects = problem.random_effects(self.random_effects)
-            chosen = self._choose(problem, int(effects.varies.sum()))
-            metric, found = problem.covariance(
-                effects, *chosen, lambda metric: Proximal(1.0, metric)
-            )
+            with stage("metric"):
+                effects = problem.random_effects(self.random_effects)
+                chosen = self._choose(problem, int(effects.varies.sum()))
+                metric, found = problem.covariance(
+                    effects, *chosen, lambda metric: Proximal(1.0, metric)
+                )
         else:
             metric = Metric.read(self.metric, problem.n_parameters)
             found = problem.given_covariance(metric)
         strength = self.strength
         if strength is None:
-            strength = self._best_strength(problem, metric, found)
+            with stage("strength"):
+                strength = self._best_strength(problem, metric, found)
         starts = self.starts
         if not isinstance(starts, Starts):
             wanted = self.learnable and starts is not None

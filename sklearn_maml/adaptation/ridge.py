@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sklearn_maml._linalg import inverse
 from sklearn_maml.adaptation.affine import AffineLoop
 
 __all__ = ["RidgeLoop", "ridge_gain"]
@@ -26,7 +27,23 @@ class RidgeLoop(AffineLoop):
         factor, curvatures = self.support.loss.hessian_bound, self.support.curvatures(None)
         gram = self.geometry.gram(curvatures)
         ridge = factor * np.asarray(self.strength)[..., None, None] * np.eye(gram.shape[-1])
-        return np.linalg.inv(gram + ridge)
+        return inverse(gram + ridge)
+
+    def amplified(self, theta_i):
+        """``(tr K / 2 s) |phi L| |r_i| / s^1/2`` for residuals r_i; see `InnerLoop.amplified`.
+
+        With ``K = W^1/2 X X' W^1/2`` and ``(K + s) a = W^1/2 (y - F theta)``, a rounding of K by
+        epsilon tr K turns a by ``(K + s)^-1`` times so much of a, and ``s a`` is W^1/2 r_i. In
+        what moves a prediction, ``phi L X' W^1/2 (K + s)^-1``, no direction counts for more than
+        ``|phi L| / 2 s^1/2``.
+        """
+        support, curvatures = self.support, self.support.curvatures(None)
+        strength = self.support.loss.hessian_bound * np.asarray(self.strength)
+        residuals = support.residuals(support.predict(theta_i))
+        size = np.sqrt((curvatures * np.square(residuals)).sum(axis=-1, keepdims=True))
+        worse = 0.5 * (self.geometry.trace(curvatures) / strength**1.5)[..., None]
+        rows = self.geometry.metric.rows(self.query.features)
+        return worse * np.sqrt(np.einsum("...md,...md->...m", rows, rows)) * size
 
 
 def ridge_gain(curvature, rows, strength):

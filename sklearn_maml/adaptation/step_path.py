@@ -65,11 +65,11 @@ class StepPath(InnerLoop):
     @property
     def relative_step(self):
         """Before the cap; where it depends on theta, that of predictions which fit the targets."""
-        if self.damped and not self.step.relative:
-            return self.step.saturated(self.geometry)
-        if self.damped:
+        if np.isfinite(self.support.loss.hessian_bound):
+            return self.lengths.relative
+        if self.step.relative:
             return np.full(self.support.weights.shape[:-1], self.step.longest)
-        return self.lengths.relative
+        return self.step.saturated(self.geometry)
 
     def adapt(self, theta):
         """theta_i, and the pullback along the path to it."""

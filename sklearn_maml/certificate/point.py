@@ -55,7 +55,7 @@ def _sums(theta, linearization):
     squares = row_weight * linearization.loss_gradient**2
     risks = (query.weights * linearization.loss_gradient**2).sum(axis=-1)
     size = np.abs(theta)[..., None, :] + np.abs(linearization.theta_i)
-    magnitude = query.magnitude(size)
+    magnitude = query.magnitude(size) + linearization.loop.amplified(linearization.theta_i)
     return (
         squares.sum(),
         (linearization.weight * np.sqrt(risks)).sum(),

@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 
-from sklearn_maml._estimators.fitting import make_solver
+from sklearn_maml._estimators.fitting import make_solver, start_of
 from sklearn_maml._estimators.prediction import objective_on, theta_of
 from sklearn_maml.certificate.certify import certify
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
@@ -43,16 +43,17 @@ def certified_path(fitted, tasks, y, groups, sample_weight, n_points=50):
             f"The meta-loss on these tasks is {value:.6g}, but it was {model.meta_loss_:.6g} in "
             "fit; pass the tasks, groups and weights of fit."
         )
-    values, iterates = _run(make_solver(model, objective.rule), objective)
+    start = start_of(objective, model.learned_)
+    values, iterates = _run(make_solver(model, objective.rule), objective, start)
     bounds, known = np.full(len(values), np.nan), sorted(iterates)
     for k in np.unique(np.linspace(0, len(known) - 1, n_points).astype(int)):
         bounds[known[k]] = certify(objective, iterates[known[k]]).lower_bound
     return values, bounds
 
 
-def _run(solver, objective):
+def _run(solver, objective, start):
     """The meta-losses of a solver's iterates, and those iterates that are known, by number."""
-    start, told = objective.origin(), []
+    told = []
     if "callback" not in inspect.signature(solver.minimize).parameters:
         result = solver.minimize(objective, start)
         return np.array(result.values), {0: start, len(result.values) - 1: result.theta}

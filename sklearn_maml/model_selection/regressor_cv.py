@@ -17,9 +17,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import check_n_jobs, check_number, random_of
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
-from sklearn_maml._estimators.fitting import all_or_nothing, expect_same, fit_rows, make_plan
+from sklearn_maml._estimators.fitting import (
+    N_STAGES,
+    all_or_nothing,
+    expect_same,
+    fit_rows,
+    make_plan,
+)
 from sklearn_maml._estimators.regressor import MAMLRegressor
-from sklearn_maml._progress import CallbackSupportMixin, ended, report, started, with_callbacks
+from sklearn_maml._progress import CallbackSupportMixin, report, stage, telling, with_callbacks
 from sklearn_maml._tasks.episodes import read_episodes
 from sklearn_maml._tasks.features import Features, check_featurizer, fit_featurizer
 from sklearn_maml._tasks.stacks import Blocks
@@ -153,15 +159,16 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         ValueError, TypeError
             If the data or a parameter are not as described, or a fold splits a task.
         """
-        context = started(self, X, y)
-        with all_or_nothing(self):
+        with telling(self, X, y, N_STAGES), all_or_nothing(self):
             check_featurizer(self.featurizer)
             check_n_jobs(self.n_jobs)
             grid = self._grid()
-            rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
+            with stage("reading"):
+                rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
             splits = task_splits(self.cv, rows)
             featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
-            self.cv_results_ = _results(grid, self._scores(grid, rows, splits, featurizer))
+            with stage("search"):
+                self.cv_results_ = _results(grid, self._scores(grid, rows, splits, featurizer))
             self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
             self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
             self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
@@ -169,7 +176,6 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             expect_same(best, self)
             fit_rows(best, make_plan(best), rows, featurizer)
             self.coef_, self.intercept_ = best.coef_, best.intercept_
-        ended(self, context, X, y)
         return self
 
     def predict(self, X, *, groups=None):

@@ -9,6 +9,9 @@ __all__ = ["damped_cholesky", "is_nearly_singular", "lifted", "triangular"]
 # NEARLY_NULL dampings is a sign of one.
 NULL, NEARLY_NULL = 1e-15, 2.0
 
+# A damping above this holds rounding in check by itself.
+STRONG = 1e-6
+
 
 def lifted(diagonal):
     """A diagonal without zeros, by which parameters of any unit can be compared."""
@@ -16,6 +19,9 @@ def lifted(diagonal):
     return np.maximum(diagonal, np.where(top > 0, 1e-12 * top, 1.0))
 
 
+# Far from the data H may have overflowed. What is made of it is then not a number, nor is a gap
+# that is estimated with it: the solver says so, once, in words.
+@np.errstate(over="ignore", invalid="ignore")
 def damped_cholesky(hessian, damping):
     """Lower factors of ``H + damping * diag(H)``; the damping grows where rounding asks for it.
 
@@ -29,13 +35,15 @@ def damped_cholesky(hessian, damping):
         diagonal[...] = undamped + damping
         try:
             lower = np.linalg.cholesky(unit)
-            if _least_pivot(lower) < NEARLY_NULL * damping:
+            # The eigenvalues cost ten times as much as the factor: only where they can matter.
+            if damping < STRONG and _least_pivot(lower) < NEARLY_NULL * damping:
                 lower = np.linalg.cholesky(_without_null(unit, damping))
             return scale[..., None] * lower
         except np.linalg.LinAlgError:
             damping = max(10.0 * damping, 1e-14)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def is_nearly_singular(hessian, least):
     """Whether a column of H, all of unit length, is but for `least` a sum of those before it."""
     try:

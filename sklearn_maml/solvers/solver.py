@@ -134,8 +134,15 @@ class Iterates:
         Below `tolerated` rounding is all that is left, whatever was wanted.
         """
         converged = got <= max(wanted, tolerated)
-        if not converged:
-            solver = self.solver
+        solver = self.solver
+        if not np.isfinite(got):
+            warn_user(
+                f"{type(solver).__name__} stopped after {self.n_iter} iterations: predictions "
+                f"overflow there, and {what} is {got:.3g}. Scale the features, or take shorter "
+                "inner steps: a smaller inner_lr, or cap=True.",
+                ConvergenceWarning,
+            )
+        elif not converged:
             warn_user(
                 f"{type(solver).__name__} stopped after {self.n_iter} iterations: {what} "
                 f"{got:.3g}, wanted at most {wanted:.3g}. Raise max_iter={solver.max_iter} or "

@@ -1,5 +1,7 @@
 """When a solver is near enough to the minimum."""
 
+from functools import cache
+
 import numpy as np
 
 __all__ = ["negligible_gap"]
@@ -20,12 +22,18 @@ def negligible_gap(objective, tol):
     -------
     callable
     """
-    origin = objective.origin()
-    (unadapted,) = objective.reduce(_value_at_zero, origin)
-    top = np.fmin(abs(objective.value(origin)), abs(unadapted))
+    (unadapted,) = (abs(part) for part in objective.reduce(_value_at_zero, objective.origin()))
+
+    @cache
+    def top():
+        return np.fmin(abs(objective.value(objective.origin())), unadapted)
 
     def enough(value):
-        return max(tol * min(max(abs(value), 1e-10 * top), top), 1e-15 * abs(value))
+        size = abs(value)
+        # Here the other start is of no account: no pass over the data for it.
+        between = 1e-10 * unadapted <= size <= unadapted
+        wanted = size if between else min(max(size, 1e-10 * top()), top())
+        return max(tol * wanted, 1e-15 * size)
 
     return enough
 
