@@ -46,11 +46,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         Number of inner gradient steps: 1 if only `inner_lr` is given; 0 is pooled regression.
     featurizer : transformer, default=None
         phi: any scikit-learn transformer or pipeline of them. It is cloned and fitted on all rows;
-        wrap a fitted one in ``sklearn.frozen.FrozenEstimator``. None uses the columns of X. One that
-        looks at y should cross-fit, as `PooledPrediction` does: a featurizer whose
-        ``fit_transform`` asks for `groups` is given the tasks, and what it returns is what the
-        model is fitted on; ``transform`` is for rows to come, those of `score` and `certify` among
-        them.
+        wrap a fitted one in ``sklearn.frozen.FrozenEstimator``. None uses the columns of X.
+        One that looks at y should cross-fit, as `PooledPrediction` does: if its ``fit_transform``
+        asks for `groups` it is given the tasks, and the model is fitted on what that returns;
+        ``transform`` is for rows to come, those of `score` and `certify` among them.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
