@@ -1,5 +1,7 @@
 """One model for all tasks as a feature of a model for each: predictions, cross-fitted by task."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import scipy.sparse as sp
 from sklearn import config_context
@@ -316,10 +318,12 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = get_tags(self._template())
-        for fact in ("sparse", "allow_nan", "string", "categorical"):
-            setattr(tags.input_tags, fact, getattr(inner.input_tags, fact))
         tags.target_tags.required = True
+        estimator = self._template()
+        if hasattr(estimator, "__sklearn_tags__") and not isinstance(estimator, type):
+            inner = get_tags(estimator).input_tags
+            for fact in ("sparse", "allow_nan", "string", "categorical"):
+                setattr(tags.input_tags, fact, getattr(inner, fact))
         return tags
 
 
@@ -327,23 +331,11 @@ def _folds(cv, X, y, groups):
     """Pairs (train, test) of row numbers; the rows of a task are on the same side of each."""
     n_rows = X.shape[0]
     ids, codes = (np.arange(n_rows),) * 2 if groups is None else group_rows(groups, n_rows)
-    if isinstance(cv, int | np.integer):
-        check_int("cv", cv, low=2)
-        if len(ids) < 2:
-            what, hint = ("rows", "") if groups is None else ("tasks", " or leave out groups=")
-            raise ValueError(
-                f"To cross-fit takes two {what} or more, to predict one from the others; got "
-                f"n_samples=1 of them. Pass more{hint}."
-            )
-        folds = (KFold if groups is None else GroupKFold)(min(cv, len(ids)))
-    else:
-        folds = check_cv(cv)
-    if groups is None:
-        return list(folds.split(np.zeros((n_rows, 1)), y))
+    folds = _splitter(cv, len(ids), groups is not None)
     # A splitter that asks for no groups warns that it ignores them, though it may do right.
-    asked = get_routing_for_object(folds).consumes("split", ("groups",))
-    splits = list(folds.split(np.zeros((n_rows, 1)), y, **dict.fromkeys(asked, codes)))
-    for train, test in splits:
+    asks = get_routing_for_object(folds).consumes("split", ("groups",)) and groups is not None
+    splits = list(folds.split(np.zeros((n_rows, 1)), y, **({"groups": codes} if asks else {})))
+    for train, test in splits if groups is not None else ():
         torn = np.intersect1d(codes[train], codes[test])
         if torn.size:
             raise ValueError(
@@ -351,3 +343,21 @@ def _folds(cv, X, y, groups):
                 "use a splitter that keeps groups together, such as GroupKFold."
             )
     return splits
+
+
+def _splitter(cv, n, by_task):
+    """What splits n tasks, or n rows, as `cv` says."""
+    if isinstance(cv, int | np.integer):
+        check_int("cv", cv, low=2)
+        if n < 2:
+            what, hint = ("tasks", " or leave out groups=") if by_task else ("rows", "")
+            raise ValueError(
+                f"To cross-fit takes two {what} or more, to predict one from the others; got "
+                f"n_samples=1 of them. Pass more{hint}."
+            )
+        return (GroupKFold if by_task else KFold)(min(cv, n))
+    if isinstance(cv, Iterable) and not isinstance(cv, str):
+        cv = list(cv)
+        if any(not isinstance(sides, tuple | list) or len(sides) != 2 for sides in cv):
+            raise ValueError(f"cv must hold pairs (train, test) of row numbers; got {cv!r}.")
+    return check_cv(cv)

@@ -31,6 +31,7 @@ from sklearn_maml import (
     MAMLRegressor,
     MAMLRegressorCV,
     NTKFeatures,
+    PooledPrediction,
     adapt,
     adapt_tasks,
     certify,
@@ -479,13 +480,20 @@ PARTS = {
         "random_state": ["a", -1],
     },
     NTKFeatures: {"n_hidden": [0, 1.5, "a", None], "activation": ["none such", 3, None]},
+    PooledPrediction: {
+        "estimator": ["none such", 3, LinearRegression, StandardScaler()],
+        "cv": [0, 1, 1.5, True, "five", [(0, 1, 2)], None],
+        "method": ["none such", 3, None, "predict_proba"],
+        "passthrough": [1, "a", None],
+        "n_jobs": [0, 1.5, "a"],
+    },
 }
-SLOT = {"losses": "loss", "adaptation": "adaptation", "solvers": "solver", "ntk": "featurizer"}
+SLOT = {"losses": "loss", "adaptation": "adaptation", "solvers": "solver"}
 
 
 def rows_of_parts():
     for part, parameters in PARTS.items():
-        slot = SLOT[part.__module__.split(".")[1]]
+        slot = SLOT.get(part.__module__.split(".")[1], "featurizer")
         loss = {"loss": "log_cosh"} if slot == "solver" else {}
         for name, values in parameters.items():
             for value in values:

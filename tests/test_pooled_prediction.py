@@ -226,6 +226,7 @@ def test_a_pickled_copy_predicts_the_same():
         ({"cv": 1}, ValueError, "cv must be"),
         ({"cv": True}, TypeError, "cv must be"),
         ({"cv": "five"}, ValueError, "cv"),
+        ({"cv": [([0], [1], [2])]}, ValueError, "pairs .train, test. of row numbers"),
         ({"cv": KFold(7)}, ValueError, "rows of task 1 into both train and test"),
         ({"cv": PredefinedSplit(np.where(GROUPS, GROUPS % 2, -1))}, ValueError, "partitions"),
         (
