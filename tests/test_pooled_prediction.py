@@ -13,6 +13,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, PredefinedSplit
@@ -347,7 +348,7 @@ def test_curves_that_differ_in_height_are_learned_from_three_rows():
     assert scorer(MAMLRegressor(random_state=0).fit(tasks[:40]), tasks[40:]) < 0.2
 
 
-def test_weights_and_tasks_that_weigh_nothing_reach_the_featurizer():
+def test_tasks_that_weigh_nothing_do_not_reach_the_regressor():
     linear = PooledPrediction(LinearRegression(), cv=3)
     tasks = [(X[g == GROUPS], Y[g == GROUPS]) for g in range(N_TASKS)]
     given = [float(g != 4) for g in range(N_TASKS)]
@@ -356,15 +357,26 @@ def test_weights_and_tasks_that_weigh_nothing_reach_the_featurizer():
     assert model.n_tasks_ == N_TASKS
     expected = MAMLRegressor("auto", featurizer=linear).fit(some)
     np.testing.assert_allclose(model.coef_, expected.coef_)
-    rows = np.where(np.arange(len(X)) % 4, 2.0, 0.0) * (1 + GROUPS % 2)
-    kept = rows > 0
-    model = MAMLRegressor("auto", featurizer=make_pipeline(StandardScaler(), linear))
-    model.set_params(featurizer__standardscaler=FunctionTransformer())
-    weighted = clone(model).fit(X, Y, groups=GROUPS, sample_weight=rows)
-    by_hand = clone(linear)
-    phi = by_hand.fit_transform(X[kept], Y[kept], groups=GROUPS[kept], sample_weight=rows[kept])
-    plain = MAMLRegressor("auto").fit(phi, Y[kept], groups=GROUPS[kept], sample_weight=rows[kept])
-    same_model(weighted, plain)
+
+
+WEIGHT = np.where(np.arange(len(X)) % 4, 2.0, 0.0) * (1 + GROUPS % 2 + np.arange(len(X)) % 3)
+
+
+@pytest.mark.parametrize(
+    ("beside", "weighted"), [(None, True), (FunctionTransformer(), True), (StandardScaler(), False)]
+)
+def test_weights_of_rows_reach_the_regressor_unless_a_step_leaves_it_open(beside, weighted):
+    # StandardScaler could take weights, and has not been told whether to.
+    linear, kept = PooledPrediction(LinearRegression(), cv=3), WEIGHT > 0
+    featurizer = linear if beside is None else make_pipeline(linear, beside)
+    model = MAMLRegressor("auto", featurizer=featurizer)
+    model.fit(X, Y, groups=GROUPS, sample_weight=WEIGHT)
+    weight = WEIGHT[kept] if weighted else None
+    phi = linear.fit_transform(X[kept], Y[kept], groups=GROUPS[kept], sample_weight=weight)
+    phi = phi if beside is None else clone(beside).fit_transform(phi)
+    plain = MAMLRegressor("auto")
+    plain.fit(phi, Y[kept], groups=GROUPS[kept], sample_weight=WEIGHT[kept])
+    same_model(model, plain)
 
 
 def test_a_task_of_weight_zero_has_the_features_of_rows_to_come():
@@ -503,3 +515,12 @@ def test_cross_fitted_features_must_be_one_row_a_row():
 
     with pytest.raises(ValueError, match="one row a row of X; it made 119 rows of 120"):
         MAMLRegressor("auto", featurizer=Short()).fit(X, Y, groups=GROUPS)
+
+
+def test_a_request_that_scikit_learn_refuses_is_not_hidden():
+    class Stubborn(Shifted):
+        def fit_transform(self, X, y=None, groups=None):
+            raise UnsetMetadataPassedError(message="no", unrequested_params={}, routed_params={})
+
+    with pytest.raises(UnsetMetadataPassedError, match="no"):
+        MAMLRegressor("auto", featurizer=Stubborn()).fit(X, Y, groups=GROUPS)

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
@@ -88,10 +89,23 @@ def fit_featurizer(featurizer, X, tasks, y=None):
         weights = weights if has_fit_parameter(featurizer, "sample_weight") else {}
         return FittedFeaturizer(featurizer.fit(X, y, **weights))
     # With one task there is no other to learn from: then the featurizer does without tasks.
-    given = {"groups": codes if (codes != codes[0]).any() else None, **weights}
-    with config_context(enable_metadata_routing=True):  # for what the featurizer may be inside of
-        phi = featurizer.fit_transform(X, y, **{name: given[name] for name in sorted(asked)})
+    given = {"groups": codes if (codes != codes[0]).any() else None}
+    given |= weights if "sample_weight" in asked else {}
+    phi = _cross_fitted(featurizer, X, y, given)
     return FittedFeaturizer(featurizer, _phi_of_all(all_rows, kept, phi, featurizer.transform))
+
+
+def _cross_fitted(featurizer, X, y, given):
+    """What the featurizer makes of the rows that it is fitted on, told of tasks and weights."""
+    with config_context(enable_metadata_routing=True):  # for what the featurizer may be inside of
+        try:
+            return featurizer.fit_transform(X, y, **given)
+        except UnsetMetadataPassedError:
+            if "sample_weight" not in given:
+                raise
+            # Some step of a pipeline could take weights, and does not say whether it wants them.
+            # Pipelines that do not cross-fit are fitted without weights, and so is this one.
+            return featurizer.fit_transform(X, y, groups=given["groups"])
 
 
 def _rows_of_tasks(tasks):
