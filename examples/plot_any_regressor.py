@@ -97,6 +97,7 @@ for axis, name in zip(axes, shown, strict=True):
     axis.set(xlabel="days", title=f"a new spruce, {name}")
 axes[0].set_ylabel("log of its size")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-picture = Path("any_regressor.png")
-figure.savefig(picture, dpi=120)
+picture = Path("any_regressor.svg")
+with plt.rc_context({"svg.hashsalt": "sklearn_maml"}):
+    figure.savefig(picture, metadata={"Date": None})
 print(f"\nPicture saved to {picture.resolve()}")
