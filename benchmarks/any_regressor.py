@@ -74,14 +74,21 @@ class AnyRegressor:
 
 @dataclass(frozen=True)
 class GPBoost:
-    """Boosted trees with Gaussian random effects, fitted together; held-out groups by BLUP."""
+    """Boosted trees with Gaussian random effects, fitted together; held-out groups by BLUP.
+
+    Targets are standardised: without that 200 rounds hardly move where they are large, and it is
+    40 to 80 times as far off as a mixed model.
+    """
 
     slopes: bool = False
+    most_rounds: int = 500
 
     def fit(self, X, y, groups):
         """Fit on rows (n_rows, d), targets and groups (n_rows,)."""
         import gpboost
 
+        centre, scale = y.mean(), y.std()
+        y = (y - centre) / scale
         varying = varies_within_groups(X, groups) & self.slopes
         standardizer = Standardizer.fit(X, groups)
 
@@ -95,12 +102,12 @@ class GPBoost:
             return gpboost.GPModel(group_data=groups, **exact, **Z, **many)
 
         options = {"learning_rate": 0.1, "max_depth": 6, "min_data_in_leaf": 20, "verbose": 0}
-        options |= {"num_threads": 1, "seed": 0}
+        options |= {"leaves_newton_update": True, "num_threads": 1, "seed": 0}
         rounds = gpboost.cv(
             options,
             gpboost.Dataset(X.copy(), y),
             gp_model=effects(),
-            num_boost_round=200,
+            num_boost_round=self.most_rounds,
             early_stopping_rounds=10,
             folds=list(GroupKFold(5).split(X, y, groups)),
             metric="mse",
@@ -118,8 +125,9 @@ class GPBoost:
 
         def adapt_predict(X_s, y_s, X_q):
             zero = np.zeros(1 + varying.sum())
-            effect = blup(design(X_s), y_s - fixed(X_s), zero, np.diag(variances), noise)
-            return fixed(X_q) + (design(X_q) @ effect[..., None])[..., 0]
+            residual = (y_s - centre) / scale - fixed(X_s)
+            effect = blup(design(X_s), residual, zero, np.diag(variances), noise)
+            return centre + scale * (fixed(X_q) + (design(X_q) @ effect[..., None])[..., 0])
 
         return _Fitted(adapt_predict)
 
@@ -182,14 +190,14 @@ def show_any_regressor(split, code):
 
 
 def _print_tails(ratios, n_tasks):
-    """How many cells are above 1.05, and above 1.10 where there are 20 tasks or more."""
+    """How many cells are above 1.05; and of data with 20 tasks or more the mean and the worst."""
     for name, found in ratios.items():
         cells = found.cells.items()
         many = [value for (data, _), value in cells if n_tasks[data] >= 20]
         print(
             f"{name:20s}{len(cells)} cells, above 1.05: {sum(v > 1.05 for _, v in cells)}; with 20 "
-            f"tasks or more {len(many)}, above 1.10: {sum(v > 1.1 for v in many)}, worst "
-            f"{max(many):.2f}"
+            f"tasks or more {len(many)}, geometric mean {np.exp(np.mean(np.log(many))):.3f}, above "
+            f"1.10: {sum(v > 1.1 for v in many)}, worst {max(many):.2f}"
         )
 
 
