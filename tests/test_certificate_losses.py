@@ -91,6 +91,80 @@ def test_in_the_wide_regime_the_bound_falls_to_radius_times_epsilon(loss, n_step
     assert theorem <= 1e-4 * start
 
 
+def relaxed_minimum(tasks, loss, inner_lr, alpha, theta):
+    """The least meta-loss of one gradient step whose slopes may be any numbers in their range."""
+    rows = [np.column_stack([X, np.ones(len(X))]) for X, _ in tasks]
+    d, sizes = len(theta), [len(X) for X in rows]
+
+    def value_and_gradient(at):
+        theta, slopes = at[:d], np.split(at[d:], np.cumsum(sizes))
+        value, in_theta, in_slopes = alpha * (theta[:-1] ** 2).sum(), np.zeros_like(theta), []
+        in_theta[:-1] = 2 * alpha * theta[:-1]
+        for X, (_, y), s in zip(rows, tasks, slopes[:-1], strict=True):
+            move = inner_lr / len(X) * X @ X.T
+            z = X @ theta - move @ s
+            nu = loss.gradient(y, z) / len(X) / len(rows)
+            value += loss.value(y, z).mean() / len(rows)
+            in_theta += nu @ X
+            in_slopes.append(-move @ nu)
+        return value, np.concatenate([in_theta, *in_slopes])
+
+    ranges = [np.broadcast_arrays(*loss.slope_range(y)) for _, y in tasks]
+    low, high = (np.concatenate([r[k] for r in ranges]) for k in (0, 1))
+    bounds = [(None, None)] * len(theta) + list(zip(low, high, strict=True))
+    start = np.concatenate([theta, 0.5 * (low + high)])
+    options = {"maxiter": 20000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-10}
+    found = minimize(
+        value_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
+    return found.fun
+
+
+@pytest.mark.parametrize("loss", [LogLoss(), PseudoHuber(0.5), LogCosh()], ids=repr)
+@pytest.mark.parametrize("m", [3, 12])
+def test_the_relaxation_is_solved(loss, m, monkeypatch):
+    tasks = make_tasks(6, m, n_features=4, seed=m)
+    if isinstance(loss, LogLoss):
+        tasks = [(X, (y > np.median(y)) * 1.0) for X, y in tasks]
+    objective = objective_of(tasks, loss, GradientSteps(0.3, cap=False), 0.05)
+    theta = solve(objective, np.zeros(5)).theta
+    wanted = objective.value(theta) - relaxed_minimum(tasks, loss, 0.3, 0.05, theta)
+    # By default it ends early, with a bound that is a little wider.
+    fast = dict(certify(objective, theta).routes)["Theorem 1, relaxed"]
+    assert wanted * (1 - 1e-6) <= fast <= 1.1 * wanted
+    monkeypatch.setitem(EFFORTS, "fast", EFFORTS["fast"]._replace(precision=1e-9, share=0.0))
+    precise = dict(certify(objective, theta).routes)["Theorem 1, relaxed"]
+    assert precise == pytest.approx(wanted, rel=1e-5)
+
+
+def test_without_steps_the_relaxation_is_the_problem_itself(monkeypatch):
+    tasks = make_tasks(5, 8, n_features=3, seed=4)
+    objective = objective_of(tasks, PseudoHuber(), NO_STEPS, 0.1)
+    monkeypatch.setitem(EFFORTS, "fast", EFFORTS["fast"]._replace(precision=1e-9, share=0.0))
+    far = np.full(4, 2.0)
+    wanted = objective.value(far) - objective.value(solve(objective, far).theta)
+    found = dict(certify(objective, far).routes)["Theorem 1, relaxed"]
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-2])
+def test_where_some_rows_are_separated_the_minimum_is_that_of_the_others(share):
+    rng = np.random.default_rng(5)
+    features = np.zeros((3, 12, 3))
+    features[..., 0] = 1.0
+    features[:, :5, 1:] = rng.normal(size=(3, 5, 2))  # the first rows are told apart by these
+    features[:, :5, 1] += 3.0
+    targets = np.zeros((3, 12))
+    targets[:, :5] = 1.0
+    targets[:, 5:7] = 1.0  # the others are alike: 2 of 7 are of class 1
+    risk = Risk(LogLoss(), features, targets, np.full((3, 12), 1 / 12))
+    entropy = -(2 * np.log(2 / 7) + 5 * np.log(5 / 7)) / 12
+    _, value, lower = query_minima(risk, np.zeros((3, 12)), share)
+    assert (value >= entropy).all()
+    assert (lower <= entropy * (1 + 1e-12)).all()
+    np.testing.assert_allclose(lower, entropy, rtol=1e-6)
+
+
 @pytest.mark.parametrize("loss", CONVEX)
 @pytest.mark.parametrize(("m", "d"), [(12, 3), (4, 6), (5, 5)])
 def test_query_minima_are_those_of_scipy(loss, m, d):

@@ -13,8 +13,10 @@ from sklearn_maml import (
     MAMLRegressor,
     MAMLRegressorCV,
     Proximal,
+    PseudoHuber,
     SquaredError,
 )
+from sklearn_maml.displays import ConvergenceDisplay
 
 RNG = np.random.default_rng(0)
 TASKS = [(RNG.normal(size=(6, 2)), RNG.normal(size=6)) for _ in range(6)]
@@ -238,3 +240,48 @@ def test_dates_of_two_units_are_one_task():
     expected = model.predict(X, groups=days)
     np.testing.assert_array_equal(model.predict(X, groups=days.astype("M8[ns]")), expected)
     np.testing.assert_array_equal(model.predict(X, groups=pd.Series(days)), expected)
+
+
+# ------------------------------------------------------------------------------------------------
+# Local minima
+
+
+def two_clusters(seed):
+    """Four tasks of one feature with slopes of two signs: the meta-loss has two valleys."""
+    rng = np.random.default_rng(seed)
+    slope, tasks = 3 * rng.normal(), []
+    for sign in rng.choice([-1.0, 1.0], size=4):
+        A = 3 * rng.normal(size=(5, 1))
+        tasks.append((A, sign * slope * A[:, 0] + 0.1 * rng.normal(size=5)))
+    return tasks
+
+
+STEPS = {"loss": PseudoHuber(), "adaptation": GradientSteps(0.5, cap=False)}
+may_diverge = pytest.mark.filterwarnings("ignore:Uncapped inner steps")
+
+
+@may_diverge
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_a_second_start_is_taken_where_the_first_may_have_ended_too_high(seed):
+    tasks = two_clusters(seed)
+    once = MAMLRegressor(**STEPS, solver="gauss_newton").fit(tasks)
+    twice = MAMLRegressor(**STEPS).fit(tasks)
+    assert twice.meta_loss_ < 0.7 * once.meta_loss_
+    assert twice.meta_loss_ == twice.gap_certificate_.meta_loss == twice.meta_losses_[-1]
+    assert twice.gap_certificate_.lower_bound <= once.meta_loss_
+
+
+@may_diverge
+def test_what_a_second_start_finds_is_taken_only_if_it_is_lower():
+    for seed in range(20):
+        tasks = two_clusters(seed)
+        once = MAMLRegressor(**STEPS, solver="gauss_newton").fit(tasks)
+        assert MAMLRegressor(**STEPS).fit(tasks).meta_loss_ <= once.meta_loss_
+
+
+@may_diverge
+def test_the_path_of_a_fit_from_a_second_start_is_drawn_from_there():
+    tasks = two_clusters(2)
+    model = MAMLRegressor(**STEPS).fit(tasks)
+    display = ConvergenceDisplay.from_estimator(model, tasks)
+    np.testing.assert_array_equal(display.values, model.meta_losses_)

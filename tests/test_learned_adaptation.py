@@ -419,6 +419,18 @@ def test_pullback_is_the_derivative_of_adapt(q):
     assert_allclose(rule.spread(V), ((V @ rule.metric.factor) ** 2).sum(axis=-1) / 2)
 
 
+@pytest.mark.parametrize("tasks", [(), (2,), (3, 2)])
+def test_independent_effects_of_many_features_are_multiplied_by_their_few_entries(tasks):
+    rng, d = np.random.default_rng(0), 150
+    factor = np.diag(rng.uniform(size=d))[:, :-3]
+    factor[-1] = rng.normal(size=d - 3)  # what centring moves
+    V, U = rng.normal(size=(*tasks, 4, d)), rng.normal(size=(*tasks, 4, d - 3))
+    metric = Metric(factor)
+    assert metric.rows(V) == pytest.approx(V @ factor, rel=1e-12, abs=1e-12)
+    assert metric.lift(U) == pytest.approx(U @ factor.T, rel=1e-12, abs=1e-12)
+    assert metric.rows(V[..., 0, :]) == pytest.approx(V[..., 0, :] @ factor, rel=1e-12, abs=1e-12)
+
+
 def test_weights_of_support_rows_are_repetitions():
     model = MAMLRegressor(adaptation=REML, random_state=0).fit(mixed_tasks())
     X, y = mixed_tasks(1, seed=5)[0]

@@ -212,7 +212,8 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         objective = objective_on(self, X, y, groups, sample_weight, self._episodes)
         with refusing_overflow():
-            return certified(objective, theta_of(self), self.certificate or "fast")[1]
+            effort = self.certificate or "fast"
+            return certified(objective, theta_of(self), effort, self.learned_)[1]
 
     def _rows(self, X, groups):
         """Rows that are to be predicted: of known tasks with their own parameters."""

@@ -56,7 +56,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         then be None.
     solver : str or Solver, default="auto"
         "auto" chooses the exact solver for the squared loss, Gauss-Newton for other losses, and
-        gradient descent for a first-order rule.
+        gradient descent for a first-order rule. With other losses there may be several local
+        minima: where the certificate leaves more than 30 percent of the loss open, "auto" starts
+        once more, from the parameters that predict best without adapting, and keeps the
+        better.
     alpha : float, default=0.0
         Ridge penalty on the meta-parameters in feature space, the intercept excepted.
     fit_intercept : bool, default=True

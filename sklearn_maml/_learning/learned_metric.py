@@ -9,6 +9,9 @@ from sklearn_maml._report import LEFT, html_rows, text_rows
 
 __all__ = ["LearnedMetric"]
 
+# A log likelihood need be no more exact than this.
+NEGLIGIBLE = 1e-6
+
 # Correlations of more parameters than these, and more parameters, are left to `to_frame`.
 MANY_CORRELATIONS, MANY_ROWS = 6, 30
 
@@ -46,6 +49,11 @@ class LearnedMetric:
     fixed_effects : ndarray of shape (d,) or (n_targets, d)
     log_likelihood : float
         Log restricted likelihood, summed over targets.
+    newton_decrement : float
+        How near Sigma is to a local maximum of the restricted likelihood: by how much a Newton step
+        would raise `log_likelihood`, to second order, ``-g' H^-1 g / 2`` with the gradient and the
+        Hessian in a root of Sigma. Infinite where the likelihood is not concave there, so that it
+        is no local maximum; None for a metric of low rank with factors, and for other criteria.
     singular : bool
         Whether some direction has no variance.
     intraclass_correlation : float
@@ -69,6 +77,7 @@ class LearnedMetric:
     residual_variance: np.ndarray | None = None
     fixed_effects: np.ndarray | None = None
     log_likelihood: float | None = None
+    newton_decrement: float | None = None
     singular: bool | None = None
     intraclass_correlation: float | None = None
     n_iter: int = 0
@@ -94,11 +103,44 @@ class LearnedMetric:
             residual_variance=model.noise[first],
             fixed_effects=model.fixed[first],
             log_likelihood=model.log_likelihood,
+            newton_decrement=model.decrement,
             singular=model.singular,
             intraclass_correlation=model.between / (1.0 + model.between),
             n_iter=model.n_iter,
             converged=model.converged,
         )
+
+    @property
+    def optimality(self):
+        """What is known of Sigma as an optimum, for a certificate; None where nothing was learned.
+
+        Returns
+        -------
+        (str, str) or None
+            What is assumed, and how far it was checked.
+        """
+        if self.criterion is None or self.covariance is None:
+            return None
+        if self.newton_decrement is None:
+            likely = "the restricted likelihood"
+            likely += " of working responses" if self.log_likelihood is None else ""
+            what = likely if self.criterion == "reml" else "the query loss"
+            return (
+                f"Sigma, as it was learned, is a local optimum of {what}",
+                "not measured; that it is the best Sigma is not claimed",
+            )
+        what = "Sigma, as it was learned, is a local optimum of the restricted likelihood"
+        if not np.isfinite(self.newton_decrement):
+            return what, "not so: the likelihood is not concave there"
+        return what, (
+            f"checked: a Newton step would raise its logarithm by {self._decrement()}; that it is "
+            "the best Sigma is not claimed"
+        )
+
+    def _decrement(self):
+        """The Newton decrement in words, where it is no more than rounding."""
+        small = self.newton_decrement < NEGLIGIBLE
+        return f"less than {NEGLIGIBLE:g}" if small else f"{self.newton_decrement:.2g}"
 
     @property
     def deviations(self):
@@ -164,10 +206,10 @@ class LearnedMetric:
             ("strength", f"{self.strength:.4g} row(s)"),
         ]
         if self.log_likelihood is not None:
-            rows += [
-                ("log restricted likelihood", f"{self.log_likelihood:.6g}"),
-                ("intraclass correlation", f"{self.intraclass_correlation:.4g}"),
-            ]
+            rows.append(("log restricted likelihood", f"{self.log_likelihood:.6g}"))
+            if self.newton_decrement is not None:
+                rows.append(("  a Newton step would raise it by", self._decrement()))
+            rows.append(("intraclass correlation", f"{self.intraclass_correlation:.4g}"))
         if self.starts:
             after = ", ".join(map(str, self.starts))
             rows.append(("a starting point of its own", f"after {after} first row(s)"))

@@ -23,7 +23,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from sklearn_maml._learning.structure import FLOOR
 
-__all__ = ["Likelihood", "Moments", "likelihood"]
+__all__ = ["Likelihood", "Moments", "explained_products", "likelihood", "solved_moments"]
 
 # At this standard deviation, in units of the residual's, a variance is as good as zero.
 NONE = 1e-7
@@ -163,15 +163,10 @@ def likelihood(moments, relative, information=None):
     to, root = _axes(relative)
     total, explained, log_determinant = np.zeros((q, q)), 0.0, 0.0
     told, solved = 0.0, []
-    for gram, cross, count in moments.chunks():
-        gram, cross = _congruence(gram, to), np.tensordot(to, cross, axes=(0, 0))
-        matrices = np.eye(q)[..., None] + gram * np.square(root)[:, None]
-        both, log_each = _eliminate(matrices, np.concatenate([cross, gram], axis=1))
-        seen, precision = both[:, : cross.shape[1]], both[:, cross.shape[1] :]
+    for shrunk, seen, precision, log_each, count in solved_moments(moments, to, root):
         log_determinant += count @ log_each
         total += precision @ count
-        weighted = (np.square(root)[:, None, None] * cross) * count
-        explained = explained + np.matmul(weighted, np.swapaxes(seen, 1, 2)).sum(axis=0)
+        explained = explained + explained_products(shrunk, seen, count)
         told = told + _sum_of_products(precision, count, information)
         solved.append((seen, count))
     fixed, deviance, noise, contrast, log_fixed = _profile(moments.total - explained, moments)
@@ -181,6 +176,28 @@ def likelihood(moments, relative, information=None):
         told = t * (told - _of_noise(total, information) / moments.n_rows)
     gradient = t * 0.5 * (total + total.T) - fitted
     return Likelihood(float(value), to, root, gradient, told, fixed, noise)
+
+
+def solved_moments(moments, to, root):
+    """(S C, B^-1 C, B^-1 G, log|B|, count) of some tasks at a time; see this module's docstring.
+
+    Parameters
+    ----------
+    moments : Moments
+    to, root : ndarray of shape (q, q) and (q,)
+        As of a `Likelihood`.
+    """
+    for gram, cross, count in moments.chunks():
+        gram, cross = _congruence(gram, to), np.tensordot(to, cross, axes=(0, 0))
+        matrices = np.eye(len(root))[..., None] + gram * np.square(root)[:, None]
+        both, log_each = _eliminate(matrices, np.concatenate([cross, gram], axis=1))
+        seen, precision = both[:, : cross.shape[1]], both[:, cross.shape[1] :]
+        yield np.square(root)[:, None, None] * cross, seen, precision, log_each, count
+
+
+def explained_products(shrunk, seen, count):
+    """``sum_i count_i C' S B^-1 C``: what the random effects take off ``[X y]'[X y]``."""
+    return np.matmul(shrunk * count, np.swapaxes(seen, 1, 2)).sum(axis=0)
 
 
 def _axes(relative):

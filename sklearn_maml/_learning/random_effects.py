@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from sklearn_maml._learning.decrement import measured
 from sklearn_maml._learning.likelihood import Moments
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import FLOOR, Structure
@@ -303,7 +304,7 @@ def _fitted(objective, design, structure):
         start = _fitted(objective.vary(blocks=sample), design, structure)
     moments = design.moments(objective)
     with one_blas_thread():
-        return fit_reml(moments, structure, start)
+        return measured(moments, structure, fit_reml(moments, structure, start))
 
 
 def structure_of(design, kind):

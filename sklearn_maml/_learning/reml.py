@@ -55,6 +55,8 @@ class MixedModel:
         The variance of a row's random part, on average over rows, in units of the noise's.
     coordinates : ndarray of shape (k,), default=None
         Of Sigma in `Structure.low_rank`, if it has that structure.
+    decrement : float or None
+        See `newton_decrement`; None where it was not asked for.
     """
 
     relative: np.ndarray
@@ -66,6 +68,7 @@ class MixedModel:
     singular: bool
     between: float | None = None
     coordinates: np.ndarray | None = None
+    decrement: float | None = None
 
 
 def fit_reml(moments, structure, start=None, max_iter=100, tol=1e-9):

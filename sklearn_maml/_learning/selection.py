@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_maml._learning.decrement import measured
 from sklearn_maml._learning.likelihood import Moments
 from sklearn_maml._learning.random_effects import mixed_design
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
@@ -105,6 +106,8 @@ def choose_structure(objective, effects, kinds, make_rule):
             best = min(best, tried("intercept"), key=lambda candidate: candidate.loss)
         whole = Moments.joined(moments) if blocks is objective.blocks else design.moments(objective)
         model = _fit(effects, best.kind, best.k, whole, best.model, FINE)
+        if not best.k:
+            model = measured(whole, _diagonal(effects, best.kind), model)
     return best.kind, best.k, *design.lifted(model)
 
 
@@ -122,5 +125,8 @@ def _fit(effects, kind, k, moments, start, tol=COARSE):
     """The mixed model with a diagonal, of which some entries may be tied, and k factors."""
     if k:
         return fit_low_rank(moments, k, start, tol=tol)
-    ties = effects.ties("intercept" if kind == "intercept" else "diagonal")
-    return fit_reml(moments, Structure.diagonal(ties), start, tol=tol)
+    return fit_reml(moments, _diagonal(effects, kind), start, tol=tol)
+
+
+def _diagonal(effects, kind):
+    return Structure.diagonal(effects.ties("intercept" if kind == "intercept" else "diagonal"))

@@ -35,6 +35,14 @@ class LearnedSteps:
         """The same lengths times a number."""
         return replace(self, inner_lr=scale * self.inner_lr)
 
+    @property
+    def optimality(self):
+        """As that of `LearnedMetric`: what a certificate says of the lengths."""
+        return (
+            "the lengths of steps, as they were learned, are a local optimum of the query loss",
+            "not measured; that they are the best lengths is not claimed",
+        )
+
     def __str__(self):
         if not self.inner_lr.any():
             return "Gradient steps: one task does not show how tasks differ, so no steps are taken."

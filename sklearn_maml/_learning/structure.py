@@ -108,9 +108,11 @@ class Structure:
         change : float
             By how much it should lower the value.
         """
-        slope, hessian, basis = (
-            _in_all_entries(at) if self.information == "full" else self._in_diagonal(at)
-        )
+        # The gradient's own part of the Hessian by its absolute value: the step always descends.
+        gradient = at.gradient if self.information == "full" else np.diag(np.diagonal(at.gradient))
+        values, vectors = np.linalg.eigh(gradient)
+        curvature = (vectors * np.abs(values)) @ vectors.T
+        slope, hessian, basis = self._in_root(at, at.information, curvature)
         size = np.diagonal(hessian)
         ridge = damping * size + 1e-13 * size.max(initial=0.0) + np.finfo(float).tiny
         x = np.linalg.solve(hessian + np.diag(ridge), -slope)
@@ -118,32 +120,48 @@ class Structure:
         step = (vectors * np.clip(values, -LONGEST, LONGEST)) @ vectors.T
         return step, -0.5 * float(slope @ x)
 
-    def _in_diagonal(self, at):
-        """Gradient and Hessian in a diagonal D, and the basis of such D, (q * q, k)."""
+    def root_derivatives(self, at, second):
+        """The gradient and the Hessian of the value in the root of S, within the structure.
+
+        Parameters
+        ----------
+        at : Likelihood
+        second : ndarray
+            The value's second derivative in S, of the shape of its information.
+
+        Returns
+        -------
+        slope : ndarray of shape (k,)
+        hessian : ndarray of shape (k, k)
+        """
+        return self._in_root(at, second, at.gradient)[:2]
+
+    def _in_root(self, at, second, curvature):
+        """Gradient and Hessian in D, a change of the root of S, and the basis of such D."""
+        if self.information == "full":
+            return _in_all_entries(at, second, curvature)
         q = self.size
         ties = np.zeros((q, self.which.max(initial=-1) + 1))
         ties[np.arange(q), self.which] = 1.0
-        curvature = np.abs(np.diagonal(at.gradient))
-        hessian = 4.0 * np.outer(at.root, at.root) * at.information + np.diag(2.0 * curvature)
+        bent = np.diag(2.0 * np.diagonal(curvature))
+        hessian = 4.0 * np.outer(at.root, at.root) * second + bent
         slope = 2.0 * at.root * np.diagonal(at.gradient)
         basis = np.zeros((q * q, ties.shape[1]))
         basis[:: q + 1] = ties
         return ties.T @ slope, ties.T @ hessian @ ties, basis
 
 
-def _in_all_entries(at):
+def _in_all_entries(at, second, curvature):
     """Gradient and Hessian in a symmetric D, and the basis of such D.
 
-    ``d S = R D + D R + D^2``: entry (a, b) is ``(r_a + r_b) D_ab`` to first order. The
-    gradient's part of the Hessian is taken by its absolute value: then the step always descends.
+    ``d S = R D + D R + D^2``: entry (a, b) is ``(r_a + r_b) D_ab`` to first order, and the gradient
+    G, here `curvature`, bends by ``2 tr(G D^2)``.
     """
     q = len(at.root)
     basis = symmetric_basis(q)
-    values, vectors = np.linalg.eigh(at.gradient)
-    curvature = (vectors * np.abs(values)) @ vectors.T
     weight = (at.root[:, None] + at.root).reshape(-1, 1)
     scaled = weight * basis
-    hessian = scaled.T @ at.information @ scaled
+    hessian = scaled.T @ second @ scaled
     hessian += basis.T @ (np.kron(np.eye(q), curvature) + np.kron(curvature, np.eye(q))) @ basis
     return scaled.T @ at.gradient.ravel(), hessian, basis
 

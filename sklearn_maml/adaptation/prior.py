@@ -1,10 +1,16 @@
 """How tasks differ: the covariance of their parameters, and the noise of their rows."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 
 __all__ = ["Metric", "Noise", "Starts"]
+
+# A factor of more entries than these, of which this share is not zero, is multiplied as a sparse
+# array. That of independent effects has two entries a column: a scale, and what centring moves.
+WIDE, FEW = 2**14, 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +78,29 @@ class Metric:
 
     def rows(self, V):
         """``V L`` for rows V (..., d)."""
-        return np.matmul(V, self.factor)
+        return _times(V, self.factor, self._few)
 
     def lift(self, U):
         """``U L'`` for rows U (..., q)."""
-        return np.matmul(U, self.factor.T)
+        return _times(U, self.factor.T, None if self._few is None else self._few.T)
+
+    @cached_property
+    def _few(self):
+        """L as a sparse array where its entries are few, as of independent effects; else None."""
+        wide = self.factor.size > WIDE and np.count_nonzero(self.factor) < FEW * self.factor.size
+        return sp.csc_array(self.factor) if wide else None
 
     @property
     def covariance(self):
         """Sigma, shape (d, d)."""
         return self.factor @ self.factor.T
+
+
+def _times(rows, matrix, few):
+    """Rows (..., d) times a matrix, by its few entries where these are known."""
+    if few is None:
+        return np.matmul(rows, matrix)
+    return (rows.reshape(-1, len(matrix)) @ few).reshape(*rows.shape[:-1], -1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,17 +161,17 @@ class Proximal(AdaptationRule):
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
         if risk.loss.constant_hessian:
             return self.bind(risk).adapt(theta)
-        factor = self._factor(risk.features.shape[-1])
-        rows, strength = np.matmul(risk.features, factor), self._strength(risk)
+        metric = self._metric(risk.features.shape[-1])
+        rows, strength = metric.rows(risk.features), self._strength(risk)
         start = np.broadcast_to(risk.predict(theta), risk.targets.shape)
         problem = RidgeProblem(risk.loss, risk.targets, risk.weights, start, rows, strength)
         moved = ridge_minimum(problem)
         hessian = risk.loss.hessian(risk.targets, start + matvec(rows, moved))
         gain = ridge_gain(0.5 * risk.weights * hessian, rows, strength)
-        theta_i = theta + matvec(factor, moved)
+        theta_i = theta + metric.lift(moved)
 
         def pullback(V):
-            return V - chain(np.matmul(V, factor), gain, risk.features)
+            return V - chain(metric.rows(V), gain, risk.features)
 
         return theta_i, pullback
 
@@ -179,7 +179,7 @@ class Proximal(AdaptationRule):
         """In closed form for a square, else by `adapt`; see `AdaptationRule.bind`."""
         if not support.loss.constant_hessian:
             return InnerLoop(self, support, query)
-        metric = Metric(self._factor(support.features.shape[-1]))
+        metric = self._metric(support.features.shape[-1])
         starts = self.starts if isinstance(self.starts, Starts) else None
         return RidgeLoop(self, Geometry(support, metric), query, self._strength(support), starts)
 
@@ -199,7 +199,7 @@ class Proximal(AdaptationRule):
     def slope_form(self, risk):
         """``theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
         length = 0.5 / self._strength(risk)
-        return SlopeForm(length, self._factor(risk.features.shape[-1]), implicit=True)
+        return SlopeForm(length, self._metric(risk.features.shape[-1]).factor, implicit=True)
 
     def spread(self, V, risk=None):
         """Variance of ``V theta_i`` given the support rows, in units of the noise's.
@@ -214,11 +214,11 @@ class Proximal(AdaptationRule):
         -------
         ndarray of shape (..., k)
         """
-        factor = self._factor(V.shape[-1])
-        rows = np.matmul(V, factor)
+        metric = self._metric(V.shape[-1])
+        rows = metric.rows(V)
         left = rows
         if risk is not None:
-            support = np.matmul(risk.features, factor)
+            support = metric.rows(risk.features)
             gain = ridge_gain(risk.weights, support, self._strength(risk))
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
@@ -226,7 +226,7 @@ class Proximal(AdaptationRule):
     def information(self, risk):
         """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
         root = np.sqrt(risk.weights / self._strength(risk)[..., None])
-        rows = np.matmul(root[..., None] * risk.features, self._factor(risk.features.shape[-1]))
+        rows = self._metric(risk.features.shape[-1]).rows(root[..., None] * risk.features)
         gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
         flat = gram.reshape(*gram.shape[:-2], -1)
         n_rows = np.broadcast_to(risk.n_rows, flat.shape[:-1])
@@ -238,7 +238,7 @@ class Proximal(AdaptationRule):
         Of normal parameters under normal noise it does not depend on targets. For other losses it
         is Laplace's approximation about theta_i, whose noise is half the loss's dispersion.
         """
-        factor = self._factor(n_parameters) / np.sqrt(self.strength)
+        factor = self._metric(n_parameters).factor / np.sqrt(self.strength)
         q = factor.shape[1]
         if information is None:
             information = np.zeros((1, 1 + q * q))
@@ -348,14 +348,14 @@ class Proximal(AdaptationRule):
     def _with(self, metric, strength, starts=None, noise=None):
         return Proximal(float(strength), metric, starts=starts, noise=noise)
 
-    def _factor(self, d):
-        """L of shape (d, q)."""
+    def _metric(self, d):
+        """Sigma of d parameters, as a `Metric`."""
         if self.strength is None or isinstance(self.metric, str):
             raise ValueError(
                 f"{self!r} has parameters that are not learned yet; MAMLRegressor.fit learns "
                 "them: use the estimator's adaptation_."
             )
-        return Metric.read(self.metric, d).factor
+        return Metric.read(self.metric, d)
 
     def _strength(self, risk):
         """lambda_i = strength / rows, shape (...); 1 for a task without rows, which stays."""

@@ -65,8 +65,8 @@ class _Search:
 
     def _relaxed(self, box, around, intervals):
         relaxed = relaxation(self.problem, intervals, box)
-        start = relaxed.start([(at.x, at.s) for at in around])
-        return relaxed.solve(box.centre, start, self.value, PRECISION, self.goal).lower
+        slopes = [at.s for at in around]
+        return relaxed.solve(box.centre, slopes, self.value, PRECISION, enough=self.goal).lower
 
 
 def _empty(stack, known):

@@ -62,30 +62,32 @@ class Curve:
         if not self.eigenvalues or radius == 0:
             return segment
         # ||v(lam)|| falls from ||v*|| to 0 as lam grows from 0: bisect on log(lam).
-        s = np.array(self.eigenvalues)
-        low, high = np.log(s.max() * 1e-18), np.log(s.max() * 1e18)
+        top = max(self.eigenvalues)
+        low, high = np.log(top * 1e-18), np.log(top * 1e18)
         for _ in range(80):
             middle = 0.5 * (low + high)
-            low, high = (low, middle) if self._at(np.exp(middle))[0] < radius else (middle, high)
-        return min(segment, self._at(np.exp(high))[1])
+            (length,), _ = self._at(np.exp([middle]))
+            low, high = (low, middle) if length < radius else (middle, high)
+        return min(segment, self._at(np.exp([high]))[1][0])
 
-    def _at(self, lam):
+    def _at(self, lams):
         """Length of ``v(lam) = (psi'psi + lam)^-1 psi'psi v*``, and ``||psi (v* - v)||``."""
-        s, squares = np.array(self.eigenvalues), np.array(self.squares)
-        length = np.sqrt((squares * (s / (s + lam)) ** 2).sum())
-        error = (squares * s * (lam / (s + lam)) ** 2).sum()
+        s, squares, lams = np.array(self.eigenvalues), np.array(self.squares), lams[:, None]
+        length = np.sqrt((squares * (s / (s + lams)) ** 2).sum(axis=1))
+        error = (squares * s * (lams / (s + lams)) ** 2).sum(axis=1)
         # What rounding left out of the spectrum counts as if nothing represented it.
         lost = abs(self.start**2 - self.rest**2 - (squares * s).sum())
         return length, np.sqrt(error + lost + self.rest**2)
 
     def best(self, epsilon, weight_norm):
         """The radius that minimises ``R epsilon + weight_norm * curve(R)``; also its error."""
-        candidates = [(self.distance, self.rest), (0.0, self.start)]
-        if self.eigenvalues:
-            top = max(self.eigenvalues)
-            grid = np.geomspace(1e-18 * top, 1e6 * top, 400) if top > 0 else []
-            candidates += [self._at(lam) for lam in grid]
-        return min(candidates, key=lambda at: at[0] * epsilon + weight_norm * at[1])
+        radii, errors = [self.distance, 0.0], [self.rest, self.start]
+        top = max(self.eigenvalues, default=0.0)
+        if top > 0:
+            more = self._at(np.geomspace(1e-18 * top, 1e6 * top, 400))
+            radii, errors = np.append(radii, more[0]), np.append(errors, more[1])
+        best = np.argmin(epsilon * np.asarray(radii) + weight_norm * np.asarray(errors))
+        return radii[best], errors[best]
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,10 @@ class GapCertificate:
             raise ValueError(f"radius must be a number >= 0; got {radius!r}.")
         error = self.curve(radius)
         return radius * self.epsilon + self.weight_norm * error + self.slack + self.rounding
+
+    def assuming(self, what, status):
+        """The same with one more assumption: what, and whether it was checked."""
+        return replace(self, assumptions=(*self.assumptions, (what, status)))
 
     def __float__(self):
         return self.bound

@@ -3,9 +3,8 @@
     min over x, s   sum_i p_i b_i' l(Phi x - C s) + x' A x
     subject to      below(u) <= s <= above(u),   u = F x - B s
 
-An interior point method follows the central path; slopes are eliminated task by task, so that a
-Newton step costs one small system a task and one of the size of x. What it returns need not be
-trusted: the bound is the Lagrange dual at whatever point it ends.
+`central_path` has the interior point method. What it returns need not be trusted: the bound is the
+Lagrange dual at whatever point it ends.
 """
 
 from dataclasses import dataclass
@@ -14,19 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
-from sklearn_maml.certificate.slope_problem import SlopeProblem, gram
+from sklearn_maml.certificate.central_path import CentralPath
+from sklearn_maml.certificate.slope_problem import SlopeProblem
 from sklearn_maml.certificate.slopes import hull
 
 __all__ = ["Point", "Relaxation", "relaxation"]
 
-# The barrier starts at this share of L and falls by FALL, each time after at most so many steps.
-FIRST_BARRIER, FALL, STEPS_A_BARRIER = 3e-2, 0.12, 10
+# The barrier starts at so many times what the slopes can change the program by, a row on average.
+# After a step that is LONG enough it is that of a gap FALL times as wide.
+FIRST_BARRIER, FALL, LONG, MAX_STEPS = 3.0, 0.3, 0.4, 60
 
-# A Newton step has reached the central path if its predicted decrease is below this share of the
-# barrier.
-CENTRED = 0.05
+# A barrier is no less than this share of the last. What stands for 0 where slopes change nothing.
+LAST_BARRIER, TINY = 1e-3, 1e-300
 
-SHORTEST = 1e-9
+# Slopes are moved towards the middle of their hulls by this share.
+INWARD = 0.4
 
 # A condition that holds but for rounding is charged as if x were so many times as long.
 FAR = 100.0
@@ -77,160 +78,123 @@ class Relaxation:
     region: Any
     flat: bool
 
-    def _parts(self, slopes):
-        return zip(self.problem.stacks, self.hulls, slopes, strict=True)
+    @property
+    def path(self):
+        """The program, as the interior point method sees it."""
+        return CentralPath(self.problem, self.hulls, self.flat)
 
-    def _where(self, stack, x, s):
-        """u, at which the hulls are asked; anything of its shape where they are constants."""
-        return s if self.flat else stack.support_predictions(x, s)
-
-    def start(self, points):
-        """Slopes strictly inside the hulls, near given ones.
+    def start(self, x, slopes):
+        """Slopes strictly inside the hulls, near given ones, and a barrier that suits them.
 
         Parameters
         ----------
-        points : list of (x, s)
-            One a stack.
+        x : ndarray of shape (d,)
+        slopes : list of ndarray of shape (n, k)
+
+        Returns
+        -------
+        slopes : list of ndarray of shape (n, k)
+        mu : float
         """
-        return [
-            _inside(stack, h, *point)
-            for stack, h, point in zip(self.problem.stacks, self.hulls, points, strict=True)
+        parts = list(zip(self.problem.stacks, self.hulls, slopes, strict=True))
+        pulled = [_pulled(stack, x, s) for stack, _, s in parts]
+        matter = sum(
+            (np.abs(c) * 0.5 * (h.ends[1] - h.ends[0])).sum()
+            for c, (_, h, _) in zip(pulled, parts, strict=True)
+        )
+        mu = FIRST_BARRIER * max(matter, TINY) / self.count
+        inside = [
+            _inside(*part[:2], x, part[2], c, mu) for part, c in zip(parts, pulled, strict=True)
         ]
+        return inside, mu
 
-    def barrier(self, x, slopes, mu):
-        """The program's objective with logarithms of the distances to the hulls."""
-        total = x @ self.problem.A @ x
-        for stack, h, s in self._parts(slopes):
-            z = stack.query_predictions(x, s)
-            (top,), (bottom,) = h(self._where(stack, x, s), order=0)
-            room = np.where(stack.real, np.minimum(top - s, s - bottom), 1.0)
-            if not (room > 0).all():
-                return np.inf
-            logs = np.log(np.where(stack.real, (top - s) * (s - bottom), 1.0))
-            total += stack.value(z) - mu * (stack.weight[:, None] * logs).sum()
-        return total if np.isfinite(total) else np.inf
+    @property
+    def count(self):
+        """Envelopes, by the weight of their tasks: mu times them is the gap on the central path."""
+        total = sum((s.weight[:, None] * s.real).sum() for s in self.problem.stacks)
+        return max(2.0 * total, TINY)  # without steps there are no slopes
 
-    def newton(self, x, slopes, mu):
-        """The Newton step in x and in the slopes, and its predicted decrease."""
-        hessian, gradient = 2.0 * self.problem.A, 2.0 * self.problem.A @ x
-        eliminated, decrease = [], 0.0
-        for stack, h, s in self._parts(slopes):
-            part = _derivatives(stack, h, x, s, self._where(stack, x, s), mu, self.flat)
-            solved = _eliminate(stack, part)
-            flat = part.sx.reshape(-1, len(x))
-            hessian = hessian + part.xx - flat.T @ solved[..., :-1].reshape(flat.shape)
-            gradient = gradient + part.x - flat.T @ solved[..., -1].ravel()
-            eliminated.append(solved)
-            decrease += (part.s * solved[..., -1]).sum()
-        hessian = 0.5 * (hessian + hessian.T)
-        ridge = 1e-14 * np.trace(hessian) / len(x)
-        step = np.linalg.solve(hessian + ridge * np.eye(len(x)), gradient)
-        moves = [part[..., -1] - part[..., :-1] @ step for part in eliminated]
-        return step, moves, decrease + gradient @ step
-
-    def _descend(self, x, slopes, mu):
-        """Newton steps for one value of the barrier."""
-        here = self.barrier(x, slopes, mu)
-        for _ in range(STEPS_A_BARRIER):
-            step, moves, decrease = self.newton(x, slopes, mu)
-            length = 1.0
-            while True:
-                ahead = (
-                    x - length * step,
-                    [s - length * m for s, m in zip(slopes, moves, strict=True)],
-                )
-                value = self.barrier(*ahead, mu)
-                if value <= here - 1e-4 * length * decrease + 1e-13 * (1.0 + abs(here)):
-                    break
-                length *= 0.5
-                if length < SHORTEST:
-                    return x, slopes
-            (x, slopes), here = ahead, value
-            if decrease < CENTRED * mu:
-                break
-        return x, slopes
-
-    def solve(self, x, slopes, scale, precision=1e-6, enough=np.inf):
-        """The best bound met on the central path.
+    def solve(self, x, slopes, scale, precision, share=0.0, enough=np.inf):
+        """The best bound met on the way along the central path.
 
         Parameters
         ----------
         x : ndarray of shape (d,)
         slopes : list of ndarray
-            Strictly inside the hulls.
+            Of the rule at x; moved inside the hulls.
         scale : float
-            L: the unit of barrier and precision.
+            L: the unit of precision, and what the bound is compared with.
         precision : float
+            It stops where the program's minimum is known to this share of L.
+        share : float, default=0.0
+            It stops where a step raised the bound by less than this share of what is left to L.
         enough : float
             A bound with which it stops early.
         """
-        best = Point(-np.inf, x, slopes)
-        for mu in _barriers(scale, precision):
+        path, best, length = self.path, Point(-np.inf, x, slopes), 1.0
+        slopes, mu = self.start(x, slopes)
+        at, here = path.begin(x, slopes, mu), path.objective(x, slopes)
+        for _ in range(MAX_STEPS):
+            terms, known = path.terms(at), best.lower
+            point = self.bound(at, terms)
+            best = point if point.lower > known else best
+            gap = here[0] - best.lower
+            if best.lower >= enough:
+                break
+            if np.isfinite(known):
+                small = max(precision * scale, share * (scale - best.lower))
+                slow = length > LONG and best.lower - known <= small
+                if gap <= small or slow:
+                    break
+            if length > LONG:
+                mu = min(mu, max(FALL * gap / self.count, LAST_BARRIER * mu))
             try:
-                x, slopes = self._descend(x, slopes, mu)
+                step = path.step(at, terms, mu)
             except np.linalg.LinAlgError:
                 break
-            point = self.bound(x, slopes, mu)
-            best = point if point.lower > best.lower else best
-            if best.lower >= enough:
+            at, here, length = path.ahead(at, here, *step, mu)
+            if at is None:
                 break
         return best
 
-    def bound(self, x, slopes, mu):
-        """The lower bound that any point proves; that of the barrier's path is sharp."""
-        return self._everywhere(x, slopes) if self.flat else self._on_region(x, slopes, mu)
+    def bound(self, at, terms):
+        """The lower bound that any iterate proves; that of the barrier's path is sharp."""
+        return self._everywhere(at, terms) if self.flat else self._on_region(at, terms)
 
-    def _on_region(self, x, slopes, mu):
+    def _on_region(self, at, terms):
         """Theorem 1: value - slack + the least that the rest of the gradient can do."""
-        value, G = x @ self.problem.A @ x, 2.0 * self.problem.A @ x
-        for stack, h, s in self._parts(slopes):
-            z = stack.query_predictions(x, s)
-            above, below = h(stack.support_predictions(x, s), order=1)
-            nu = stack.row_weight * stack.loss.gradient(stack.y_query, z)
-            by = _multipliers(stack, stack.pulled(nu), s, above, below, mu)
-            slack = by.above * np.maximum(above[0] - s, 0.0) + by.below * np.maximum(
-                s - below[0], 0.0
-            )
+        x, A = at.x, self.problem.A
+        value, G = x @ A @ x, 2.0 * A @ x
+        parts = zip(self.problem.stacks, self.hulls, *at[1:], terms, strict=True)
+        for stack, h, s, above, below, part in parts:
+            by = _multipliers(stack, part, np.minimum(above, below))
+            slack = by.above * np.maximum(part.up, 0.0) + by.below * np.maximum(part.down, 0.0)
             reach = np.maximum(np.abs(h.ends[0] - s), np.abs(h.ends[1] - s))
             slack = slack + np.abs(by.unmet) * reach
-            value += stack.value(z) - stack.masked(slack).sum()
-            slope = stack.masked(by.above * above[1] - by.below * below[1])
-            G = G + flat_vecmat(nu, stack.Phi) - flat_vecmat(slope, stack.F)
+            value += stack.value(stack.query_predictions(x, s)) - stack.masked(slack).sum()
+            slope = stack.masked(by.above * part.top_slope - by.below * part.bottom_slope)
+            G = G + part.gradient - flat_vecmat(slope, stack.F)
         lower = value + self.region.least(G, x)
-        return Point(float(lower) if np.isfinite(lower) else -np.inf, x, slopes)
+        return Point(float(lower) if np.isfinite(lower) else -np.inf, x, at.slopes)
 
-    def _everywhere(self, x, slopes):
+    def _everywhere(self, at, terms):
         """Theorem 1, everywhere: a Newton step makes the condition in x exact, in the duals."""
-        problem, pairs = self.problem, list(zip(self.problem.stacks, slopes, strict=True))
-        G, H, parts = 2.0 * problem.A @ x, 2.0 * problem.A, []
-        for stack, s in pairs:
-            z = stack.query_predictions(x, s)
-            nu, curvature = (f(stack.y_query, z) for f in (stack.loss.gradient, stack.loss.hessian))
-            parts.append((nu, curvature))
-            G = G + flat_vecmat(stack.row_weight * nu, stack.Phi)
-            H = H + gram(stack.Phi, stack.row_weight * curvature)
+        problem, A = self.problem, self.problem.A
+        G = 2.0 * A @ at.x + sum(part.gradient for part in terms)
+        H = 2.0 * A + sum(part.loss_hessian for part in terms)
         step = np.linalg.lstsq(H, G, rcond=1e-13)[0]
-        at = x - step
-        value, rest, duals = -at @ problem.A @ at, 2.0 * problem.A @ at, []
-        for (stack, _), (nu, curvature) in zip(pairs, parts, strict=True):
-            nu = nu - curvature * matvec(stack.Phi, step)
+        x = at.x - step
+        value, rest, duals = -x @ A @ x, 2.0 * A @ x, []
+        for stack, part in zip(problem.stacks, terms, strict=True):
+            nu = part.nu - part.curvature * matvec(stack.Phi, step)
             value += _dual_value(stack, nu)
             rest = rest + flat_vecmat(stack.row_weight * nu, stack.Phi)
             duals.append(nu)
         # What rounding leaves of the condition, times how far away any theta of interest can be:
         # rows have a unit Gram matrix in x, so that x is measured in predictions.
-        defect = np.linalg.norm(rest) * FAR * (np.linalg.norm(at) + np.linalg.norm(problem.x))
+        defect = np.linalg.norm(rest) * FAR * (np.linalg.norm(x) + np.linalg.norm(problem.x))
         lower = value - defect
-        return Point(float(lower) if np.isfinite(lower) else -np.inf, at, slopes, duals)
-
-
-def _barriers(scale, precision):
-    """Values of the barrier, from the first to the last."""
-    mu, last = FIRST_BARRIER, min(precision, FIRST_BARRIER)
-    while mu > last:
-        yield mu * scale
-        mu = max(FALL * mu, last)
-    yield last * scale
+        return Point(float(lower) if np.isfinite(lower) else -np.inf, x, at.slopes, duals)
 
 
 def relaxation(problem, intervals, region):
@@ -242,20 +206,28 @@ def relaxation(problem, intervals, region):
     return Relaxation(problem, hulls, region, all(h.flat for h in hulls))
 
 
-def _inside(stack, h, x, s):
+def _pulled(stack, x, s):
+    """By how much the loss falls a unit of each slope, at x and s."""
+    nu = stack.loss.gradient(stack.y_query, stack.query_predictions(x, s))
+    return stack.masked(stack.pulled(stack.row_weight * nu))
+
+
+def _inside(stack, h, x, s, pulled, mu):
     """Slopes near s that are strictly inside the hulls at their own predictions.
 
     u depends on the slopes, so they are averaged with what their hulls ask for, until both agree;
     the further inside, the easier the start, but not every task lets them be far inside.
     """
+    if h.flat:
+        return _between(stack, h, s, pulled, mu)
     found, done = s.copy(), np.zeros(len(s), bool)
     for share in (0.4, 0.1, 0.03, 0.01, 1e-3, 1e-5):
-        t, u = s.copy(), s if h.flat else stack.support_predictions(x, s)
-        for _ in range(1 if h.flat or not stack.coupled else 50):
+        t, u = s.copy(), stack.support_predictions(x, s)
+        for _ in range(50 if stack.coupled else 1):
             (top,), (bottom,) = h(u, order=0)
             inner = (1.0 - share) * np.clip(t, bottom, top) + 0.5 * share * (top + bottom)
-            t = inner if h.flat or not stack.coupled else 0.5 * (t + inner)
-            u = t if h.flat else stack.support_predictions(x, t)
+            t = 0.5 * (t + inner) if stack.coupled else inner
+            u = stack.support_predictions(x, t)
         (top,), (bottom,) = h(u, order=0)
         good = (((top > t) & (t > bottom)) | ~stack.real).all(axis=1) & ~done
         found[good], done = t[good], done | good
@@ -264,94 +236,35 @@ def _inside(stack, h, x, s):
     return found
 
 
-class _Part(NamedTuple):
-    """Derivatives of a stack's part of the barrier: in x, in s, and in both.
+def _between(stack, h, s, pulled, mu):
+    """Slopes in constant hulls: halfway between s, moved inside, and the central path's own.
 
-    That in s twice is ``diag(diagonal) + P' inner P + coupling``, with P the stack's step vectors.
+    With the query slopes as they are c is known, and the barrier function in each slope is
+    ``-c s - p mu (log(top - s) + log(s - bottom))``: its minimum has a closed form.
     """
-
-    x: np.ndarray
-    xx: np.ndarray
-    s: np.ndarray
-    sx: np.ndarray
-    diagonal: np.ndarray
-    inner: np.ndarray
-    coupling: np.ndarray | None = None
+    (top,), (bottom,) = h(s, order=0)
+    middle, half = 0.5 * (top + bottom), 0.5 * (top - bottom)
+    ratio = pulled * half / (stack.weight[:, None] * mu)
+    central = ratio / (1.0 + np.sqrt(1.0 + np.square(ratio)))
+    own = (1.0 - INWARD) * (np.clip(s, bottom, top) - middle) / half
+    return np.where(stack.real, middle + half * 0.5 * (own + central), s)
 
 
-def _eliminate(stack, part):
-    """The second derivative in s, inverted, times ``[sx, s]``: shape (n, k, d + 1).
-
-    Through the step vectors where these are fewer than slopes: ``(D + P'SP)^-1 = D^-1 - D^-1 P'
-    (I + S P D^-1 P')^-1 S P D^-1``.
-    """
-    right = np.concatenate([part.sx, part.s[..., None]], axis=2)
-    P, S, D = stack.steps, part.inner, part.diagonal
-    turned = np.swapaxes(P, 1, 2)
-    if part.coupling is None and P.shape[1] < P.shape[2]:
-        right = right / D[..., None]
-        shared = turned / D[..., None]
-        system = np.eye(P.shape[1]) + np.matmul(S, np.matmul(P, shared))
-        return right - np.matmul(shared, np.linalg.solve(system, np.matmul(S, P @ right)))
-    matrix = np.matmul(turned, np.matmul(S, P))
-    if part.coupling is not None:
-        matrix += part.coupling
-    index = np.arange(D.shape[1])
-    matrix[:, index, index] += D
-    return np.linalg.solve(matrix, right)
-
-
-def _derivatives(stack, h, x, s, u, mu, flat):
-    """First and second derivatives of the barrier function of one stack."""
-    z = stack.query_predictions(x, s)
-    (top, top1, top2), (bottom, bottom1, bottom2) = h(u)
-    real, p = stack.real, stack.weight[:, None]
-    up, down = np.where(real, top - s, 1.0), np.where(real, s - bottom, 1.0)
-    by_top, by_bottom = np.where(real, p * mu / up, 0.0), np.where(real, p * mu / down, 0.0)
-    w_top, w_bottom = by_top / up, by_bottom / down
-    nu = stack.row_weight * stack.loss.gradient(stack.y_query, z)
-    curvature = stack.row_weight * stack.loss.hessian(stack.y_query, z)
-    curved = curvature[..., None] * stack.moved_query
-    g_x, g_s = flat_vecmat(nu, stack.Phi), by_top - by_bottom - stack.pulled(nu)
-    h_xx, inner = (
-        gram(stack.Phi, curvature),
-        np.matmul(np.swapaxes(curved, 1, 2), stack.moved_query),
-    )
-    cross_rows = np.matmul(np.swapaxes(curved, 1, 2), stack.Phi)
-    h_sx = -np.matmul(np.swapaxes(stack.steps, 1, 2), cross_rows)
-    diagonal = np.where(real, w_top + w_bottom, 1.0)
-    if flat:
-        return _Part(g_x, h_xx, g_s, h_sx, diagonal, inner)
-    # u moves with x, and with the slopes where B is not zero: the chain rule through the hulls.
-    pull = -(by_top * top1 - by_bottom * bottom1)
-    own = w_top * top1 * top1 + w_bottom * bottom1 * bottom1 - by_top * top2 + by_bottom * bottom2
-    own, cross = np.where(real, own, 0.0), np.where(real, -w_top * top1 - w_bottom * bottom1, 0.0)
-    g_x, h_xx = g_x + flat_vecmat(pull, stack.F), h_xx + gram(stack.F, own)
-    h_sx += cross[..., None] * stack.F
-    if not stack.coupled:
-        return _Part(g_x, h_xx, g_s, h_sx, diagonal, inner)
-    back, mixed = np.swapaxes(stack.B, 1, 2), cross[..., None] * stack.B
-    coupling = np.matmul(back, own[..., None] * stack.B) - mixed - np.swapaxes(mixed, 1, 2)
-    h_sx -= np.matmul(back, own[..., None] * stack.F)
-    return _Part(g_x, h_xx, g_s - vecmat(pull, stack.B), h_sx, diagonal, inner, coupling)
-
-
-def _multipliers(stack, c, s, above, below, mu):
+def _multipliers(stack, part, common):
     """Non-negative multipliers with ``m+ - m- + B' (m+ above' - m- below') = c``: condition (S).
 
-    The barrier's own, ``p mu / distance``, are kept as far as both have them in common; the rest,
-    which is of one sign row by row, is solved for.
+    What the iterate's own have in common is kept; the rest, which is of one sign row by row, is
+    solved for.
     """
-    p, tiny = stack.weight[:, None], 1e-300
-    up, down = (np.maximum(d, tiny) for d in (above[0] - s, s - below[0]))
-    base = stack.masked(np.minimum(p * mu / np.maximum(up, down), np.abs(c) + p))
+    c = part.pulled
+    base = stack.masked(np.minimum(common, np.abs(c) + stack.weight[:, None]))
     if stack.B is None:
         c = stack.masked(c)
         return _Multipliers(base + np.maximum(c, 0.0), base + np.maximum(-c, 0.0), 0.0 * c)
     positive = c >= 0
-    wanted = (c - vecmat(base * (above[1] - below[1]), stack.B))[..., None]
+    wanted = (c - vecmat(base * (part.top_slope - part.bottom_slope), stack.B))[..., None]
     for _ in range(10):
-        slope = np.where(positive, above[1], below[1])
+        slope = np.where(positive, part.top_slope, part.bottom_slope)
         system = np.eye(c.shape[1]) + np.swapaxes(stack.B, 1, 2) * slope[:, None, :]
         net = stack.masked(np.linalg.solve(system, wanted)[..., 0])
         flips = ((net >= 0) != positive) & stack.real
@@ -360,7 +273,7 @@ def _multipliers(stack, c, s, above, below, mu):
         positive = np.where(flips, net >= 0, positive)
     m_above, m_below = base + np.maximum(net, 0.0), base + np.maximum(-net, 0.0)
     m_above, m_below = stack.masked(m_above), stack.masked(m_below)
-    slope = m_above * above[1] - m_below * below[1]
+    slope = m_above * part.top_slope - m_below * part.bottom_slope
     unmet = m_above - m_below + vecmat(slope, stack.B) - c
     return _Multipliers(m_above, m_below, stack.masked(unmet))
 

@@ -73,6 +73,8 @@ class Stack:
         P: a task moves by minus P s.
     moved, moved_query : ndarray of shape (n, k / n_steps, q) and (n, m, q)
         What such a move does to support and query predictions.
+    direct : bool
+        Whether a slope is a step vector of its own: P is the identity.
     n_steps : int
     adapted : callable or None
         For implicit rules: maps x to the predictions u of the adapted parameters.
@@ -89,6 +91,7 @@ class Stack:
     steps: np.ndarray
     moved: np.ndarray
     moved_query: np.ndarray
+    direct: bool
     n_steps: int
     adapted: Any
 
@@ -110,7 +113,7 @@ class Stack:
     @cached_property
     def C(self):
         """The matrix C, shape (n, m, k)."""
-        return np.matmul(self.moved_query, self.steps)
+        return self.moved_query if self.direct else np.matmul(self.moved_query, self.steps)
 
     @property
     def row_weight(self):
@@ -128,11 +131,20 @@ class Stack:
 
     def query_predictions(self, x, s):
         """z for any x and any slopes."""
-        return matvec(self.Phi, x) - matvec(self.moved_query, matvec(self.steps, s))
+        return matvec(self.Phi, x) - matvec(self.moved_query, self.along(s))
 
     def pulled(self, rows):
         """``C' rows`` for numbers of query rows (n, m), shape (n, k)."""
-        return vecmat(vecmat(rows, self.moved_query), self.steps)
+        moved = vecmat(rows, self.moved_query)
+        return moved if self.direct else vecmat(moved, self.steps)
+
+    def along(self, slopes):
+        """``P slopes``, shape (n, q)."""
+        return slopes if self.direct else matvec(self.steps, slopes)
+
+    def back(self, matrices):
+        """``P' matrices`` for (n, q, ...), shape (n, k, ...)."""
+        return matrices if self.direct else np.matmul(np.swapaxes(self.steps, 1, 2), matrices)
 
     def graph(self, x):
         """u, s and z of the rule itself at x."""
@@ -150,20 +162,25 @@ class Stack:
             u[:, start:] -= np.tile(move, (1, (u.shape[1] - start) // size))
         return u
 
-    def anchor(self, x):
-        """The stack seen from x."""
-        u, s, z = self.graph(x)
+    def anchor(self, x, graph):
+        """The stack seen from x, where its `graph` is known."""
+        u, s, z = graph
         curvature = self.masked(self.loss.hessian(self.y, u))
         return Anchor(x, u, s, z, curvature, *self._linear(curvature))
 
     def _linear(self, curvature):
         """``(I + B curvature)^-1 [F, B]``, and what they make of Phi and C."""
-        F, B = self.F, None
-        if self.B is not None:
-            system = np.eye(curvature.shape[1]) + self.B * curvature[:, None, :]
-            both = np.linalg.solve(system, np.concatenate([self.F, self.B], axis=2))
-            F, B = both[..., : self.F.shape[2]], both[..., self.F.shape[2] :]
+        F, B, d = self.F, None, self.F.shape[2]
         curved = self.steps * curvature[:, None, :]
+        if self.adapted is not None:  # B = M P: of the size of the step vectors, not of the rows
+            system = np.eye(self.steps.shape[1]) + np.matmul(curved, self.moved)
+            right = np.concatenate([np.matmul(curved, F), self.steps], axis=2)
+            both = np.matmul(self.moved, np.linalg.solve(system, right))
+            F, B = F - both[..., :d], both[..., d:]
+        elif self.B is not None:
+            system = np.eye(curvature.shape[1]) + self.B * curvature[:, None, :]
+            both = np.linalg.solve(system, np.concatenate([F, self.B], axis=2))
+            F, B = both[..., :d], both[..., d:]
         Psi = self.Phi - np.matmul(self.moved_query, np.matmul(curved, F))
         return F, B, Psi, self.C if B is None else self.C - self.moved_query @ (curved @ B)
 
@@ -202,13 +219,23 @@ class SlopeProblem:
     shared: bool
     implicit: bool
 
+    @cached_property
+    def graphs(self):
+        """Each stack's u, s and z at the point to be certified."""
+        return [stack.graph(self.x) for stack in self.stacks]
+
+    def _graphs(self, x):
+        return self.graphs if x is self.x else [stack.graph(x) for stack in self.stacks]
+
     def anchors(self, x):
         """Each stack's `Anchor` at x."""
-        return [stack.anchor(x) for stack in self.stacks]
+        pairs = zip(self.stacks, self._graphs(x), strict=True)
+        return [stack.anchor(x, graph) for stack, graph in pairs]
 
     def value(self, x):
         """L at x."""
-        return x @ self.A @ x + sum(stack.value(stack.graph(x)[2]) for stack in self.stacks)
+        pairs = zip(self.stacks, self._graphs(x), strict=True)
+        return x @ self.A @ x + sum(stack.value(z) for stack, (_, _, z) in pairs)
 
     def derivatives(self, anchors):
         """L, its gradient and its Hessian at the point of the anchors."""
@@ -267,8 +294,10 @@ def slope_problem(objective, theta, target, max_work, dense):
     for i, form in enumerate(forms):
         support, query, weight = objective.risks(i)
         shared = shared and query is support
-        parts = [_one_target(risk, target, weight > 0) for risk in (support, query)]
-        stacks.append(_stack(form, *parts, weight, objective.rule, basis))
+        parts = [_one_target(support, target, weight > 0)]
+        if query is not support:
+            parts.append(_one_target(query, target, weight > 0))
+        stacks.append(_stack(form, parts, weight, objective.rule, basis))
     penalty = (basis.T * objective.penalty) @ basis
     return SlopeProblem(
         objective.loss, stacks, penalty, inverse @ theta, basis, inverse, shared, form.implicit
@@ -289,22 +318,32 @@ def _work(form, support, query, dense):
 def _one_target(risk, target, kept):
     """The risk of one target, on the tasks that weigh something."""
     targets = risk.targets if risk.targets.ndim == 2 else risk.targets[target]
-    return replace(risk, targets=targets).take(np.flatnonzero(kept))
+    risk = replace(risk, targets=targets)
+    return risk if kept.all() else risk.take(np.flatnonzero(kept))
 
 
-def _stack(form, support, query, weight, rule, basis):
-    """A block's `Stack` in the coordinates of `basis`."""
-    kept = weight > 0
-    # Padding may hold anything: its rows are zeroed, its targets are ones that every loss takes.
-    a, b = support.weights, query.weights
-    features = [np.where(r.weights[..., None] > 0, r.features, 0.0) for r in (support, query)]
-    y = [np.where(r.weights > 0, r.targets, 1.0) for r in (support, query)]
-    F, Phi = (rows @ basis for rows in features)
-    moved, moved_query = (rows @ form.factor for rows in features)
+def _prepared(risk, basis, factor):
+    """Features in x and along the rule's factor, and targets.
+
+    Padding may hold anything: its rows are zeroed, its targets are ones that every loss takes.
+    """
+    rows = np.where(risk.weights[..., None] > 0, risk.features, 0.0)
+    flat, shape = rows.reshape(-1, rows.shape[-1]), rows.shape[:-1]  # one product, not one a task
+    parts = [(flat @ matrix).reshape(*shape, matrix.shape[1]) for matrix in (basis, factor)]
+    return *parts, np.where(risk.weights > 0, risk.targets, 1.0)
+
+
+def _stack(form, risks, weight, rule, basis):
+    """A block's `Stack` in the coordinates of `basis`; risks of support and, if others, query."""
+    kept, support = weight > 0, risks[0]
+    a, b = support.weights, risks[-1].weights
+    prepared = [_prepared(risk, basis, form.factor) for risk in risks]
+    (F, moved, y), (Phi, moved_query, y_query) = prepared[0], prepared[-1]
     step = np.swapaxes(moved * (form.length[kept][:, None] * a)[..., None], -1, -2)
     n_steps = form.n_steps
     k = n_steps * a.shape[1]
-    if k <= form.factor.shape[1]:  # fewer slopes than directions: a slope is a step of its own
+    direct = k <= form.factor.shape[1]
+    if direct:  # fewer slopes than directions: a slope is a step of its own
         moved, moved_query = (
             np.tile(np.matmul(r, step), (1, 1, n_steps)) for r in (moved, moved_query)
         )
@@ -314,15 +353,16 @@ def _stack(form, support, query, weight, rule, basis):
     return Stack(
         loss=support.loss,
         weight=weight[kept],
-        y=np.tile(y[0], (1, n_steps)),
+        y=np.tile(y, (1, n_steps)),
         real=np.tile(a > 0, (1, n_steps)),
         F=np.tile(F, (1, n_steps, 1)),
-        y_query=y[1],
+        y_query=y_query,
         b=b,
         Phi=Phi,
         steps=steps,
         moved=moved,
         moved_query=moved_query,
+        direct=direct,
         n_steps=n_steps,
         adapted=partial(_adapted, rule, support, basis) if form.implicit else None,
     )

@@ -36,6 +36,8 @@ class Effort(NamedTuple):
         Of branch and bound.
     precision : float
         Of the relaxation, as a share of L.
+    share : float
+        Of the bound: steps of the relaxation that gain less are left out.
     max_work : float
         Multiplications that one of its Newton steps may take.
     """
@@ -43,13 +45,14 @@ class Effort(NamedTuple):
     rounds: int
     n_nodes: int
     precision: float
+    share: float
     max_work: float
 
 
 EFFORTS = {
-    "fast": Effort(1, 0, 1e-3, 2e7),
-    "full": Effort(10, 0, 1e-6, 1e10),
-    "branch": Effort(10, 4000, 1e-6, 1e10),
+    "fast": Effort(1, 0, 1e-3, 0.02, 2e7),
+    "full": Effort(10, 0, 1e-6, 0.005, 1e10),
+    "branch": Effort(10, 4000, 1e-6, 0.005, 1e10),
 }
 
 # The meta-loss and what the slope form makes of it may differ by this share, by rounding.
@@ -145,8 +148,8 @@ def _of_target(objective, theta, target, effort, rounding):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             dense = effort.rounds > 1
             problem = slope_problem(objective, theta, target, effort.max_work, dense)
-            points = _trial_points(objective, theta)
-            found.values = [problem.value(problem.inverse @ at) for at in points]
+            others = [problem.inverse @ at for at in _trial_points(objective, theta)[1:]]
+            found.values = [problem.value(x) for x in (problem.x, *others)]
             _search(problem, effort, rounding, found)
     except NotCovered as reason:
         found.notes.append(str(reason))
@@ -215,11 +218,10 @@ def _has_bounded_slopes(problem):
 def _relax(problem, intervals, effort, found, region=None):
     """Theorem 1 on a region, or everywhere: the point where it ends."""
     whole = region is None
-    graphs = [stack.graph(problem.x) for stack in problem.stacks]
     value = problem.value(problem.x)
     relaxed = relaxation(problem, intervals, region)
-    start = relaxed.start([(problem.x, s) for _, s, _ in graphs])
-    point = relaxed.solve(problem.x, start, value, effort.precision)
+    slopes = [s for _, s, _ in problem.graphs]
+    point = relaxed.solve(problem.x, slopes, value, effort.precision, effort.share)
     found.add("everywhere" if whole else "regions", value - point.lower)
     return point
 

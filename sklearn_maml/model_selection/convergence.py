@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 
-from sklearn_maml._estimators.fitting import make_solver, start_of
+from sklearn_maml._estimators.fitting import make_solver
 from sklearn_maml._estimators.prediction import objective_on, theta_of
 from sklearn_maml.certificate.certify import certify
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
@@ -43,8 +43,7 @@ def certified_path(fitted, tasks, y, groups, sample_weight, n_points=50):
             f"The meta-loss on these tasks is {value:.6g}, but it was {model.meta_loss_:.6g} in "
             "fit; pass the tasks, groups and weights of fit."
         )
-    start = start_of(objective, model.learned_)
-    values, iterates = _run(make_solver(model, objective.rule), objective, start)
+    values, iterates = _run(make_solver(model, objective.rule), objective, model._start)
     bounds, known = np.full(len(values), np.nan), sorted(iterates)
     for k in np.unique(np.linspace(0, len(known) - 1, n_points).astype(int)):
         bounds[known[k]] = certify(objective, iterates[known[k]]).lower_bound
