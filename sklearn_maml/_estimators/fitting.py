@@ -40,6 +40,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._objective.quadratic import refuse_lost_features
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
@@ -229,6 +230,8 @@ def _minimise(model, plan, blocks):
         if rule is None:
             rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
         objective = objective_of(model, blocks, rule)
+        if not objective.is_quadratic:  # else the solver looks, on its way
+            refuse_lost_features(objective)
         problem = LearningProblem(objective, plan.solver, feature_names_of(model))
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)
