@@ -170,3 +170,27 @@ def test_the_restricted_likelihood_depends_on_units_as_its_determinant_says(scal
     )
     expected = plain.log_likelihood - 2 * np.log(scale)
     assert_allclose(scaled.log_likelihood, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("metric", "loss"),
+    [*product(["auto", "identity", "diagonal", "full"], LOSSES), ("low_rank", "squared_error")],
+)
+def test_features_that_are_all_zero_or_vary_between_tasks_only_are_fitted(metric, loss):
+    """Without an intercept nothing then differs between tasks, and the fit says so."""
+    model = MAMLRegressor(
+        loss=loss, adaptation=Proximal(metric=metric), fit_intercept=False, random_state=0
+    )
+    model.fit(np.zeros((72, 2)), Y, groups=G)
+    assert not model.coef_.any()
+    between = np.repeat(X[:12], 6, axis=0)
+    model.fit(between, Y, groups=G)
+    assert not model.learned_.varies.any()
+    assert "no feature varies within tasks" in model.learned_.reason
+    assert_allclose(model.predict(between, groups=G), between @ model.coef_)
+    assert model.gap_certificate_.bound < 1e-6
+
+
+def test_features_that_are_all_zero_leave_classes_as_they_are():
+    model = MAMLClassifier(fit_intercept=False, random_state=0).fit(0.0 * X, Y > 0, groups=G)
+    assert (model.predict_proba(X) == 0.5).all()
