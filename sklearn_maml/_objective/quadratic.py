@@ -274,7 +274,7 @@ def minimum_norm(triangle, target, scale, rank):
     The rank is decided in scaled columns, the norm is that of v itself: among all v with
     ``V_r' (scale * v) = S_r^-1 U_r' target`` the shortest lies in the range of ``scale * V_r``.
     """
-    if not rank:  # scipy < 1.14 solves no empty system
+    if not rank:  # an old scipy solves no empty system
         return np.zeros((len(scale), target.shape[1]))
     u, s, vt = np.linalg.svd(triangle, full_matrices=False)
     along = (u[:, :rank].T @ target) / s[:rank, None]
