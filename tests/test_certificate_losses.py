@@ -451,3 +451,18 @@ def test_rounds_that_cannot_begin_say_why():
     blind = objective_of(tasks, LogLoss(), rule, episodes={"support": 4, "split": "first"})
     endless = certify(blind, theta, "full")
     assert any("no ball holds all minimisers" in note for note in endless.notes)
+
+
+@pytest.mark.parametrize("loss", ["gamma", "poisson", "tweedie"])
+@pytest.mark.filterwarnings("ignore:GaussNewton stopped")  # at a loss that is rounding
+def test_deviances_round_as_their_terms_do_where_these_cancel(loss):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        tasks = [(np.tile(rng.normal(size=2), (4, 1)), np.full(4, rng.normal())) for _ in range(3)]
+        rule = GradientSteps(0.5, 2, relative=True)
+        objective = objective_of(tasks, LOSSES[loss](), rule)
+        theta = GaussNewton().minimize(objective, objective.origin()).theta
+        certificate = certify(objective, theta)
+        values = [objective.value(theta + 1e-8 * rng.normal(size=3)) for _ in range(50)]
+        assert min(values) >= certificate.lower_bound
+        assert certificate.bound < 1e-13

@@ -37,7 +37,7 @@ class CertifiedPoint(NamedTuple):
 def certified_point(objective, theta):
     """The `CertifiedPoint` of meta-parameters theta, shape (d,) or (n_targets, d)."""
     sums = objective.reduce_with_gradient(partial(_sums, theta), theta)
-    squared_norm, root_risks, first, second = sums
+    squared_norm, root_risks, cancelled, first, second = sums
     meta_loss, gradient = objective.value_and_gradient(theta)
     penalty_weight = 4 * (objective.penalty * theta**2).sum()  # rows w_j = 2 sqrt(alpha) omega_j
     return CertifiedPoint(
@@ -45,7 +45,7 @@ def certified_point(objective, theta):
         gradient,
         float(np.sqrt(squared_norm + penalty_weight)),
         float(root_risks),
-        _rounding(abs(meta_loss), first, second, objective.n_parameters),
+        _rounding(abs(meta_loss) + cancelled, first, second, objective.n_parameters),
     )
 
 
@@ -59,14 +59,29 @@ def _sums(theta, linearization):
     return (
         squares.sum(),
         (linearization.weight * np.sqrt(risks)).sum(),
+        _cancelled(linearization),
         (row_weight * np.abs(linearization.loss_gradient) * magnitude).sum(),
         (row_weight * magnitude**2).sum(),
     )
 
 
+def _cancelled(linearization):
+    """The size of terms that cancel in a block's losses, where these are no squares.
+
+    A deviance such as ``exp(z) - y z + y log(y) - y`` is least where its terms are not: there they
+    are of the size of ``l'' (1 + |z|)``.
+    """
+    query, z = linearization.query, linearization.predictions
+    if query.loss.constant_hessian:
+        return 0.0
+    terms = query.loss.hessian(query.targets, z) * (1.0 + np.abs(z))
+    return (linearization.row_weight * terms).sum()
+
+
 def _rounding(meta_loss, first, second, d):
     """How far off an evaluation of L can be in float64.
 
+    `meta_loss` is the size of the terms that make L, which itself may be their difference.
     A prediction adds d products up to the magnitude m = |phi|'(|theta| + |theta_i|). Errors that
     add like a random walk make it uncertain by delta = 2 (4 + sqrt(d)) eps m, and so L by
     |l'| delta to first and delta^2 to second order.
