@@ -51,6 +51,25 @@ class Standardization:
         scale[-1] = 1.0 / np.sqrt(intercept_step)
         return cls(np.append(mean[:-1], 0.0), scale)
 
+    def validate(self):
+        """Raise unless mean and scale are one finite number a parameter, and the scale positive."""
+        try:
+            mean, scale = (np.asarray(numbers, dtype=float) for numbers in (self.mean, self.scale))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"coordinates need numbers; got mean={self.mean!r} and scale={self.scale!r}."
+            ) from error
+        if mean.ndim != 1 or mean.shape != scale.shape:
+            raise ValueError(
+                "coordinates need a mean and a scale for each parameter; got shapes "
+                f"{mean.shape} and {scale.shape}."
+            )
+        if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError(
+                f"coordinates need finite means and positive scales; got mean={self.mean!r} and "
+                f"scale={self.scale!r}."
+            )
+
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
         out = self._centred(V)
