@@ -12,6 +12,7 @@ from sklearn_maml import (
     GradientDescent,
     GradientSteps,
     MAMLRegressor,
+    MAMLRegressorCV,
     Proximal,
     SquaredError,
 )
@@ -267,3 +268,21 @@ def test_a_learning_rate_may_be_a_function_of_the_iteration():
     solver = GradientDescent(learning_rate=lambda iteration: 0.2 + 0.1 * (iteration % 2))
     model = MAMLRegressor("auto", solver=solver).fit(TASKS)
     np.testing.assert_allclose(model.meta_loss_, MODEL.meta_loss_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("verbose", ["yes", -1, np.ones(3), np.nan, None])
+@pytest.mark.parametrize("kind", [MAMLRegressor, MAMLRegressorCV])
+def test_verbose_is_checked_before_anything_is_told(kind, verbose):
+    refuses(
+        "verbose must be a finite number >= 0; got",
+        lambda: kind(verbose=verbose).fit(TASKS),
+        (TypeError, ValueError),
+    )
+
+
+def test_a_search_checks_parameters_before_it_reads():
+    refuses(
+        "fit_intercept must be True or False; got",
+        lambda: MAMLRegressorCV(fit_intercept=np.ones(3)).fit(TASKS),
+        TypeError,
+    )

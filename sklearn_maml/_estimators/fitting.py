@@ -57,6 +57,7 @@ __all__ = [
     "Plan",
     "all_or_nothing",
     "certified",
+    "check_parameters",
     "expect_same",
     "fit_rows",
     "make_plan",
@@ -136,7 +137,7 @@ def make_plan(model):
     """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""
     model.loss_ = model._make_loss()
     rule = _given_rule(model)
-    _check_parameters(model)
+    check_parameters(model)
     solver = make_solver(model, rule)
     support, mixed = choose_support(model.support, rule)
     episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
@@ -152,8 +153,13 @@ def make_solver(model, rule):
     return resolve(solver, SOLVERS, Solver, "solver")
 
 
-def _check_parameters(model):
-    """Raise for parameters out of range that no part of its own checks."""
+def check_parameters(model):
+    """Raise for parameters out of range that no part of its own checks.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    """
     check_number("alpha", model.alpha)
     check_effort(model.certificate)
     check_n_jobs(model.n_jobs)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sklearn_maml._tasks.lists import as_array
+
 __all__ = ["Standardization"]
 
 
@@ -53,12 +55,11 @@ class Standardization:
 
     def validate(self):
         """Raise unless mean and scale are one finite number a parameter, and the scale positive."""
-        try:
-            mean, scale = (np.asarray(numbers, dtype=float) for numbers in (self.mean, self.scale))
-        except (TypeError, ValueError) as error:
+        mean, scale = as_array(self.mean), as_array(self.scale)
+        if not all(part.dtype.kind in "iuf" for part in (mean, scale)):
             raise TypeError(
                 f"coordinates need numbers; got mean={self.mean!r} and scale={self.scale!r}."
-            ) from error
+            )
         if mean.ndim != 1 or mean.shape != scale.shape:
             raise ValueError(
                 "coordinates need a mean and a scale for each parameter; got shapes "
