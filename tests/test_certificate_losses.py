@@ -160,7 +160,7 @@ def test_where_some_rows_are_separated_the_minimum_is_that_of_the_others(share):
     risk = Risk(LogLoss(), features, targets, np.full((3, 12), 1 / 12))
     entropy = -(2 * np.log(2 / 7) + 5 * np.log(5 / 7)) / 12
     _, value, lower = query_minima(risk, np.zeros((3, 12)), share)
-    assert (value >= entropy).all()
+    assert (value >= entropy * (1 - 1e-14)).all()  # the sum of twelve rows is rounded
     assert (lower <= entropy * (1 + 1e-12)).all()
     np.testing.assert_allclose(lower, entropy, rtol=1e-6)
 
