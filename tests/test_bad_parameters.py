@@ -9,11 +9,14 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_maml import (
     AdaptedRegressor,
+    GradientDescent,
     GradientSteps,
     MAMLRegressor,
+    MAMLRegressorCV,
     Proximal,
     SquaredError,
 )
+from sklearn_maml.adaptation import Standardization
 
 RNG = np.random.default_rng(0)
 TASKS = [(RNG.normal(size=(5, 2)), RNG.normal(size=5)) for _ in range(4)]
@@ -221,3 +224,65 @@ def test_no_support_rows_leave_theta_for_every_loss(loss):
     model = MAMLRegressor(0.1, loss=loss, support=0, alpha=1.0, fit_intercept=False).fit(tasks)
     pooled = MAMLRegressor(0.1, n_steps=0, loss=loss, alpha=1.0, fit_intercept=False).fit(tasks)
     np.testing.assert_allclose(model.coef_, pooled.coef_, rtol=1e-6)
+
+
+# Coordinates of gradient steps, and step lengths that a function returns
+
+UNITS = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "error", "message"),
+    [
+        (3, TypeError, "coordinates must be None or a Standardization; got 3"),
+        ("x", TypeError, "coordinates must be None or a Standardization; got 'x'"),
+        (np.ones(3), TypeError, "coordinates must be None or a Standardization"),
+        (Standardization(np.ones(2), UNITS), ValueError, r"got shapes \(2,\) and \(3,\)"),
+        (Standardization(np.ones((1, 3)), np.ones((1, 3))), ValueError, r"got shapes \(1, 3\)"),
+        (Standardization(["a"], [1.0]), TypeError, "coordinates need numbers; got mean="),
+        (Standardization(0.0, 1.0), ValueError, r"got shapes \(\) and \(\)"),
+        (Standardization(UNITS, 0.0 * UNITS), ValueError, "finite means and positive scales"),
+        (Standardization(UNITS, -UNITS), ValueError, "finite means and positive scales"),
+        (Standardization(UNITS * np.nan, UNITS), ValueError, "finite means and positive scales"),
+        (Standardization(UNITS, UNITS * np.inf), ValueError, "finite means and positive scales"),
+        (Standardization(np.ones(2), np.ones(2)), ValueError, "of 2 parameters but there are 3"),
+        (Standardization(np.ones(4), np.ones(4)), ValueError, "of 4 parameters but there are 3"),
+    ],
+)
+def test_coordinates_that_do_not_fit_are_refused(coordinates, error, message):
+    rule = GradientSteps(0.1, coordinates=coordinates)
+    refuses(message, lambda: MAMLRegressor(adaptation=rule).fit(TASKS), error)
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [("a", TypeError), (None, TypeError), (np.nan, ValueError), (-1.0, ValueError)],
+)
+def test_a_learning_rate_that_is_no_number_is_refused(rate, error):
+    solver = GradientDescent(learning_rate=lambda iteration: rate)
+    message = r"learning_rate\(0\) must be a finite number >= 0; got"
+    refuses(message, lambda: MAMLRegressor("auto", solver=solver).fit(TASKS), error)
+
+
+def test_a_learning_rate_may_be_a_function_of_the_iteration():
+    solver = GradientDescent(learning_rate=lambda iteration: 0.2 + 0.1 * (iteration % 2))
+    model = MAMLRegressor("auto", solver=solver).fit(TASKS)
+    np.testing.assert_allclose(model.meta_loss_, MODEL.meta_loss_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("verbose", ["yes", -1, np.ones(3), np.nan, None])
+@pytest.mark.parametrize("kind", [MAMLRegressor, MAMLRegressorCV])
+def test_verbose_is_checked_before_anything_is_told(kind, verbose):
+    refuses(
+        "verbose must be a finite number >= 0; got",
+        lambda: kind(verbose=verbose).fit(TASKS),
+        (TypeError, ValueError),
+    )
+
+
+def test_a_search_checks_parameters_before_it_reads():
+    refuses(
+        "fit_intercept must be True or False; got",
+        lambda: MAMLRegressorCV(fit_intercept=np.ones(3)).fit(TASKS),
+        TypeError,
+    )

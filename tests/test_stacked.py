@@ -2,6 +2,7 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -116,6 +117,37 @@ def test_threads_that_limit_blas_at_once_leave_it_as_it_was():
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(limited, range(200)))
     assert blas_threads() == before
+
+
+def test_blas_runs_one_thread_in_every_thread_until_the_last_has_left():
+    """From threadpoolctl 3.8 on the thread that limits BLAS first would be the only one to."""
+    before, left = blas_threads(), Event()
+
+    def first():
+        with one_blas_thread():
+            entered.set()
+            left.wait(5)
+
+    for _ in range(2):
+        with one_blas_thread():
+            pass
+        entered, left = Event(), Event()
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(first)
+            entered.wait(5)
+            assert set(blas_threads()) == {1}
+            with one_blas_thread():
+                left.set()
+                executor.submit(int).result()  # the first thread has left, and lives
+                assert set(blas_threads()) == {1}
+            assert blas_threads() == before
+            assert set(executor.submit(blas_threads_limited).result()) == {1}
+            assert blas_threads() == before
+
+
+def blas_threads_limited():
+    with one_blas_thread():
+        return blas_threads()
 
 
 @pytest.mark.parametrize(("k", "r", "m", "d"), [(4, 2, 3, 9), (40, 2, 30, 3), (1, 5, 1, 5)])

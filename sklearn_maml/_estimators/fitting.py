@@ -39,6 +39,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._objective.quadratic import refuse_lost_features
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
@@ -55,6 +56,7 @@ __all__ = [
     "Plan",
     "all_or_nothing",
     "certified",
+    "check_parameters",
     "expect_same",
     "fit_rows",
     "make_plan",
@@ -134,7 +136,7 @@ def make_plan(model):
     """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""
     model.loss_ = model._make_loss()
     rule = _given_rule(model)
-    _check_parameters(model)
+    check_parameters(model)
     solver = make_solver(model, rule)
     support, mixed = choose_support(model.support, rule)
     episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
@@ -150,8 +152,13 @@ def make_solver(model, rule):
     return resolve(solver, SOLVERS, Solver, "solver")
 
 
-def _check_parameters(model):
-    """Raise for parameters out of range that no part of its own checks."""
+def check_parameters(model):
+    """Raise for parameters out of range that no part of its own checks.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    """
     check_number("alpha", model.alpha)
     check_effort(model.certificate)
     check_n_jobs(model.n_jobs)
@@ -229,6 +236,8 @@ def _minimise(model, plan, blocks):
         if rule is None:
             rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
         objective = objective_of(model, blocks, rule)
+        if not objective.is_quadratic:  # else the solver looks, on its way
+            refuse_lost_features(objective)
         problem = LearningProblem(objective, plan.solver, feature_names_of(model))
         rule, model.learned_ = rule.learn(problem)
         objective = objective_of(model, blocks, rule)

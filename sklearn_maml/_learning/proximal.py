@@ -41,6 +41,9 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
         what = "one task does" if problem.n_tasks < 2 else "tasks of one row do"
         alone = f"{what} not show how tasks differ, so adapting changes nothing"
         return Metric(effects.lift[:, :0]), replace(found, reason=alone)
+    if not effects.varies.any():
+        alone = "no feature varies within tasks, so adapting changes nothing"
+        return Metric(effects.lift[:, :0]), replace(found, reason=alone)
     if criterion is None:
         return Metric(effects.lift), found
     likely = _by_reml if problem.loss.constant_hessian else _by_quasi_likelihood

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from scipy.linalg import qr
 
 from sklearn_maml._learning.decrement import measured
 from sklearn_maml._learning.likelihood import Moments
@@ -244,7 +245,7 @@ class MixedDesign:
         The log likelihood becomes that of the features too; `relative` stays as it is.
         """
         lift = self.effects.standard.lift(self.fixed.T).T
-        volume = len(model.noise) * np.log(np.linalg.svd(lift, compute_uv=False)).sum()
+        volume = len(model.noise) * _log_volume(lift)
         values, vectors = np.linalg.eigh(model.relative)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         varies = self.effects.varies
@@ -255,6 +256,18 @@ class MixedDesign:
             fixed=model.fixed @ lift.T,
             log_likelihood=float(model.log_likelihood + volume),
         )
+
+
+def _log_volume(columns):
+    """The log of the volume that columns (d, r) span, whatever the units of their rows.
+
+    By singular values that of a row of 1e-20 would drown in the rounding of one of 1. A QR
+    decomposition with column pivoting, large rows first, is right row by row (Cox and Higham,
+    "Stability of Householder QR factorization for weighted least squares problems", 1998).
+    """
+    order = np.argsort(-np.abs(columns).max(axis=1, initial=0.0))
+    triangle, _ = qr(columns[order], mode="r", pivoting=True)
+    return np.log(np.abs(np.diagonal(triangle))).sum()
 
 
 def mixed_design(effects, kind):

@@ -7,7 +7,7 @@ from threading import Lock
 
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 __all__ = ["fold_blocks", "one_blas_thread"]
 
@@ -18,9 +18,27 @@ _LOCK, _LIMITS = Lock(), []
 
 
 @cache
-def _controller():
-    """The process's BLAS libraries; finding them takes milliseconds, so it is done once."""
-    return ThreadpoolController()
+def _libraries():
+    """The process's BLAS libraries, found once, for that takes milliseconds.
+
+    First those with one limit for the process, then those with one for each thread (by OpenMP).
+    """
+    blas = ThreadpoolController().select(user_api="blas")
+    of_threads = blas.select(threading_layer="openmp")
+    paths = {library.filepath for library in blas.lib_controllers}
+    paths -= {library.filepath for library in of_threads.lib_controllers}
+    return blas.select(filepath=sorted(paths)), of_threads
+
+
+def _take_control():
+    """Let this thread, and then any, set the limit of the process.
+
+    From threadpoolctl 3.8 on the first thread that sets one is the only one that can, as long as it
+    lives; what others ask for is silently not done.
+    """
+    release = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
 
 
 @contextmanager
@@ -28,19 +46,24 @@ def one_blas_thread():
     """A context in which BLAS runs one thread, so that no bit depends on the number of cores.
 
     It may be entered by several threads at once: the first sets the limit for all, and the last
-    to leave lifts it.
+    to leave lifts it. Where limits are a thread's own, each sets and lifts its own.
     """
-    with _LOCK:
-        limit = None if _LIMITS else _controller().limit(limits=1, user_api="blas")
-        _LIMITS.append(limit)
-    try:
-        yield
-    finally:
+    of_process, of_threads = _libraries()
+    with of_threads.limit(limits=1, user_api="blas"):
         with _LOCK:
-            first = _LIMITS[0]
-            _LIMITS.pop()
             if not _LIMITS:
-                first.restore_original_limits()
+                _take_control()
+            _LIMITS.append(None if _LIMITS else of_process.limit(limits=1, user_api="blas"))
+        try:
+            yield
+        finally:
+            with _LOCK:
+                first = _LIMITS[0]
+                _LIMITS.pop()
+                if not _LIMITS:
+                    _take_control()
+                    first.restore_original_limits()
+                    _take_control()
 
 
 def fold_blocks(f, n_blocks, combine, n_jobs, work):

@@ -17,7 +17,14 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from sklearn_maml._linalg import flat_vecmat, triangle
 from sklearn_maml._objective.parallel import one_blas_thread
 
-__all__ = ["Quadratic", "minimum_norm", "quadratic", "reduce_rows", "safe_cholesky"]
+__all__ = [
+    "Quadratic",
+    "minimum_norm",
+    "quadratic",
+    "reduce_rows",
+    "refuse_lost_features",
+    "safe_cholesky",
+]
 
 # Relative to columns of unit length: a smallest eigenvalue of A below this takes the QR route.
 # Above it each Newton step still gains five digits, and a second one recovers them all.
@@ -145,14 +152,40 @@ def _factorise(objective):
 
 def _scale(squares, objective):
     """Root mean squares of the columns; 1 for a column of zeros."""
+    refuse_lost_features(objective, squares)
+    scale = np.sqrt(squares + objective.penalty)
+    return np.where(scale > 0, scale, 1.0)
+
+
+def refuse_lost_features(objective, squares=None):
+    """Raise for features whose squares underflow, whatever the loss.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    squares : ndarray of shape (d,), default=None
+        Mean squares of the query features; None makes them.
+
+    Raises
+    ------
+    ValueError
+        Naming the columns.
+    """
+    if squares is None:
+        squares = objective.fold(partial(_mean_squares, objective), np.add)
     small = np.flatnonzero(squares < SMALLEST_FEATURE**2)
     if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or):
         raise ValueError(
             f"Features whose root mean square is below {SMALLEST_FEATURE:g} are lost to rounding "
             f"(columns {small.tolist()} of phi); rescale them, for example with a StandardScaler."
         )
-    scale = np.sqrt(squares + objective.penalty)
-    return np.where(scale > 0, scale, 1.0)
+
+
+def _mean_squares(objective, i):
+    """A block's part of the mean squares of the query features; it asks no rule."""
+    _, query, weight = objective.risks(i)
+    features, row_weight = query.features, weight[:, None] * query.weights
+    return np.einsum("nj,njd,njd->d", row_weight, features, features)
 
 
 def _any_entry(objective, columns, i):
@@ -241,6 +274,8 @@ def minimum_norm(triangle, target, scale, rank):
     The rank is decided in scaled columns, the norm is that of v itself: among all v with
     ``V_r' (scale * v) = S_r^-1 U_r' target`` the shortest lies in the range of ``scale * V_r``.
     """
+    if not rank:  # an old scipy solves no empty system
+        return np.zeros((len(scale), target.shape[1]))
     u, s, vt = np.linalg.svd(triangle, full_matrices=False)
     along = (u[:, :rank].T @ target) / s[:rank, None]
     if rank == len(scale):

@@ -130,6 +130,12 @@ class GradientSteps(AdaptationRule):
         for name in ("cap", "relative", "first_order"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(f"{name} must be True or False; got {getattr(self, name)!r}.")
+        if self.coordinates is not None:
+            if not isinstance(self.coordinates, Standardization):
+                raise TypeError(
+                    f"coordinates must be None or a Standardization; got {self.coordinates!r}."
+                )
+            self.coordinates.validate()
         if self.learnable and (self.relative or self.n_steps == 0 or self.coordinates is not None):
             raise ValueError(
                 "inner_lr='learn' learns lengths in standardised features, for one step or more; "
@@ -232,6 +238,11 @@ class GradientSteps(AdaptationRule):
 
     def _geometry(self, risk):
         d = risk.features.shape[-1]
+        if self.coordinates is not None and len(self.coordinates.mean) != d:
+            raise ValueError(
+                f"coordinates are of {len(self.coordinates.mean)} parameters but there are {d} (of "
+                "each feature, then the intercept if it is fitted)."
+            )
         if np.ndim(self.inner_lr) == 0:
             return Geometry(risk, StepMetric(self.coordinates))
         if len(self.inner_lr) != d:

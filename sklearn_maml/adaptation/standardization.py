@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sklearn_maml._tasks.lists import as_array
+
 __all__ = ["Standardization"]
 
 
@@ -50,6 +52,24 @@ class Standardization:
         scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
         scale[-1] = 1.0 / np.sqrt(intercept_step)
         return cls(np.append(mean[:-1], 0.0), scale)
+
+    def validate(self):
+        """Raise unless mean and scale are one finite number a parameter, and the scale positive."""
+        mean, scale = as_array(self.mean), as_array(self.scale)
+        if not all(part.dtype.kind in "iuf" for part in (mean, scale)):
+            raise TypeError(
+                f"coordinates need numbers; got mean={self.mean!r} and scale={self.scale!r}."
+            )
+        if mean.ndim != 1 or mean.shape != scale.shape:
+            raise ValueError(
+                "coordinates need a mean and a scale for each parameter; got shapes "
+                f"{mean.shape} and {scale.shape}."
+            )
+        if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError(
+                f"coordinates need finite means and positive scales; got mean={self.mean!r} and "
+                f"scale={self.scale!r}."
+            )
 
     def rows(self, V):
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""

@@ -275,7 +275,7 @@ def slope_problem(objective, theta, target, max_work, dense):
     Raises
     ------
     NotCovered
-        Where the rule tells no slope form, or there are too many rows.
+        Where the rule tells no slope form, there are too many rows, or all of them are zero.
     """
     forms = [objective.rule.slope_form(objective.risks(i)[0]) for i in range(len(objective.blocks))]
     if any(form is None for form in forms):
@@ -290,6 +290,8 @@ def slope_problem(objective, theta, target, max_work, dense):
             f"step; at most {max_work:.2g})"
         )
     basis, inverse = objective.keep("row coordinates", row_coordinates)
+    if not basis.shape[1]:
+        raise NotCovered("all features are zero, so that no theta is better than another")
     stacks, shared = [], True
     for i, form in enumerate(forms):
         support, query, weight = objective.risks(i)

@@ -15,11 +15,12 @@ from sklearn.model_selection import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._component import check_n_jobs, check_number, random_of
+from sklearn_maml._component import check_number, random_of
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
     all_or_nothing,
+    check_parameters,
     expect_same,
     fit_rows,
     make_plan,
@@ -163,8 +164,8 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         """
         with telling(self, X, y, N_STAGES), all_or_nothing(self):
             check_featurizer(self.featurizer)
-            check_n_jobs(self.n_jobs)
             grid = self._grid()
+            check_parameters(self._model(grid[0]))
             with stage("reading"):
                 rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
             splits = task_splits(self.cv, rows)

@@ -98,7 +98,10 @@ class Coordinates:
         regular = not is_nearly_singular(point.hessian, least)
         if regular or not np.isfinite(point.hessian).all():
             return plain, point
-        changed = cls(objective, theta, orthonormalising(objective, point.gradient))
+        change = orthonormalising(objective, point.gradient)
+        if not change.shape[1]:  # all features are zero: so is the gradient
+            return plain, point
+        changed = cls(objective, theta, change)
         origin = np.zeros((*theta.shape[:-1], changed.change.shape[1]))
         return changed, changed.look(origin, hessian=True)
 

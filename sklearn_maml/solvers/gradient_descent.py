@@ -85,7 +85,11 @@ class GradientDescent(Solver):
 
     def _rate(self, iteration):
         """The given step length at an iteration."""
-        return self.learning_rate(iteration) if callable(self.learning_rate) else self.learning_rate
+        if not callable(self.learning_rate):
+            return self.learning_rate
+        rate = self.learning_rate(iteration)
+        check_number(f"learning_rate({iteration})", rate)
+        return rate
 
 
 def _inverse_curvature(hessian):

@@ -1,0 +1,109 @@
+"""The restricted likelihood on 60 random problems: as high as lme4's and statsmodels', or higher.
+
+The comparison with lme4 needs Rscript with lme4 and is skipped where these are not installed.
+"""
+
+import shutil
+import subprocess
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from statsmodels.regression.mixed_linear_model import MixedLM
+
+from sklearn_maml import MAMLRegressor, Proximal
+
+SCRIPT = Path(__file__).with_name("reml.R")
+NO_LME4 = 3
+N_PROBLEMS = 60
+
+# In -2 log likelihood. Both search by iterations; the likelihood itself is the same to 1e-9.
+WORSE = 1e-4
+
+# Standard deviations of the random effects, in units of the noise: from none at all to most of it.
+SPREADS = (0.0, 0.1, 0.5, 1.0, 5.0, 100.0)
+FEATURES_OF_EFFECTS = {1: "intercept", 2: [0], 3: [0, 1]}
+
+
+@cache
+def problem(i):
+    """(number of random effects, table): unbalanced, often singular, in any units."""
+    rng = np.random.default_rng([13, i])
+    n_effects, n_tasks = 1 + i % 3, int(rng.integers(5, 40))
+    sizes = rng.integers(1, 4, n_tasks) if i % 4 == 0 else rng.integers(2, 15, n_tasks)
+    sizes[:2] += 4
+    task = np.repeat(np.arange(n_tasks), sizes)
+    x = rng.normal(rng.normal(size=2) * 3.0, 10.0 ** rng.uniform(-1, 1, 2), (len(task), 2))
+    spread = SPREADS[i % len(SPREADS)]
+    mix = rng.normal(size=(3, 3))
+    mix[:, 1 + i % 2 :] *= (i // 6) % 2  # every second time of rank one or two
+    design = np.column_stack([np.ones(len(task)), x / x.std(axis=0)])[:, :n_effects]
+    effects = spread * rng.normal(size=(n_tasks, 3)) @ mix.T
+    y = x @ rng.normal(size=2) + (design * effects[task, :n_effects]).sum(axis=1)
+    y = 10.0 ** rng.uniform(-3, 3) * (y + rng.normal(size=len(task)))
+    table = {"problem": i, "effects": n_effects, "y": y, "x1": x[:, 0], "x2": x[:, 1]}
+    return n_effects, pd.DataFrame(table | {"task": task})
+
+
+@cache
+def learned(i):
+    n_effects, table = problem(i)
+    rule = Proximal(1.0, "full", random_effects=FEATURES_OF_EFFECTS[n_effects])
+    model = MAMLRegressor(adaptation=rule, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted below
+        return model.fit(table[["x1", "x2"]], table["y"], groups=table["task"]).learned_
+
+
+@pytest.fixture(scope="module")
+def lme4(tmp_path_factory):
+    """By lme4: -2 log restricted likelihood, and whether the covariance is singular."""
+    if (rscript := shutil.which("Rscript")) is None:
+        pytest.skip("no Rscript here: lme4 is not compared with")
+    path = tmp_path_factory.mktemp("lme4") / "problems.csv"
+    tables = pd.concat([problem(i)[1] for i in range(N_PROBLEMS)])
+    tables.to_csv(path, index=False, float_format="%.17g")
+    run = subprocess.run([rscript, SCRIPT, path], capture_output=True, text=True, check=False)
+    if run.returncode == NO_LME4:
+        pytest.skip("Rscript has no lme4: it is not compared with")
+    assert run.returncode == 0, run.stderr
+    found = np.array([line.split() for line in run.stdout.splitlines()], dtype=float)
+    assert found[:, 0].tolist() == list(range(N_PROBLEMS))
+    return found[:, 1:]
+
+
+@pytest.mark.parametrize("i", range(N_PROBLEMS))
+def test_the_restricted_likelihood_is_no_lower_than_that_of_lme4(i, lme4):
+    assert -2 * learned(i).log_likelihood <= lme4[i, 0] + WORSE
+
+
+def test_the_search_converges():
+    """But in one or two, by the BLAS: effects of rank one, 600 times the noise, say."""
+    assert sum(not learned(i).converged for i in range(N_PROBLEMS)) <= 2
+
+
+def test_the_problems_are_singular_and_not(lme4):
+    singular = lme4[:, 1].mean()
+    assert 0.2 < singular < 0.9
+
+
+def test_lme4_finds_as_high_a_likelihood_in_most_problems(lme4):
+    """So that it is the same likelihood that both of them maximise."""
+    ours = np.array([-2 * learned(i).log_likelihood for i in range(N_PROBLEMS)])
+    assert np.mean(np.abs(ours - lme4[:, 0]) < 1e-5) > 0.7
+
+
+@pytest.mark.parametrize("i", [1, 2, 7, 9, 16, 23, 34])
+def test_the_restricted_likelihood_is_no_lower_than_that_of_statsmodels(i):
+    n_effects, table = problem(i)
+    design = np.column_stack([np.ones(len(table)), table[["x1", "x2"]]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it thinks of singular covariances
+        reference = MixedLM(
+            table["y"].to_numpy(), design, table["task"], exog_re=design[:, :n_effects]
+        ).fit(reml=True, method=["lbfgs", "bfgs"])
+    assert -2 * learned(i).log_likelihood <= -2 * reference.llf + WORSE
