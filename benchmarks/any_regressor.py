@@ -7,7 +7,8 @@ of boosting beside the raw columns (`PooledPrediction`), and on both; boosting w
 residual for each group; and GPBoost (Sigrist, JMLR 2022) where it is installed, with a random
 intercept or with random slopes of all columns that vary, its rounds chosen by cross-validation over
 groups. Nothing is tuned for a data set. Data: the sets of `public_suite` but Chem97, whose rows are
-more than those of all others, and nine more. About ten minutes the first time.
+more than those of all others, and nine more. About twenty minutes the first time, less with
+``--split`` in two shells.
 """
 
 import time
