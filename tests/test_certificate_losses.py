@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps
+from sklearn_maml.certificate.point import far_rounding
 from sklearn_maml.certificate.query_minima import query_minima, representation
 from sklearn_maml.certificate.tight import EFFORTS
 from sklearn_maml.losses import (
@@ -466,3 +467,18 @@ def test_deviances_round_as_their_terms_do_where_these_cancel(loss):
         values = [objective.value(theta + 1e-8 * rng.normal(size=3)) for _ in range(50)]
         assert min(values) >= certificate.lower_bound
         assert certificate.bound < 1e-13
+
+
+def test_what_collinear_columns_round_away_is_what_least_squares_says():
+    """``extent_j = reach (A'A)^-1_jj ^1/2``, whatever the units of the columns of A are."""
+    tasks, theta = make_tasks(4, 6, n_features=2), np.array([0.3, -0.2, 0.1])
+    objective = objective_of(tasks, LogCosh(), NO_STEPS)
+    even, units = np.random.default_rng(0).normal(size=(20, 3)), np.array([1e-6, 1.0, 1e6])
+    extent = 2.5 * np.sqrt(np.diag(np.linalg.inv(even.T @ even))) / units
+    X = np.vstack([X for X, _ in tasks])
+    phi, y = np.column_stack([X, np.ones(24)]), np.concatenate([y for _, y in tasks])
+    slopes = np.abs(np.tanh(phi @ theta - y))
+    steepness, size = slopes @ np.abs(phi) / 24, np.sqrt(np.square(phi).mean(axis=0))
+    unit = 2 * (4 + np.sqrt(3)) * np.finfo(float).eps
+    expected = unit * steepness @ extent + (unit * size @ extent) ** 2
+    assert far_rounding(objective, theta, even * units, 2.5) == pytest.approx(expected, rel=1e-9)
