@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from moments import moments_of
 from numpy.testing import assert_allclose
 
 from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
 from sklearn_maml._learning.decrement import newton_decrement
-from sklearn_maml._learning.likelihood import Moments
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml.adaptation import GradientSteps
@@ -29,19 +29,6 @@ def rows(n_targets=1, seed=0):
     effects = rng.normal(size=(8, 2, n_targets))[groups]
     y = X @ rng.normal(size=(3, n_targets)) + np.einsum("nk,nkt->nt", X[:, :2], effects)
     return X, X[:, :2], y + 0.5 * rng.normal(size=y.shape), groups
-
-
-def moments_of(X, Z, y, groups):
-    both = np.column_stack([X, y])
-    of = [groups == g for g in np.unique(groups)]
-    return Moments(
-        gram=np.stack([Z[r].T @ Z[r] for r in of], axis=-1),
-        cross=np.stack([Z[r].T @ both[r] for r in of], axis=-1),
-        count=np.ones(len(of)),
-        total=both.T @ both,
-        n_rows=len(y),
-        n_targets=y.shape[1],
-    )
 
 
 def dense_log_likelihood(X, Z, y, groups, relative):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from foreign_parts import PreconditionedStep
+from moments import moments_of
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
@@ -30,7 +31,7 @@ from sklearn_maml import (
     adapt_tasks,
 )
 from sklearn_maml._estimators.prediction import objective_on
-from sklearn_maml._learning.likelihood import Moments, likelihood
+from sklearn_maml._learning.likelihood import likelihood
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.proximal import metric_coordinates
 from sklearn_maml._learning.random_effects import random_effects_of
@@ -78,19 +79,6 @@ def with_ones(X):
 
 # --------------------------------------------------------------------------------------------------
 # The mixed model
-
-
-def moments_of(X, Z, y, groups):
-    both = np.column_stack([X, y])
-    rows = [groups == g for g in np.unique(groups)]
-    return Moments(
-        gram=np.stack([Z[r].T @ Z[r] for r in rows], axis=-1),
-        cross=np.stack([Z[r].T @ both[r] for r in rows], axis=-1),
-        count=np.ones(len(rows)),
-        total=both.T @ both,
-        n_rows=len(y),
-        n_targets=both.shape[1] - X.shape[1],
-    )
 
 
 def example(seed=0, n_targets=1):
@@ -811,6 +799,22 @@ def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
     assert_allclose(part.adaptation_.strength, whole.adaptation_.strength, rtol=0.6)  # 100 tasks
     noise = [model.adaptation_.noise.variance for model in (part, whole)]
     assert_allclose(*noise, rtol=0.2)
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_of_very_many_tasks_a_few_tell_only_where_to_start(rare, monkeypatch):
+    """Also where these few lack a column that others have."""
+    tasks = mixed_tasks(120)
+    if rare:
+        more = [np.arange(len(X)) * (i < 2) for i, (X, _) in enumerate(tasks)]
+        tasks = [(np.column_stack([X, x]), y) for (X, y), x in zip(tasks, more, strict=True)]
+    rule = Proximal(metric="diagonal", criterion="reml")
+    whole = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks)
+    monkeypatch.setattr("sklearn_maml._learning.random_effects.MANY_TASKS", 100)
+    monkeypatch.setattr("sklearn_maml._learning.random_effects.TASKS_TO_START", 10)
+    part = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks)
+    assert part.learned_.log_likelihood == pytest.approx(whole.learned_.log_likelihood, abs=1e-6)
+    assert part.learned_.newton_decrement < 1e-6
 
 
 def test_nothing_is_learned_where_all_is_given():

@@ -352,12 +352,12 @@ def test_a_start_from_which_predictions_overflow_is_said_to_be_one(solver, theta
     assert not result.converged
 
 
-def test_of_a_loss_without_a_bound_on_its_curvature_no_step_is_said_to_diverge():
-    """Nor is infinity multiplied by nothing: warnings of numpy are errors here."""
+@pytest.mark.parametrize(("length", "cap", "share"), [(0.001, False, 0), (5.0, True, 1)])
+def test_steps_of_a_loss_of_unbounded_curvature_are_judged_at_its_targets(length, cap, share):
+    """No infinity is multiplied by nothing: warnings of numpy are errors here."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3))
     y = rng.poisson(np.exp(X[:, 0])).astype(float)
-    rule = GradientSteps(0.001, 2, cap=False)
-    model = MAMLRegressor(loss="poisson", adaptation=rule)
+    model = MAMLRegressor(loss="poisson", adaptation=GradientSteps(length, 2, cap=cap))
     model.fit(X, y, groups=np.repeat(np.arange(6), 10))
-    assert model.capped_share_ == 0.0
+    assert model.capped_share_ == pytest.approx(share)

@@ -252,20 +252,23 @@ def _minimise(model, plan, blocks):
 
 def _solved(model, plan, objective):
     """Where the solver started, its result, and the meta-loss with its certificate."""
+
+    def judged(theta):
+        return certified(objective, theta, model.certificate, model.learned_)
+
     start = start_of(objective, model.learned_)
     with stage("theta"):
         result = plan.solver.minimize(objective, start)
     with stage("certificate"):
-        judged = certified(objective, result.theta, model.certificate, model.learned_)
-        if not _may_be_local(model, objective, *judged):
-            return start, result, judged
+        first = judged(result.theta)
+        if not _may_be_local(model, objective, *first):
+            return start, result, first
         report("not tight: once more, from the parameters that predict best unadapted")
         other = _start_unadapted(plan.solver, objective)
         again = plan.solver.minimize(objective, other)
-        if not objective.value(again.theta) < judged[0]:
-            return start, result, judged
-        what = objective, again.theta, model.certificate, model.learned_
-        return other, again, certified(*what)
+        if objective.value(again.theta) < first[0]:
+            return other, again, judged(again.theta)
+        return start, result, first
 
 
 def _may_be_local(model, objective, meta_loss, certificate):

@@ -32,6 +32,9 @@ NONE = 1e-7
 # residual variance is taken to be below this share of what one model for all tasks leaves.
 NO_NOISE = 1e-10
 
+# Fixed effects of some of the tasks are shrunk by this share of a row for each row.
+SHRINKAGE = 1e-6
+
 # Tasks are worked on so many numbers at a time: they stay in a core's cache.
 CHUNK = 2**16
 
@@ -92,14 +95,15 @@ class Moments:
             n_targets=parts[0].n_targets,
         )
 
-    def shrunk(self, share):
-        """The same with so much of a row added for each row, whose targets are 0.
+    def shrunk(self):
+        """The same with a millionth of a row added for each row, whose targets are 0.
 
-        In fixed effects that are uncorrelated and of unit size: that keeps them determined.
+        In fixed effects that are uncorrelated and of unit size: that keeps them determined where
+        only some of the tasks are looked at, and lack a column that others have.
         """
         total = self.total.copy()
         fixed = np.arange(self.n_fixed)
-        total[fixed, fixed] += share * self.n_rows
+        total[fixed, fixed] += SHRINKAGE * self.n_rows
         return replace(self, total=total)
 
     def chunks(self):

@@ -307,17 +307,22 @@ def fit_covariance(objective, effects, kind):
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
     design = mixed_design(effects, kind)
-    return design.lifted(_fitted(objective, design, structure_of(design, kind)))
+    structure = structure_of(design, kind)
+    model, moments = _fitted(objective, design, structure)
+    with one_blas_thread():
+        return design.lifted(measured(moments, structure, model))
 
 
 def _fitted(objective, design, structure):
-    """The mixed model of all tasks; of very many a few come first, and tell where to start."""
-    start, sample = None, objective.blocks.sample(TASKS_TO_START)
+    """The mixed model of all tasks, and their moments; of very many a few tell where to start."""
+    start = None
     if len(objective.blocks.tasks.weight) > MANY_TASKS:
-        start = _fitted(objective.vary(blocks=sample), design, structure)
+        few = design.moments(objective.vary(blocks=objective.blocks.sample(TASKS_TO_START)))
+        with one_blas_thread():
+            start = fit_reml(few.shrunk(), structure)
     moments = design.moments(objective)
     with one_blas_thread():
-        return measured(moments, structure, fit_reml(moments, structure, start))
+        return fit_reml(moments, structure, start), moments
 
 
 def structure_of(design, kind):
@@ -365,7 +370,7 @@ def diagonal_deviations(objective, effects, kind):
     kind : {"intercept", "diagonal"}
     """
     design, structure = mixed_design(effects, "low_rank"), Structure.diagonal(effects.ties(kind))
-    model = _fitted(objective, design, structure)
+    model, _ = _fitted(objective, design, structure)
     return np.maximum(np.sqrt(np.diagonal(model.relative)), FLOOR)
 
 

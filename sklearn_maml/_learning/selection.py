@@ -27,10 +27,6 @@ FACTORS = (1, 2, 4)
 # Tasks are dealt to so many folds, and so many of them are enough to tell structures apart.
 FOLDS, TASKS_FOR_CHOICE = 3, 2000
 
-# Some tasks may lack a column that others have: fixed effects are shrunk by this share of a row for
-# each row, in standardised features, so that such a one is 0.
-SHRINKAGE = 1e-6
-
 # -2 log likelihoods need be no more exact than this to be compared; the chosen one's is.
 COARSE, FINE = 1e-2, 1e-6
 
@@ -89,7 +85,7 @@ def choose_structure(objective, effects, kinds, make_rule):
         fit = partial(_fit, effects, kind, k)
         model, loss = fit(Moments.joined(moments), start), 0.0
         for i, held_out in enumerate(parts):
-            others = Moments.joined(moments[:i] + moments[i + 1 :]).shrunk(SHRINKAGE)
+            others = Moments.joined(moments[:i] + moments[i + 1 :]).shrunk()
             metric, lifted = design.lifted(fit(others, model))
             theta = lifted.fixed if objective.n_targets else lifted.fixed[0]
             loss += held_out.vary(rule=make_rule(metric)).value(theta)

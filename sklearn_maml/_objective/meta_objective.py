@@ -309,8 +309,6 @@ class MetaObjective:
         -------
         ndarray of shape (n_limits,)
         """
-        if not np.isfinite(self.loss.hessian_bound):  # no step is known to be too long
-            return np.zeros(len(limits))
         return self.fold(partial(self._shares, np.asarray(limits)), np.add)
 
     def _shares(self, limits, i):

@@ -130,8 +130,7 @@ def _factorise(objective):
     zero = np.zeros((n_targets, d) if n_targets else d)
     n_query = objective.blocks.n_query
     if n_query < d and not objective.penalty.any():
-        (squares,) = objective.reduce(_column_squares, zero)
-        scale = _scale(squares, objective)
+        scale = _scale(_mean_squares(objective), objective)
     else:
         squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
         scale = _scale(squares, objective)
@@ -172,7 +171,7 @@ def refuse_lost_features(objective, squares=None):
         Naming the columns.
     """
     if squares is None:
-        squares = objective.fold(partial(_mean_squares, objective), np.add)
+        squares = _mean_squares(objective)
     small = np.flatnonzero(squares < SMALLEST_FEATURE**2)
     if len(small) and objective.fold(partial(_any_entry, objective, small), np.logical_or):
         raise ValueError(
@@ -181,11 +180,14 @@ def refuse_lost_features(objective, squares=None):
         )
 
 
-def _mean_squares(objective, i):
-    """A block's part of the mean squares of the query features; it asks no rule."""
+def _mean_squares(objective):
+    """Mean squares of the query features, from the rows alone: no rule is asked."""
+    return objective.fold(partial(_mean_squares_of_block, objective), np.add)
+
+
+def _mean_squares_of_block(objective, i):
     _, query, weight = objective.risks(i)
-    features, row_weight = query.features, weight[:, None] * query.weights
-    return np.einsum("nj,njd,njd->d", row_weight, features, features)
+    return _column_squares(query, weight[:, None] * query.weights)
 
 
 def _any_entry(objective, columns, i):
@@ -206,10 +208,9 @@ def safe_cholesky(matrix):
     return factor if reciprocal * norm > SAFELY_POSITIVE * max(1.0, norm) else None
 
 
-def _column_squares(linearization, out=None):
+def _column_squares(query, row_weight, out=None):
     """Mean squares of the query features: a block's part."""
-    squares = np.square(linearization.query.features, out=out)
-    return (flat_vecmat(linearization.row_weight, squares),)
+    return flat_vecmat(row_weight, np.square(query.features, out=out))
 
 
 def _normal_equations(linearization):
@@ -219,8 +220,9 @@ def _normal_equations(linearization):
     normal = flat.T @ flat
     # The squares go where the design was: to touch new memory takes longer than to compute them.
     # It is larger than the features where several targets have designs of their own.
-    spare = design if design.shape == linearization.query.features.shape else None
-    return *_column_squares(linearization, spare), normal
+    query = linearization.query
+    spare = design if design.shape == query.features.shape else None
+    return _column_squares(query, linearization.row_weight, spare), normal
 
 
 def _weighted_design(linearization):
