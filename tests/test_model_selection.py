@@ -401,6 +401,14 @@ def test_folds_whose_normal_equations_cannot_all_be_kept_take_more_passes():
         np.testing.assert_allclose(in_parts.cv_results_[name], model.cv_results_[name], rtol=1e-12)
 
 
+@pytest.mark.parametrize("cv", [3, "leave-one-task-out"])
+def test_the_size_of_blocks_changes_no_score_of_a_search(cv, monkeypatch):
+    whole = MAMLRegressorCV(**CANDIDATES, cv=cv, **FIRST).fit(TASKS).cv_results_
+    monkeypatch.setattr("sklearn_maml._tasks.stacks.BLOCK_ELEMENTS", 40)
+    parts = MAMLRegressorCV(**CANDIDATES, cv=cv, **FIRST).fit(TASKS).cv_results_
+    np.testing.assert_allclose(parts["mean_test_score"], whole["mean_test_score"], rtol=1e-10)
+
+
 def test_leaving_out_one_of_many_tasks_needs_no_normal_equations_of_its_own():
     d, n_tasks = 60, 200
     tasks = make_linear_tasks(n_tasks=n_tasks, n_samples=5, n_features=d, random_state=0)
