@@ -41,7 +41,7 @@ html_show_sourcelink = False
 html_sidebars = {"index": []}
 html_theme_options = {"navbar_end": ["theme-switcher"], "show_toc_level": 2}
 
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

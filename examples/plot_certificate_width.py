@@ -61,3 +61,9 @@ for axis, (name, column) in zip(axes, results.items(), strict=True):
     axis.set(title=name, xlabel="features (line: number of query rows)")
 axes[0].legend()
 plt.show()
+
+# %%
+# How to read it: left of the grey line there are fewer features than query rows; the bound is of
+# the size of the loss itself, and says nothing. Right of it both fall to rounding error. That is
+# not learning: a network that wide fits any query rows. What falls is the gap, not the error on new
+# tasks.

@@ -60,3 +60,8 @@ for name, column in errors.items():
 axis.set(xlabel="share of outliers", ylabel="error on clean rows of new tasks", yscale="log")
 axis.legend()
 plt.show()
+
+# %%
+# How to read it: the error axis is logarithmic. Without outliers the two lines meet: robustness
+# costs nothing here. At two percent of outliers squares err fifteen times as much, at a fifth both
+# are bad.

@@ -77,6 +77,18 @@ def test_every_public_module_is_on_the_api_page():
     assert sorted(listed) == sorted(["sklearn_maml", *(f"sklearn_maml.{m}" for m in public)])
 
 
+def test_code_and_tests_that_the_theory_page_names_are_there():
+    rows = re.findall(r"^\| .*? \| (.*?) \| (.*?) \|$", (ROOT / "docs/theory.md").read_text(), re.M)
+    code = {name for row in rows for name in re.findall(r"`([/\w]+\.py)`", row[0])}
+    tests = {name for row in rows for name in re.findall(r"`([/\w]+\.py)`", row[1])}
+    assert len(code) > 8
+    assert len(tests) > 8
+    for name in code:
+        assert list(ROOT.glob(f"sklearn_maml/**/{name}"))
+    for name in tests:
+        assert (ROOT / "tests" / name).exists()
+
+
 @in_a_browser
 def test_every_formula_is_one_that_katex_knows(tmp_path):
     found = [formula for page in PAGES for formula in formulas(page)]
