@@ -91,7 +91,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
-    "within_subsection_order": "ExampleTitleSortKey",
+    "within_subsection_order": "gallery_order.Order",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sklearn_maml",),
     "only_warn_on_example_error": False,
