@@ -32,6 +32,9 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/**/*.ipynb", "auto_examples/**/*.py"]
 
+# Equations are numbered by the page of the theory that they are on.
+numfig = True
+
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_maml"
 html_math_renderer = "katex"
