@@ -3,10 +3,10 @@ What first-order MAML costs
 ===========================
 
 The gradient of the meta-loss goes through the inner steps: it needs their derivative, ``J = I - eta
-H``. First-order MAML leaves it out, as if ``J = I``, which halves the work for neural networks, and
-was found to be good enough there. It is then no gradient of anything, and its descent ends
-elsewhere. How far off? Here the minimum is known, and a certificate says how far each point is from
-it at most.
+H``. First-order MAML leaves it out, as if ``J = I``, which saves work for neural networks, and was
+found to be good enough there. It is then no gradient of anything, and its descent ends elsewhere.
+How far off? Here the minimum is known, and a certificate says how far each point is from it at
+most.
 """
 
 import matplotlib.pyplot as plt

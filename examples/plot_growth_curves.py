@@ -76,5 +76,5 @@ plt.show()
 # How to read it: growth slows down on the scale of logarithms, which splines know, and by how much
 # for a chick that begins like this one; a line of logarithms is a curve that bends the other way,
 # and misses the first days already. With a single weighing there is hardly a difference, with seven
-# a quarter of the error is gone. The band widens with time, as what chicks differ by does, and
+# nearly a third of the error is gone. The band widens with time, as what chicks differ by does, and
 # should hold nine open dots in ten. The first days do not tell who will be the heaviest.

@@ -21,7 +21,7 @@ from sklearn.preprocessing import SplineTransformer
 from sklearn_maml import MAMLRegressor, NTKFeatures, Proximal
 from sklearn_maml.datasets import make_sinusoid_tasks
 
-train = make_sinusoid_tasks(300, 20, random_state=0)
+train = make_sinusoid_tasks(200, 20, random_state=0)
 test = make_sinusoid_tasks(200, 60, random_state=1)
 
 # %%

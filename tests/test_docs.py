@@ -77,6 +77,12 @@ def test_every_public_module_is_on_the_api_page():
     assert sorted(listed) == sorted(["sklearn_maml", *(f"sklearn_maml.{m}" for m in public)])
 
 
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/plot_*.py")), ids=lambda p: p.stem)
+def test_an_example_ends_with_how_to_read_its_figure(example):
+    *_, last = example.read_text(encoding="utf-8").split("# %%\n")
+    assert last.startswith("# How to read it: ")
+
+
 def test_code_and_tests_that_the_theory_page_names_are_there():
     rows = re.findall(r"^\| .*? \| (.*?) \| (.*?) \|$", (ROOT / "docs/theory.md").read_text(), re.M)
     code = {name for row in rows for name in re.findall(r"`([/\w]+\.py)`", row[0])}
