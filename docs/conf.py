@@ -1,6 +1,5 @@
 """Sphinx configuration; the build needs no network."""
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -10,8 +9,6 @@ from numpydoc.xref import DEFAULT_LINKS
 
 import sklearn_maml
 
-# The gallery's examples run in processes of their own, which read this from the environment.
-os.environ["MPLBACKEND"] = "Agg"
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "sklearn_maml"
@@ -30,7 +27,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "auto_examples/**/*.ipynb", "auto_examples/**/*.py"]
+exclude_patterns = ["_build"]
 
 # Equations are numbered by the page of the theory that they are on.
 numfig = True
