@@ -1,4 +1,4 @@
-"""What is kept of each task for the restricted likelihood: the same likelihood, in fewer numbers."""
+"""What is kept of each task for the restricted likelihood: the same in fewer numbers."""
 
 from dataclasses import replace
 

@@ -255,23 +255,27 @@ class MetaObjective:
         information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
-        parts = self.fold(partial(self._adapted, theta), add)
+        of_one = self._information(self.risks(0)[0].take([0]), theta[..., None, :])
+        n_numbers = len(self.blocks.tasks.weight) * (0 if of_one is None else of_one.size)
+        informed = of_one is not None and n_numbers <= KEPT_INFORMATION
+        parts = self.fold(partial(self._adapted, theta, informed), add)
         owner, theta_i, information = zip(*parts, strict=True)
-        order = np.argsort(np.concatenate(owner))
-        known = None if information[0] is None else np.concatenate(information)[order]
+        owner = np.concatenate(owner)
+        order = slice(None) if (np.diff(owner) > 0).all() else np.argsort(owner)
+        known = np.concatenate(information)[order] if informed else None
         return np.concatenate(theta_i)[order], known
 
-    def _adapted(self, theta, i):
+    def _adapted(self, theta, informed, i):
         loop, _ = self._loop(i)
         theta_i, _ = loop.adapt(theta[..., None, :])
-        support = loop.support.square_about(loop.support.predict(theta_i))
-        information = self.rule.information(support)
-        if information is not None:
-            if information.ndim == 3:  # each target has curvatures of its own
-                information = np.moveaxis(information, 0, 1)
-            kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
-            information = information if kept else None
+        information = self._information(loop.support, theta_i) if informed else None
         return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
+
+    def _information(self, support, theta_i):
+        """What support rows tell of tasks with these parameters, tasks first; or None."""
+        information = self.rule.information(support.square_about(support.predict(theta_i)))
+        several = information is not None and information.ndim == 3
+        return np.moveaxis(information, 0, 1) if several else information  # one set a target
 
     def query_predictions(self, theta):
         """The query rows of all tasks, predicted by the adapted parameters.
