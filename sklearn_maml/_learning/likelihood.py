@@ -97,17 +97,21 @@ def likelihood(moments, relative, information=None):
     to, root = _axes(relative)
     total, explained, log_determinant, told = np.zeros((q, q)), 0.0, 0.0, 0.0
     solved, back = Solved(moments, to, root), moments.back(to)
+    keeps, kept = moments.n_tasks * q * (q + t + moments.n_fixed) <= room(), []
     for shrunk, seen, precision, log_each, count in solved:
         log_determinant += count @ log_each
         total += precision @ count
         # What the random effects take off [X y]'[X y].
         explained = explained + np.matmul(shrunk * count, np.swapaxes(seen, 1, 2)).sum(axis=0)
         told = told + _sum_of_products(precision, count, information)
+        if keeps:  # a copy, without all else that was solved
+            kept.append((seen.copy(), count))
     schur = moments.total - back.T @ explained @ back
     fixed, deviance, noise, contrast, log_fixed = _profile(schur, moments)
     value = t * (log_determinant + log_fixed) + deviance
     contrast = back @ contrast @ back.T
-    fitted = sum(_quadratic_forms(seen, contrast, count) for _, seen, _, _, count in solved)
+    again = kept if keeps else ((seen, count) for _, seen, _, _, count in solved)
+    fitted = sum(_quadratic_forms(seen, contrast, count) for seen, count in again)
     if information is not None:
         told = t * (told - _of_noise(total, information) / moments.n_rows)
     gradient = t * 0.5 * (total + total.T) - fitted
@@ -117,7 +121,7 @@ def likelihood(moments, relative, information=None):
 class Solved:
     """``(S C, B^-1 C, B^-1 G, log|B|, count)`` of some tasks at a time, as often as asked for.
 
-    They are kept after the first time where there is room. See this module's docstring.
+    See this module's docstring.
 
     Parameters
     ----------
@@ -127,19 +131,9 @@ class Solved:
     """
 
     def __init__(self, moments, to, root):
-        self.moments, self.to, self.root, self._parts = moments, to, root, None
-        a_task = moments.n_random * (moments.n_random + 2 * moments.n_columns)
-        self._keeps = moments.n_tasks * a_task <= room()
+        self.moments, self.to, self.root = moments, to, root
 
     def __iter__(self):
-        if self._parts is not None:
-            return iter(self._parts)
-        if self._keeps:
-            self._parts = list(self._each())
-            return iter(self._parts)
-        return self._each()
-
-    def _each(self):
         q, variance = len(self.root), np.square(self.root)[:, None]
         first = self.moments.first_fixed
         for columns, count in self.moments.chunks():

@@ -215,7 +215,7 @@ def _start(objective, design, structure):
     n_tasks = len(objective.blocks.tasks.weight)
     if n_tasks <= MANY_TASKS:
         return None
-    few = objective.vary(blocks=objective.blocks.sample(n_tasks // 10))
+    few = objective.vary(blocks=objective.blocks.sample(n_tasks // 10, keeps=False))
     start = _start(few, design, structure)
     moments = design.moments(few).shrunk()
     with one_blas_thread():

@@ -224,13 +224,13 @@ class MetaObjective:
             self._kept["linearization", i] = linearization
         return linearization
 
-    def _loop(self, i):
-        """The `InnerLoop` of block i, and its tasks' weights."""
+    def _loop(self, i, again=True):
+        """The `InnerLoop` of block i, and its tasks' weights; kept if it is asked for again."""
         if ("loop", i) in self._kept:
             return self._kept["loop", i]
         support, query, weight = self.risks(i)
         loop = self.rule.bind(support, query), weight
-        if self.blocks.kept:
+        if again and self.blocks.kept:
             self._kept["loop", i] = loop
         return loop
 
@@ -255,20 +255,22 @@ class MetaObjective:
         information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
-        of_one = self._information(self.risks(0)[0].take([0]), theta[..., None, :])
-        n_numbers = len(self.blocks.tasks.weight) * (0 if of_one is None else of_one.size)
-        informed = of_one is not None and n_numbers <= KEPT_INFORMATION
-        parts = self.fold(partial(self._adapted, theta, informed), add)
+        parts = self.fold(partial(self._adapted, theta), add)
         owner, theta_i, information = zip(*parts, strict=True)
         owner = np.concatenate(owner)
         order = slice(None) if (np.diff(owner) > 0).all() else np.argsort(owner)
-        known = np.concatenate(information)[order] if informed else None
+        known = None if information[0] is None else np.concatenate(information)[order]
         return np.concatenate(theta_i)[order], known
 
-    def _adapted(self, theta, informed, i):
-        loop, _ = self._loop(i)
+    def _adapted(self, theta, i):
+        loop, _ = self._loop(i, again=False)
         theta_i, _ = loop.adapt(theta[..., None, :])
-        information = self._information(loop.support, theta_i) if informed else None
+        support = loop.support
+        information = self._information(support.take([0]), theta_i[..., :1, :])
+        n_tasks = len(self.blocks.tasks.weight)
+        if information is not None:  # one task says how much all of them would take
+            kept = n_tasks * information.size <= KEPT_INFORMATION
+            information = self._information(support, theta_i) if kept else None
         return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
 
     def _information(self, support, theta_i):
