@@ -39,7 +39,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._objective.quadratic import refuse_lost_features
+from sklearn_maml._objective.quadratic import refuse_lost_features, refuse_too_wide
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
@@ -232,6 +232,7 @@ def fit_rows(model, plan, rows, featurizer=None):
 def _minimise(model, plan, blocks):
     """Learn the rule, find theta and certify it; returns the objective that was minimised."""
     rule = plan.rule
+    refuse_too_wide(blocks, plan.learns, model.loss_.constant_hessian)
     with refusing_overflow():
         if rule is None:
             rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
