@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from sklearn.decomposition import TruncatedSVD
 from sklearn.random_projection import SparseRandomProjection
 
-from sklearn_maml import MAMLRegressor
+from sklearn_maml import MAMLClassifier, MAMLRegressor, MAMLRegressorCV
 from sklearn_maml._learning.reml import fit_reml
 
 
@@ -45,14 +45,23 @@ def test_labels_of_many_tasks_are_looked_up_only_where_rows_are_predicted():
     assert len(model._known.at) == 200
 
 
-@pytest.mark.parametrize("options", [{}, {"inner_lr": "auto"}])
-def test_sparse_rows_of_too_many_columns_are_refused_at_once(options):
+@pytest.mark.parametrize(
+    "model",
+    [
+        MAMLRegressor(),
+        MAMLRegressor("auto"),
+        MAMLRegressorCV(inner_lrs=["auto"]),
+        MAMLClassifier(),
+    ],
+    ids=["learned", "steps", "search", "classes"],
+)
+def test_sparse_rows_of_too_many_columns_are_refused_at_once(model):
     X = sp.random(1000, 100_000, density=1e-3, format="csr", random_state=0)
-    y, groups = np.random.default_rng(0).normal(size=1000), np.repeat(np.arange(100), 10)
+    y, groups = np.arange(1000) % 3 % 2, np.repeat(np.arange(100), 10)
     words = r"100,000 features are too many.* x 100,001 numbers.*TruncatedSVD"
     tracemalloc.start()
     with pytest.raises(ValueError, match=words):
-        MAMLRegressor(**options).fit(X, y, groups=groups)
+        model.fit(X, y, groups=groups)
     assert tracemalloc.get_traced_memory()[1] < 1e8 / 4
     tracemalloc.stop()
 

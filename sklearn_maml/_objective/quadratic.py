@@ -189,18 +189,18 @@ def refuse_lost_features(objective, squares=None):
         )
 
 
-def refuse_too_wide(blocks, learns, square):
+def refuse_too_wide(blocks, products, square=True):
     """Raise where features are so many that a fit would hardly end, or fit into memory.
 
-    A rule that is learned takes sums of products of all features, d x d. A square loss takes as
-    many, or as many rows as there are: of a sparse X these would be dense.
+    A rule that is learned, and a search, take sums of products of all features, d x d. A square
+    loss takes as many, or as many rows as there are: of a sparse X these would be dense.
 
     Parameters
     ----------
     blocks : Blocks
-    learns : bool
-        Whether something of the rule is to be learned.
-    square : bool
+    products : bool
+        Whether d x d sums are taken whatever the number of rows.
+    square : bool, default=True
         Whether the loss has a constant Hessian.
 
     Raises
@@ -208,9 +208,9 @@ def refuse_too_wide(blocks, learns, square):
     ValueError
     """
     features, d = blocks.features, blocks.features.width
-    if not (learns or (features.sparse and square)):
+    if not (products or (features.sparse and square)):
         return
-    n_rows = d if learns else min(d, blocks.n_query)
+    n_rows = d if products else min(d, blocks.n_query)
     if n_rows * d > MOST_NUMBERS:
         raise ValueError(
             f"{features.n_features:,} features are too many: the fit would hold dense arrays of "
