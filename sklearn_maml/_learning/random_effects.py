@@ -173,7 +173,7 @@ def random_effects_of(blocks):
     return RandomEffects(standard, varies, gram, intercept)
 
 
-def fit_covariance(objective, effects, kind):
+def fit_covariance(objective, effects, kind, tol=1e-9):
     """Fit a linear mixed model to the rows of all tasks.
 
     Parameters
@@ -184,6 +184,8 @@ def fit_covariance(objective, effects, kind):
     kind : {"intercept", "diagonal", "full"}
         The structure of the covariance: in standardised features, "diagonal" in the features' own
         coordinates.
+    tol : float, default=1e-9
+        As in `fit_reml`.
 
     Returns
     -------
@@ -194,12 +196,12 @@ def fit_covariance(objective, effects, kind):
     """
     design = mixed_design(effects, kind)
     structure = structure_of(design, kind)
-    model, moments = _fitted(objective, design, structure)
+    model, moments = _fitted(objective, design, structure, tol)
     with one_blas_thread():
         return design.lifted(measured(moments, structure, model))
 
 
-def _fitted(objective, design, structure):
+def _fitted(objective, design, structure, tol=1e-9):
     """The mixed model of all tasks, and their moments; of very many a tenth tells where to start.
 
     So each search but the first, of few tasks, begins within some standard errors of its end.
@@ -207,7 +209,7 @@ def _fitted(objective, design, structure):
     start = _start(objective, design, structure)
     moments = design.moments(objective)
     with one_blas_thread():
-        return fit_reml(moments, structure, start), moments
+        return fit_reml(moments, structure, start, tol=tol), moments
 
 
 def _start(objective, design, structure):
