@@ -2,19 +2,20 @@
 
 import numpy as np
 
-from sklearn_maml._learning.likelihood import Moments
+from sklearn_maml._learning.mixed_moments import Moments, packed
 
 __all__ = ["moments_of"]
 
 
 def moments_of(X, Z, y, groups):
     """The `Moments` of groups with fixed effects X, random effects Z and targets y (n, t)."""
-    both = np.column_stack([X, y])
-    rows = [groups == g for g in np.unique(groups)]
+    both, q = np.column_stack([X, y]), Z.shape[1]
+    all_columns = np.column_stack([Z, both])
+    products = np.stack([Z[r].T @ all_columns[r] for r in map(groups.__eq__, np.unique(groups))])
     return Moments(
-        gram=np.stack([Z[r].T @ Z[r] for r in rows], axis=-1),
-        cross=np.stack([Z[r].T @ both[r] for r in rows], axis=-1),
-        count=np.ones(len(rows)),
+        parts=((packed(products), np.ones(len(products))),),
+        n_random=q,
+        first_fixed=q,
         total=both.T @ both,
         n_rows=len(both),
         n_targets=both.shape[1] - X.shape[1],

@@ -137,14 +137,15 @@ def test_a_part_is_looked_up_by_name_never_imported_or_run(parameter, text):
 def test_a_model_names_its_training_tasks_but_keeps_no_row_and_what_it_adapts_to_names_none():
     model = MAMLRegressor(random_state=0).fit(TABLE, Y, groups=LABELS)
     stored = pickle.dumps(model)
-    assert LABELS[-1].encode() in stored
+    assert LABELS[-1].encode("utf-32-le") in stored  # as numpy has text
     for i in range(len(Y)):
         assert Y[i].tobytes() not in stored
         assert TABLE.to_numpy()[i].tobytes() not in stored
     new_y = Y[:4] + 1.0
     adapted = [model.adapt(TABLE[:4], new_y), model.adapt_tasks([(TABLE[:4], new_y)])]
     for each in adapted:
-        assert f"{TAG} ".encode() not in pickle.dumps(each)
+        stored = pickle.dumps(each)
+        assert not any(f"{TAG} ".encode(code) in stored for code in ("utf-8", "utf-32-le"))
 
 
 # -- pickles --------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._objective.quadratic import refuse_lost_features
+from sklearn_maml._objective.quadratic import refuse_lost_features, refuse_too_wide
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
@@ -255,6 +255,7 @@ def _features(model, plan, rows, episodes):
 
 def _learned(model, plan, blocks, featurizer, coarse=False):
     """The objective with its rule, learned where that is to be learned, and what was learned."""
+    refuse_too_wide(blocks, plan.learns, model.loss_.constant_hessian)
     rule = plan.rule
     if rule is None:
         rule = gradient_rule(model.inner_lr, model.n_steps, blocks)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sklearn_maml._learning.likelihood import explained_products, likelihood, solved_moments
+from sklearn_maml._learning.likelihood import Solved, likelihood
 
 __all__ = ["measured", "newton_decrement"]
 
@@ -29,7 +29,7 @@ FLAT = 1e-4
 SEEN = 1e-12
 
 
-def newton_decrement(moments, structure, relative):
+def newton_decrement(moments, structure, relative, at=None):
     """By how much a Newton step would raise the log restricted likelihood, to second order.
 
     In the root of S, in which a variance of zero is no boundary: there the likelihood is
@@ -42,13 +42,15 @@ def newton_decrement(moments, structure, relative):
         One that scoring steps can be taken in.
     relative : ndarray of shape (q, q)
         Sigma.
+    at : Likelihood, default=None
+        At Sigma, if it is known.
 
     Returns
     -------
     float
         ``-g' H^-1 g / 2`` of the log likelihood; infinite where that is not concave.
     """
-    at = likelihood(moments, relative)
+    at = likelihood(moments, relative) if at is None else at
     slope, hessian = structure.root_derivatives(at, _second(moments, at, structure.information))
     values, vectors = np.linalg.eigh(hessian)
     if values.min(initial=0.0) < -2.0 * FLAT:
@@ -59,16 +61,18 @@ def newton_decrement(moments, structure, relative):
 
 def measured(moments, structure, model):
     """A `MixedModel` with its decrement."""
-    return replace(model, decrement=newton_decrement(moments, structure, model.relative))
+    decrement = newton_decrement(moments, structure, model.relative, model.at)
+    return replace(model, decrement=decrement)
 
 
 def _second(moments, at, information):
     """The second derivative in S of `Likelihood.value`: of the shape of its information."""
     t, r = moments.n_targets, moments.n_fixed
-    parts = list(solved_moments(moments, at.to, at.root))
-    explained = sum(explained_products(shrunk, seen, n) for shrunk, seen, _, _, n in parts)
-    products = moments.total - explained
-    Q, contrast = np.linalg.inv(products[:r, :r]), np.concatenate([-at.fixed.T, np.eye(t)])
+    parts, back = Solved(moments, at.to, at.root), moments.back(at.to)
+    contrast = np.concatenate([-at.fixed.T, np.eye(t)])
+    left = (contrast * (at.schur @ contrast)).sum(axis=0)
+    # As the columns of Z are, fixed effects are taken along the axes of Sigma.
+    contrast, Q = back @ contrast, back[:r, :r] @ np.linalg.inv(at.schur[:r, :r]) @ back[:r, :r].T
     total, fixed, mixed, own = 0.0, 0.0, 0.0, 0.0
     for _, seen, P, _, count in parts:
         U = seen[:, :r]
@@ -83,7 +87,6 @@ def _second(moments, at, information):
     turned = fixed @ Q
     total = total - t * np.einsum("krs,lsr->kl", turned, turned)
     total = total - 2.0 * np.einsum("krt,rs,lst->kl", mixed, Q, mixed)
-    left = (contrast * (products @ contrast)).sum(axis=0)
     # Only a residual variance that is profiled out moves with Sigma, not one at its floor.
     free = np.isclose(left, moments.dof * at.noise, rtol=1e-9) & (moments.noise is None)
     total = total - (own * free) @ own.T / moments.dof

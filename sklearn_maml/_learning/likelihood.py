@@ -14,16 +14,20 @@ diag(k) and S = diag(r^2), and with G = K' Z' Z K, C = K' Z' [X y] and B = I + G
 so that one elimination of B gives value, gradient and Fisher's information. k is the standard
 deviation of a direction or FLOOR, if that is larger; r is what is left, at most 1: a direction
 without variance still has a derivative, and can grow.
+
+Where the columns of Z are fixed effects too, these are taken along the axes of Sigma as well, Z K:
+then ``B^-1 C`` holds ``B^-1 G``, and nothing is stored or eliminated twice.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from sklearn_maml._learning.structure import FLOOR
+from sklearn_maml._memory import room
 
-__all__ = ["Likelihood", "Moments", "explained_products", "likelihood", "solved_moments"]
+__all__ = ["Likelihood", "Solved", "likelihood"]
 
 # At this standard deviation, in units of the residual's, a variance is as good as zero.
 NONE = 1e-7
@@ -32,86 +36,9 @@ NONE = 1e-7
 # residual variance is taken to be below this share of what one model for all tasks leaves.
 NO_NOISE = 1e-10
 
-# Fixed effects of some of the tasks are shrunk by this share of a row for each row.
-SHRINKAGE = 1e-6
-
-# Tasks are worked on so many numbers at a time: they stay in a core's cache.
-CHUNK = 2**16
-
-# Up to this many equations are eliminated for all tasks at once, one column after the other: for so
-# few LAPACK would spend most of its time on being called.
-FEW = 6
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """What REML needs of n tasks with q random and r fixed effects and t targets; tasks come last.
-
-    Attributes
-    ----------
-    gram : ndarray of shape (q, q, n)
-        Z'Z of each task.
-    cross : ndarray of shape (q, r + t, n)
-        Z'[X y].
-    count : ndarray of shape (n,)
-        How many tasks each task stands for.
-    total : ndarray of shape (r + t, r + t)
-        [X y]'[X y], summed over tasks.
-    n_rows : float
-        Number of rows, summed over tasks.
-    n_targets : int
-        t. Targets share Sigma; each has its own residual variance and fixed effects.
-    noise : float, default=None
-        The residual variance, where it is known; None profiles it out.
-    """
-
-    gram: np.ndarray
-    cross: np.ndarray
-    count: np.ndarray
-    total: np.ndarray
-    n_rows: float
-    n_targets: int
-    noise: float | None = None
-
-    @property
-    def n_fixed(self):
-        """r, the number of fixed effects."""
-        return len(self.total) - self.n_targets
-
-    @property
-    def dof(self):
-        """Residual degrees of freedom, n_rows - r; 1 where rows leave none."""
-        return max(self.n_rows - self.n_fixed, 1.0)
-
-    @classmethod
-    def joined(cls, parts):
-        """The moments of all tasks of several `Moments`."""
-        return cls(
-            gram=np.concatenate([part.gram for part in parts], axis=-1),
-            cross=np.concatenate([part.cross for part in parts], axis=-1),
-            count=np.concatenate([part.count for part in parts]),
-            total=sum(part.total for part in parts),
-            n_rows=sum(part.n_rows for part in parts),
-            n_targets=parts[0].n_targets,
-        )
-
-    def shrunk(self):
-        """The same with a millionth of a row added for each row, whose targets are 0.
-
-        In fixed effects that are uncorrelated and of unit size: that keeps them determined where
-        only some of the tasks are looked at, and lack a column that others have.
-        """
-        total = self.total.copy()
-        fixed = np.arange(self.n_fixed)
-        total[fixed, fixed] += SHRINKAGE * self.n_rows
-        return replace(self, total=total)
-
-    def chunks(self):
-        """(gram, cross, count) of some tasks at a time."""
-        size = max(1, CHUNK // (self.gram[..., 0].size + self.cross[..., 0].size))
-        for start in range(0, len(self.count), size):
-            part = slice(start, start + size)
-            yield self.gram[..., part], self.cross[..., part], self.count[part]
+# Up to FEW equations, and up to MODERATE of so many tasks, are eliminated for all tasks at once,
+# one column after the other: LAPACK would spend most of its time on being called.
+FEW, MODERATE, MANY_TASKS = 6, 30, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +59,8 @@ class Likelihood:
     fixed : ndarray of shape (t, r)
     noise : ndarray of shape (t,)
         Residual variances.
+    schur : ndarray of shape (r + t, r + t)
+        ``[X y]' V^-1 [X y]``.
     """
 
     value: float
@@ -141,6 +70,7 @@ class Likelihood:
     information: np.ndarray | None
     fixed: np.ndarray
     noise: np.ndarray
+    schur: np.ndarray
 
     @property
     def slope(self):
@@ -165,25 +95,33 @@ def likelihood(moments, relative, information=None):
     """
     t, q = moments.n_targets, len(relative)
     to, root = _axes(relative)
-    total, explained, log_determinant = np.zeros((q, q)), 0.0, 0.0
-    told, solved = 0.0, []
-    for shrunk, seen, precision, log_each, count in solved_moments(moments, to, root):
+    total, explained, log_determinant, told = np.zeros((q, q)), 0.0, 0.0, 0.0
+    solved, back = Solved(moments, to, root), moments.back(to)
+    keeps, kept = moments.n_tasks * q * (q + t + moments.n_fixed) <= room(), []
+    for shrunk, seen, precision, log_each, count in solved:
         log_determinant += count @ log_each
         total += precision @ count
-        explained = explained + explained_products(shrunk, seen, count)
+        # What the random effects take off [X y]'[X y].
+        explained = explained + np.matmul(shrunk * count, np.swapaxes(seen, 1, 2)).sum(axis=0)
         told = told + _sum_of_products(precision, count, information)
-        solved.append((seen, count))
-    fixed, deviance, noise, contrast, log_fixed = _profile(moments.total - explained, moments)
+        if keeps:  # a copy, without all else that was solved
+            kept.append((seen.copy(), count))
+    schur = moments.total - back.T @ explained @ back
+    fixed, deviance, noise, contrast, log_fixed = _profile(schur, moments)
     value = t * (log_determinant + log_fixed) + deviance
-    fitted = sum(_quadratic_forms(seen, contrast, count) for seen, count in solved)
+    contrast = back @ contrast @ back.T
+    again = kept if keeps else ((seen, count) for _, seen, _, _, count in solved)
+    fitted = sum(_quadratic_forms(seen, contrast, count) for seen, count in again)
     if information is not None:
         told = t * (told - _of_noise(total, information) / moments.n_rows)
     gradient = t * 0.5 * (total + total.T) - fitted
-    return Likelihood(float(value), to, root, gradient, told, fixed, noise)
+    return Likelihood(float(value), to, root, gradient, told, fixed, noise, schur)
 
 
-def solved_moments(moments, to, root):
-    """(S C, B^-1 C, B^-1 G, log|B|, count) of some tasks at a time; see this module's docstring.
+class Solved:
+    """``(S C, B^-1 C, B^-1 G, log|B|, count)`` of some tasks at a time, as often as asked for.
+
+    See this module's docstring.
 
     Parameters
     ----------
@@ -191,17 +129,24 @@ def solved_moments(moments, to, root):
     to, root : ndarray of shape (q, q) and (q,)
         As of a `Likelihood`.
     """
-    for gram, cross, count in moments.chunks():
-        gram, cross = _congruence(gram, to), np.tensordot(to, cross, axes=(0, 0))
-        matrices = np.eye(len(root))[..., None] + gram * np.square(root)[:, None]
-        both, log_each = _eliminate(matrices, np.concatenate([cross, gram], axis=1))
-        seen, precision = both[:, : cross.shape[1]], both[:, cross.shape[1] :]
-        yield np.square(root)[:, None, None] * cross, seen, precision, log_each, count
 
+    def __init__(self, moments, to, root):
+        self.moments, self.to, self.root = moments, to, root
 
-def explained_products(shrunk, seen, count):
-    """``sum_i count_i C' S B^-1 C``: what the random effects take off ``[X y]'[X y]``."""
-    return np.matmul(shrunk * count, np.swapaxes(seen, 1, 2)).sum(axis=0)
+    def __iter__(self):
+        q, variance = len(self.root), np.square(self.root)[:, None]
+        first = self.moments.first_fixed
+        for columns, count in self.moments.chunks():
+            # (q, B and C, n): gram and others along the axes of Sigma, after room for B.
+            table = np.empty((q, q + columns.shape[1], len(count)))
+            right = table[:, q:]
+            right[:] = np.tensordot(self.to, columns, axes=(0, 0))
+            right[:, :q] = np.matmul(self.to.T, right[:, :q])
+            np.multiply(right[:, :q], variance, out=table[:, :q])
+            table[np.arange(q), np.arange(q)] += 1.0
+            shrunk = variance[..., None] * right[:, first:]
+            both, log_each = _eliminate(table)
+            yield shrunk, both[:, first:], both[:, :q], log_each, count
 
 
 def _axes(relative):
@@ -214,24 +159,18 @@ def _axes(relative):
     return vectors * length, deviation / length
 
 
-def _congruence(matrices, to):
-    """``K' A K`` for matrices A (q, q, n) and K (q, q)."""
-    q, _, n = matrices.shape
-    return np.matmul(to.T, (to.T @ matrices.reshape(q, -1)).reshape(q, q, n))
+def _eliminate(table):
+    """Solutions of B x = b, and log|B|, of tables [B b], which are overwritten.
 
-
-def _eliminate(matrices, right):
-    """Solutions of B x = b, and log|B|, for B (q, q, n) = (an s.p.d. matrix) (a diagonal one).
-
-    Such a B needs no pivoting: its pivots are those of the positive definite matrix, rescaled.
+    B (q, q, n) is an s.p.d. matrix times a diagonal one. Such a B needs no pivoting: its pivots are
+    those of the positive definite matrix, rescaled.
     """
-    q = len(matrices)
-    if q > FEW:
-        matrices, right = np.moveaxis(matrices, -1, 0), np.moveaxis(right, -1, 0)
+    q, n = len(table), table.shape[-1]
+    if q > (MODERATE if n >= MANY_TASKS else FEW):
+        matrices, right = np.moveaxis(table[:, :q], -1, 0), np.moveaxis(table[:, q:], -1, 0)
         solution = np.matmul(np.linalg.inv(matrices), right)  # faster than solve for small ones
         return np.moveaxis(solution, 0, -1), np.linalg.slogdet(matrices)[1]
-    table = np.concatenate([matrices, right], axis=1)
-    pivots = np.empty((q, table.shape[-1]))
+    pivots = np.empty((q, n))
     for j in range(q):
         pivots[j] = table[j, j]
         row = table[j, j + 1 :]

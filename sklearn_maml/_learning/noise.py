@@ -33,7 +33,7 @@ def noise_variance(objective, theta):
     -------
     Noise
     """
-    blocks = objective.blocks.sample(TASKS_FOR_NOISE)
+    blocks = objective.blocks.sample(TASKS_FOR_NOISE, keeps=False)
     objective, tasks, support = objective.vary(blocks=blocks), blocks.tasks, blocks.episodes.support
     shots = np.array(support if isinstance(support, tuple) else [1])
     squares, size = objective.fold(partial(_residual_moments, objective, theta), add_parts)

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._learning.random_effects import collected, mixed_design, structure_of
+from sklearn_maml._learning.mixed_design import mixed_design, structure_of
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
@@ -123,7 +123,7 @@ def _moments(objective, design, theta, k):
     parts = objective.reduce(partial(_working_moments, design, k), theta, combine=add_parts)
     dispersion = objective.loss.dispersion
     noise = None if dispersion is None else 0.5 * dispersion
-    return collected(parts, objective.blocks.tasks.count, 1, noise)
+    return design.collected(parts, objective.blocks.tasks.count, 1, noise)
 
 
 def _working_moments(design, k, linearization):
@@ -135,5 +135,5 @@ def _working_moments(design, k, linearization):
     counts = risk.size[:, None] * risk.weights
     weight = np.where(counts > 0, counts * weight, 0.0)  # padding may overflow
     response = np.where(counts > 0, response, 0.0)
-    moments = design.of_stack(risk.features, weight, response[..., None], share)
-    return *moments, [share @ risk.size]
+    sums = design.of_stack(risk.features, weight, response[..., None], share)
+    return *sums, [share @ risk.size]

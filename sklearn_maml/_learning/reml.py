@@ -6,6 +6,7 @@ variance that wants to be zero gets there. `likelihood` has the model and its de
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -57,6 +58,8 @@ class MixedModel:
         Of Sigma in `Structure.low_rank`, if it has that structure.
     decrement : float or None
         See `newton_decrement`; None where it was not asked for.
+    at : Likelihood, default=None
+        At Sigma.
     """
 
     relative: np.ndarray
@@ -69,6 +72,7 @@ class MixedModel:
     between: float | None = None
     coordinates: np.ndarray | None = None
     decrement: float | None = None
+    at: Any = None
 
 
 def fit_reml(moments, structure, start=None, max_iter=100, tol=1e-9):
@@ -97,14 +101,14 @@ def fit_reml(moments, structure, start=None, max_iter=100, tol=1e-9):
     if start is not None:
         factor = structure.factor(structure.coordinates(start.relative))
         relative = factor @ factor.T
-    relative, n_iter, converged = _scoring(moments, structure, relative, max_iter, tol)
+    relative, at, n_iter, converged = _scoring(moments, structure, relative, max_iter, tol)
     if not converged:
         x, more, _ = _lbfgs(moments, structure, structure.coordinates(relative), max_iter, tol)
         factor = structure.factor(x)
         best = min(relative, factor @ factor.T, key=lambda at: likelihood(moments, at).value)
-        relative, last, converged = _scoring(moments, structure, best, max_iter, tol)
+        relative, at, last, converged = _scoring(moments, structure, best, max_iter, tol)
         n_iter += more + last
-    return _model(moments, relative, n_iter, converged)
+    return _model(relative, at, n_iter, converged)
 
 
 def fit_low_rank(moments, k, start, max_iter=100, tol=1e-9):
@@ -131,7 +135,9 @@ def fit_low_rank(moments, k, start, max_iter=100, tol=1e-9):
         x = _with_factors(moments, k, start.relative)
     x, n_iter, converged = _lbfgs(moments, structure, x, max_iter, tol)
     factor = structure.factor(x)
-    return replace(_model(moments, factor @ factor.T, n_iter, converged), coordinates=x)
+    relative = factor @ factor.T
+    model = _model(relative, likelihood(moments, relative), n_iter, converged)
+    return replace(model, coordinates=x)
 
 
 def _with_factors(moments, k, relative):
@@ -142,9 +148,8 @@ def _with_factors(moments, k, relative):
     return np.append(np.sqrt(np.maximum(np.diagonal(relative), FLOOR**2)), factors.ravel())
 
 
-def _model(moments, relative, n_iter, converged):
-    """The `MixedModel` with this Sigma."""
-    at = likelihood(moments, relative)
+def _model(relative, at, n_iter, converged):
+    """The `MixedModel` with this Sigma, at which the likelihood is known."""
     deviation = np.sqrt(np.maximum(np.linalg.eigvalsh(relative), 0.0))
     return MixedModel(
         relative=relative,
@@ -154,28 +159,31 @@ def _model(moments, relative, n_iter, converged):
         n_iter=n_iter,
         converged=bool(converged),
         singular=bool(deviation.min(initial=np.inf) < SINGULAR),
+        at=at,
     )
 
 
 def _scoring(moments, structure, relative, max_iter, tol):
-    """Fisher scoring: Sigma, the number of evaluations, and whether it converged."""
+    """Fisher scoring: Sigma, its `Likelihood`, number of evaluations, whether it converged."""
     at, damping, rejected = likelihood(moments, relative, structure.information), 1e-3, 0
     for n_iter in range(1, max_iter + 1):
         report(f"-2 log likelihood {at.value:.8g}")
         step, change = structure.scoring_step(at, damping)
-        done = change < tol + 1e-14 * abs(at.value) and damping <= 1.0  # else it is small by force
+        rounding = 1e-14 * abs(at.value)
+        done = change < tol + rounding and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
         candidate = at.to @ root @ root @ at.to.T
         there = _attempt(moments, candidate, structure.information)
-        if there is not None and there.value < at.value:
+        # The last step is too short for values to tell, but not for gradients.
+        if there is not None and there.value < at.value + done * rounding:
             relative, at, damping, rejected = candidate, there, damping / 10, 0
         else:
             damping, rejected = 10 * max(damping, 1e-6), rejected + 1
         if done:
-            return relative, n_iter, _is_stationary(at, structure)
+            return relative, at, n_iter, _is_stationary(at, structure)
         if rejected == STALLED:
             break
-    return relative, n_iter, False
+    return relative, at, n_iter, False
 
 
 def _is_stationary(at, structure):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sklearn_maml._learning.decrement import measured
-from sklearn_maml._learning.likelihood import Moments
-from sklearn_maml._learning.random_effects import mixed_design
+from sklearn_maml._learning.mixed_design import mixed_design
+from sklearn_maml._learning.mixed_moments import Moments
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._objective.parallel import one_blas_thread

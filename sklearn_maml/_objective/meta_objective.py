@@ -224,13 +224,13 @@ class MetaObjective:
             self._kept["linearization", i] = linearization
         return linearization
 
-    def _loop(self, i):
-        """The `InnerLoop` of block i, and its tasks' weights."""
+    def _loop(self, i, again=True):
+        """The `InnerLoop` of block i, and its tasks' weights; kept if it is asked for again."""
         if ("loop", i) in self._kept:
             return self._kept["loop", i]
         support, query, weight = self.risks(i)
         loop = self.rule.bind(support, query), weight
-        if self.blocks.kept:
+        if again and self.blocks.kept:
             self._kept["loop", i] = loop
         return loop
 
@@ -257,21 +257,27 @@ class MetaObjective:
         """
         parts = self.fold(partial(self._adapted, theta), add)
         owner, theta_i, information = zip(*parts, strict=True)
-        order = np.argsort(np.concatenate(owner))
+        owner = np.concatenate(owner)
+        order = slice(None) if (np.diff(owner) > 0).all() else np.argsort(owner)
         known = None if information[0] is None else np.concatenate(information)[order]
         return np.concatenate(theta_i)[order], known
 
     def _adapted(self, theta, i):
-        loop, _ = self._loop(i)
+        loop, _ = self._loop(i, again=False)
         theta_i, _ = loop.adapt(theta[..., None, :])
-        support = loop.support.square_about(loop.support.predict(theta_i))
-        information = self.rule.information(support)
-        if information is not None:
-            if information.ndim == 3:  # each target has curvatures of its own
-                information = np.moveaxis(information, 0, 1)
-            kept = len(self.blocks.tasks.weight) * information[0].size <= KEPT_INFORMATION
-            information = information if kept else None
+        support = loop.support
+        information = self._information(support.take([0]), theta_i[..., :1, :])
+        n_tasks = len(self.blocks.tasks.weight)
+        if information is not None:  # one task says how much all of them would take
+            kept = n_tasks * information.size <= KEPT_INFORMATION
+            information = self._information(support, theta_i) if kept else None
         return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
+
+    def _information(self, support, theta_i):
+        """What support rows tell of tasks with these parameters, tasks first; or None."""
+        information = self.rule.information(support.square_about(support.predict(theta_i)))
+        several = information is not None and information.ndim == 3
+        return np.moveaxis(information, 0, 1) if several else information  # one set a target
 
     def query_predictions(self, theta):
         """The query rows of all tasks, predicted by the adapted parameters.

@@ -23,6 +23,7 @@ __all__ = [
     "quadratic",
     "reduce_rows",
     "refuse_lost_features",
+    "refuse_too_wide",
     "safe_cholesky",
 ]
 
@@ -32,6 +33,9 @@ SAFELY_POSITIVE = 1e-11
 
 # More rows than these do not raise the threshold of the numerical rank.
 ROWS_THAT_ROUND = 2000
+
+# Parts of a fit that hold more numbers than these, half a GiB, are refused, for several are held.
+MOST_NUMBERS = 2**26
 
 # Squares of smaller features begin to underflow.
 SMALLEST_FEATURE = 1e-100
@@ -52,12 +56,15 @@ class Quadratic:
     rank : int
         Numerical rank of R. Directions below it count as zero, as in ``numpy.linalg.lstsq``, but
         with a threshold that stops growing with the number of rows.
+    target : ndarray of shape (k, n_targets), default=None
+        That of `reduce_rows` at the origin, where R is not A's Cholesky factor.
     """
 
     scale: np.ndarray
     triangle: np.ndarray
     definite: bool
     rank: int
+    target: np.ndarray | None = None
 
     def newton_step(self, objective, theta, gradient):
         """v such that ``theta - v`` minimises the objective; of minimum norm if theta is 0.
@@ -74,7 +81,9 @@ class Quadratic:
         if self.definite:
             half = 0.5 * (gradient / self.scale).T
             return cho_solve((self.triangle, False), half).T / self.scale
-        triangle, target = reduce_rows(objective, theta, self.scale)
+        triangle, target = self.triangle, self.target
+        if theta.any():
+            triangle, target = reduce_rows(objective, theta, self.scale)
         step = minimum_norm(triangle, target, self.scale, self.rank)
         return step.T.reshape(theta.shape)
 
@@ -140,13 +149,13 @@ def _factorise(objective):
         factor = safe_cholesky(normal)
         if factor is not None:
             return Quadratic(scale, factor, definite=True, rank=d)
-    triangle, _ = reduce_rows(objective, zero, scale)
+    triangle, target = reduce_rows(objective, zero, scale)
     s = np.linalg.svd(triangle, compute_uv=False)
     # As numpy.linalg.lstsq decides it; but a tall QR decomposition rounds hardly more for more
     # rows. Columns have unit length before adaptation: what it leaves below a few eps is rounding.
     size = max(d, min(n_query, ROWS_THAT_ROUND)) * s.max(initial=0.0)
     rank = int((s > np.finfo(float).eps * max(10.0, size)).sum())
-    return Quadratic(scale, triangle, definite=False, rank=rank)
+    return Quadratic(scale, triangle, definite=False, rank=rank, target=target)
 
 
 def _scale(squares, objective):
@@ -177,6 +186,37 @@ def refuse_lost_features(objective, squares=None):
         raise ValueError(
             f"Features whose root mean square is below {SMALLEST_FEATURE:g} are lost to rounding "
             f"(columns {small.tolist()} of phi); rescale them, for example with a StandardScaler."
+        )
+
+
+def refuse_too_wide(blocks, products, square=True):
+    """Raise where features are so many that a fit would hardly end, or fit into memory.
+
+    A rule that is learned, and a search, take sums of products of all features, d x d. A square
+    loss takes as many, or as many rows as there are: of a sparse X these would be dense.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    products : bool
+        Whether d x d sums are taken whatever the number of rows.
+    square : bool, default=True
+        Whether the loss has a constant Hessian.
+
+    Raises
+    ------
+    ValueError
+    """
+    features, d = blocks.features, blocks.features.width
+    if not (products or (features.sparse and square)):
+        return
+    n_rows = d if products else min(d, blocks.n_query)
+    if n_rows * d > MOST_NUMBERS:
+        raise ValueError(
+            f"{features.n_features:,} features are too many: the fit would hold dense arrays of "
+            f"{n_rows:,} x {d:,} numbers, and at most {MOST_NUMBERS:,} are allowed. Make fewer "
+            "features, for example by featurizer=TruncatedSVD(100) or "
+            "featurizer=SparseRandomProjection(1000), which take sparse X too."
         )
 
 

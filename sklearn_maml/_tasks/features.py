@@ -161,6 +161,11 @@ class Features:
         self.n_features = X.shape[1] if transform is None else self._phi(slice(0, 1)).shape[1]
         self.width = self.n_features + bool(intercept)
 
+    @property
+    def sparse(self):
+        """Whether the columns of a sparse X are the features, so that they are more as arrays."""
+        return self.transform is None and sp.issparse(self.X)
+
     def __getitem__(self, rows):
         phi = self._phi(rows)
         if phi.shape[1] != self.n_features:

@@ -1,5 +1,6 @@
 """Labels that say which task a row belongs to: given apart, or in a column of X."""
 
+from functools import cached_property
 from numbers import Integral, Number
 
 import numpy as np
@@ -146,7 +147,11 @@ class TaskIndex:
 
     def __init__(self, ids=()):
         self.ids = np.asarray(ids)
-        self.at = _numbered(self.ids)
+
+    @cached_property
+    def at(self):
+        """Of a million tasks it takes as much memory as their rows: made when it is asked for."""
+        return _numbered(self.ids)
 
     def positions(self, ids, on_unknown):
         """Where each of the labels `ids` is; -1 for one of no known task.

@@ -47,8 +47,10 @@ def split_rows(features, targets, weights, which, order, shots, sizes):
     shots, sizes : ndarray of shape (n_stacked,)
     """
     if order is not None:
-        at = which[:, None], order
-        features, targets, weights = features[at], targets[..., *at], weights[at]
+        at = which[:, None] * weights.shape[1] + order  # one index of all rows: it is faster
+        features = np.take(features.reshape(weights.size, -1), at, axis=0)
+        targets = np.take(targets.reshape(*targets.shape[:-2], weights.size), at, axis=-1)
+        weights = np.take(weights, at)
     elif len(which) != len(weights):  # several numbers of first rows
         features, targets, weights = features[which], targets[..., which, :], weights[which]
     place, first, last = np.arange(weights.shape[1]), int(shots.min()), int(shots.max())

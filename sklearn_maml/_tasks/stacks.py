@@ -76,7 +76,8 @@ class Tasks:
             over- or underflow.
         """
         n_tasks = int(codes.max()) + 1
-        row_weight = np.ones(len(codes)) if row_weight is None else row_weight
+        if row_weight is None:  # ones, in no memory
+            row_weight = np.broadcast_to(1.0, len(codes))
         task_weight = np.ones(n_tasks) if task_weight is None else task_weight
         for weight in (row_weight, task_weight):
             _check_range(weight)
@@ -242,15 +243,21 @@ class Blocks(Sequence):
         other._stacks = self._stacks
         return other
 
-    def sample(self, n_tasks):
-        """At most that many of the tasks that weigh something, at random, split as they are."""
+    def sample(self, n_tasks, keeps=True):
+        """At most that many of the tasks that weigh something, at random, split as they are.
+
+        Nothing of a sample is kept that, with ``keeps=False``, is passed over only once.
+        """
         weighty = np.flatnonzero(self.tasks.weight > 0)
         if len(weighty) <= n_tasks:
             return self
         drawn = np.random.default_rng(self.episodes.seed).choice(weighty, n_tasks, replace=False)
         kept = np.zeros(len(self.tasks.weight), dtype=bool)
         kept[drawn] = True
-        return Blocks(self.tasks.only(kept), self.features, self.episodes)
+        few = Blocks(self.tasks.only(kept), self.features, self.episodes)
+        if not keeps:
+            few._keeps_stacks = few._keeps_blocks = few.kept = False
+        return few
 
     def lighter(self, work):
         """Fewer draws, then fewer tasks (at least 100), so that rows * d^2 is about `work`."""

@@ -26,6 +26,7 @@ from sklearn_maml._estimators.fitting import (
     make_plan,
 )
 from sklearn_maml._estimators.regressor import MAMLRegressor
+from sklearn_maml._objective.quadratic import refuse_too_wide
 from sklearn_maml._progress import CallbackSupportMixin, report, stage, telling, with_callbacks
 from sklearn_maml._tasks.episodes import read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
@@ -238,6 +239,7 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
         features = featurizer.training_features(rows.X, self.fit_intercept)
         blocks = judged = Blocks(rows.tasks, features, episodes)
+        refuse_too_wide(blocks, products=True)
         if episodes.support == "all":  # which would judge by the rows that were adapted to
             judged = Blocks(rows.tasks, features, judging_episodes(episodes, self.random_state))
         folds = Folds(blocks, splits, list(self.alphas), self.n_jobs, judged)
