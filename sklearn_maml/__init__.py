@@ -12,6 +12,7 @@
 from sklearn_maml._estimators.adapted import AdaptedClassifier, AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.classifier import MAMLClassifier
+from sklearn_maml._estimators.loading import load_model
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._tasks.single_task import SingleTaskWarning
 from sklearn_maml.adaptation import GradientSteps, Proximal
@@ -70,4 +71,5 @@ __all__ = [
     "certify",
     "few_shot_curve",
     "few_shot_scorer",
+    "load_model",
 ]
