@@ -14,7 +14,9 @@ from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.classifier import MAMLClassifier
 from sklearn_maml._estimators.loading import load_model
 from sklearn_maml._estimators.regressor import MAMLRegressor
+from sklearn_maml._estimators.streaming import task_statistics
 from sklearn_maml._tasks.single_task import SingleTaskWarning
+from sklearn_maml._tasks.statistics import TaskStatistics
 from sklearn_maml.adaptation import GradientSteps, Proximal
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import (
@@ -65,6 +67,7 @@ __all__ = [
     "SingleTaskWarning",
     "SmoothedQuantile",
     "SquaredError",
+    "TaskStatistics",
     "Tweedie",
     "adapt",
     "adapt_tasks",
@@ -72,4 +75,5 @@ __all__ = [
     "few_shot_curve",
     "few_shot_scorer",
     "load_model",
+    "task_statistics",
 ]

@@ -60,6 +60,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     # With metadata routing enabled, groups arrive without any set_fit_request.
     __metadata_request__fit = {"groups": True}
+    __metadata_request__partial_fit = {"groups": True}
     __metadata_request__predict = {"groups": True}
     __metadata_request__score = {"groups": True}
 

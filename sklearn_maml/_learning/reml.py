@@ -26,6 +26,9 @@ STALLED = 12
 # variance of FLOOR^2.
 WANTED = 1e-4
 
+# Values of -2 log likelihood that differ by this share of it are the same.
+SAME = 1e-13
+
 # The length of a factor that is new, in standard deviations.
 FIRST_FACTOR = 0.3
 
@@ -167,7 +170,9 @@ def _scoring(moments, structure, relative, max_iter, tol):
         root = np.diag(at.root) + step
         candidate = at.to @ root @ root @ at.to.T
         there = _attempt(moments, candidate, structure.information)
-        if there is not None and there.value < at.value:
+        # The last step changes the value by less than it rounds, but Sigma by more.
+        rounding = SAME * abs(at.value) if done else 0.0
+        if there is not None and there.value < at.value + rounding:
             relative, at, damping, rejected = candidate, there, damping / 10, 0
         else:
             damping, rejected = 10 * max(damping, 1e-6), rejected + 1

@@ -66,7 +66,14 @@ class Solver(Component):
         function from theta to an unbiased estimate of the gradient.
     ``report(message)``
         Logs a message, where the user asked for it.
+
+    Attributes
+    ----------
+    stochastic : bool
+        Whether it takes steps over batches of tasks, so that it can go on with tasks to come.
     """
+
+    stochastic = False
 
     @abstractmethod
     def minimize(self, objective, theta, callback=None):
