@@ -38,6 +38,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     split : {"random", "first"}, default="random"
     n_episodes : int, default=1
     task_column : str or int, default=None
+    offset_column : str or int, default=None
+        As in `MAMLRegressor`, added to the log odds of ``classes_[1]``; for two classes.
     on_unknown_task : {"meta", "raise"}, default="meta"
     certificate : {"fast", "full", "branch"} or None, default="fast"
     n_jobs : int, default=None
@@ -96,6 +98,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         split="random",
         n_episodes=1,
         task_column=None,
+        offset_column=None,
         on_unknown_task="meta",
         certificate="fast",
         n_jobs=None,
@@ -113,6 +116,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.split = split
         self.n_episodes = n_episodes
         self.task_column = task_column
+        self.offset_column = offset_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
         self.n_jobs = n_jobs

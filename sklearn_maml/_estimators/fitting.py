@@ -28,9 +28,9 @@ from sklearn_maml._estimators.defaults import (
     gradient_rule,
     judging_episodes,
 )
+from sklearn_maml._estimators.objectives import objective_of, with_offsets
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
-    objective_of,
     split_theta,
     takes_uncapped_steps,
     theta_of,
@@ -209,6 +209,7 @@ def fit_rows(model, plan, rows, featurizer=None):
         Already fitted on these rows; None fits that of the model.
     """
     model.loss_.check_targets(rows.tasks.y)
+    rows = rows._replace(tasks=with_offsets(model, rows))
     episodes = plan.episodes
     if plan.mixed and rows.tasks.show_differences:
         n_tasks, n_rows = len(rows.ids), int(rows.tasks.offsets[-1])
@@ -218,7 +219,7 @@ def fit_rows(model, plan, rows, featurizer=None):
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     keep_facts(model, episodes, rows.untold)
     if featurizer is None:
-        told = truth_of(model, rows.tasks.y)
+        told = truth_of(model, np.real(rows.tasks.y))
         featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
     model.featurizer_ = featurizer.transformer
     features = featurizer.training_features(rows.X, model._has_intercept)

@@ -83,6 +83,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         The column of X that holds the task labels, by name or by position. It is taken out of X
         before features are made, and replaces `groups` in every method; so it works wherever
         scikit-learn passes X alone.
+    offset_column : str or int, default=None
+        The column of X that is added to predictions before the link, with a coefficient of 1: the
+        logarithm of an exposure for counts, a forecast for numbers. It is taken out of X before
+        features are made, and is needed wherever X is.
     on_unknown_task : {"meta", "raise"}, default="meta"
         What `predict` does with rows of a task that was not seen in `fit`: predict them with the
         meta-parameters, or raise a KeyError.
@@ -180,6 +184,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         split="random",
         n_episodes=1,
         task_column=None,
+        offset_column=None,
         on_unknown_task="meta",
         certificate="fast",
         n_jobs=None,
@@ -198,6 +203,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.split = split
         self.n_episodes = n_episodes
         self.task_column = task_column
+        self.offset_column = offset_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
         self.n_jobs = n_jobs

@@ -34,6 +34,9 @@ class Loss(Component):
     least_at_target : bool
         Whether the loss is least where the prediction z is about the target y. Solvers then know
         how far they are from it, also where ``l''`` vanishes.
+    of_residual : bool
+        Whether the loss is a function of ``z - y`` alone. An offset of the prediction is then
+        subtracted from the target.
     dispersion : float or None
         ``E[l'^2] / E[l'']`` at the true predictions, where the loss is a likelihood that leaves it
         no freedom: 1 for `LogLoss`. None where it is to be estimated.
@@ -41,6 +44,7 @@ class Loss(Component):
 
     constant_hessian = False
     least_at_target = False
+    of_residual = False
     dispersion = None
     gradient_bound = np.inf
     hessian_bound = np.inf
@@ -71,6 +75,16 @@ class Loss(Component):
     def saturated_hessian(self, y):
         """``l''`` where the prediction fits the target exactly: how curved the loss is, by y."""
         return np.zeros(np.shape(y))
+
+    def guesses(self, y):
+        """Predictions z from which a search for small losses may start.
+
+        Returns
+        -------
+        tuple of ndarray of the shape of y
+            By default the targets, and their logarithms for losses that exponentiate.
+        """
+        return y, np.sign(y) * np.log1p(np.abs(y))
 
     def slope_range(self, y):
         """Infimum and supremum of ``l'`` over all predictions, for each target.
