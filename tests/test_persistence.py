@@ -42,6 +42,7 @@ REGRESSORS = {
     "given": (MAMLRegressor(adaptation=Proximal(0.5, np.ones(4)), support=2), (X, Y, G)),
     "one task": (MAMLRegressor(), (X, Y, np.zeros(len(Y)))),
     "counts": (MAMLRegressor(loss="poisson", alpha=0.1), (X, np.rint(np.abs(Y)), G)),
+    "offsets": (MAMLRegressor(offset_column=1), (np.insert(X, 1, 0.5, axis=1), Y, G)),
     "infinite": (MAMLRegressor(0.1, 2, loss="log_cosh", certificate=None), (X, Y, G)),
 }
 

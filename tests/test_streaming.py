@@ -183,6 +183,24 @@ def test_a_task_column_and_names_of_columns_are_streamed():
         part.partial_fit(frame[["b", "a", "c", "store"]], Y)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_offsets_are_streamed(loss):
+    frame = pd.DataFrame(X, columns=list("abc")).assign(given=np.linspace(-1.0, 1.0, len(X)))
+    y = Y if loss == "squared_error" else counts()
+    model = MAMLRegressor(0.05, loss=loss, offset_column="given", solver=SGD(1e-3, n_epochs=1))
+    model.set_params(solver="auto" if loss == "squared_error" else model.solver, random_state=0)
+    whole, part = clone(model).fit(frame, y, groups=G), clone(model)
+    for rows in PARTS[1:]:
+        part.partial_fit(frame[rows], y[rows], groups=G[rows])
+    part.partial_fit(frame[PARTS[0]], y[PARTS[0]], groups=G[PARTS[0]])
+    assert_allclose(part.coef_, whole.coef_, rtol=1e-10 if loss == "squared_error" else 0.5)
+    moved = frame.assign(given=frame["given"] + 1.0)
+    ratio = part.predict(moved) - part.predict(frame)
+    if loss == "poisson":
+        ratio = np.log(part.predict(moved) / part.predict(frame))
+    assert_allclose(ratio, 1.0)
+
+
 def test_the_certificate_says_what_it_is_of_and_holds_of_the_rows():
     part = streamed(MAMLRegressor(**AUTO))
     text = str(part.gap_certificate_)

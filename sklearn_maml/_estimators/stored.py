@@ -174,7 +174,8 @@ def _check_shapes(model):
     """Raise where parameters of tasks are not as those of the model."""
     d = theta_of(model).shape[-1]
     model.adaptation_.posterior(d)  # of a metric for other parameters none is made
-    n_columns = model.n_features_in_ - (model.task_column is not None)
+    special = (model.task_column is not None) + (model.offset_column is not None)
+    n_columns = model.n_features_in_ - special
     if model.coef_.shape[-1] != n_columns:
         raise ValueError(f"coef_ has {model.coef_.shape[-1]} entries for {n_columns} columns")
     if model.task_coef_ is None:

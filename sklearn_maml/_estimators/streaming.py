@@ -20,11 +20,11 @@ from sklearn_maml._estimators.fitting import (
     keep_tasks,
     make_plan,
 )
+from sklearn_maml._estimators.objectives import objective_of, with_offsets
 from sklearn_maml._estimators.prediction import (
     check_targets,
     check_width,
     features_of,
-    objective_of,
     split_theta,
     theta_of,
     truth_of,
@@ -124,7 +124,8 @@ def _unchanged_by_failure(model):
 def _is_summable(model, plan):
     """Whether second moments of the rows are all that a fit needs of them."""
     rule, loss = plan.rule, model.loss_
-    return loss.constant_hessian and loss.least_at_target and (rule is None or rule.of_moments)
+    square = loss.constant_hessian and loss.of_residual and loss.least_at_target
+    return square and (rule is None or rule.of_moments)
 
 
 def _check_sums(model, plan):
@@ -141,6 +142,7 @@ def _statistics(model, plan, rows):
     """Statistics of all tasks so far, and the fitted featurizer."""
     before = getattr(model, "statistics_", None)
     model.loss_.check_targets(rows.tasks.y)
+    rows = rows._replace(tasks=with_offsets(model, rows))  # of a residual: y without its offset
     if before is None:
         told = truth_of(model, rows.tasks.y)
         featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
@@ -166,6 +168,7 @@ def _statistics(model, plan, rows):
         fit_intercept=bool(model.fit_intercept),
         featurizer=digest,
         task_column=model.task_column,
+        offset_column=model.offset_column,
         n_features_in=model.n_features_in_,
         feature_names_in=None if names is None else tuple(names.tolist()),
         n_targets=0 if rows.tasks.y.ndim == 1 else rows.tasks.y.shape[1],
@@ -248,6 +251,7 @@ def _solve(model, plan, statistics, featurizer):
         fit_intercept=bool(model.fit_intercept),
         featurizer=None if featurizer is None else joblib.hash(featurizer),
         task_column=model.task_column,
+        offset_column=model.offset_column,
     )
     settings.check_same(expected)
     loss = model.loss_
@@ -288,7 +292,8 @@ def _take_steps(model, plan, rows):
     model._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     features = features_of(model, rows.X)
     check_width(model, features.n_features)
-    blocks, start = Blocks(rows.tasks, features, model._episodes), theta_of(model)
+    blocks = Blocks(with_offsets(model, rows), features, model._episodes)
+    start = theta_of(model)
     with one_blas_thread(), refusing_overflow():
         objective = objective_of(model, blocks)
         result = solver.minimize(objective, start)

@@ -23,7 +23,7 @@ class Settings:
     fit_intercept : bool
     featurizer : str or None
         A hash of the fitted featurizer.
-    task_column : str, int or None
+    task_column, offset_column : str, int or None
     n_features_in : int
     feature_names_in : tuple of str or None
     n_targets : int
@@ -39,6 +39,7 @@ class Settings:
     fit_intercept: bool
     featurizer: str | None
     task_column: Any
+    offset_column: Any
     n_features_in: int
     feature_names_in: tuple | None
     n_targets: int
