@@ -20,6 +20,7 @@ from sklearn_maml._estimators.fitting import (
     keep_tasks,
     make_plan,
 )
+from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.objectives import objective_of, with_offsets
 from sklearn_maml._estimators.prediction import (
     check_targets,
@@ -65,6 +66,8 @@ def task_statistics(model, X, y=None, *, groups=None, sample_weight=None):
 
     Raises
     ------
+    TypeError
+        If `model` is none.
     ValueError
         If the data are not as described, or the loss or the rule are not ones that moments of the
         rows are enough for.
@@ -76,6 +79,10 @@ def task_statistics(model, X, y=None, *, groups=None, sample_weight=None):
     >>> task_statistics(MAMLRegressor(), make_linear_tasks(n_tasks=30, random_state=0))
     <TaskStatistics: 30 tasks, 600 rows>
     """
+    if not isinstance(model, MetaLearner):
+        raise TypeError(
+            f"model must be a MAMLRegressor, which says how tasks are read; got {model!r}."
+        )
     reader = clone(model)
     if reader.random_state is None:
         reader.random_state = 0
