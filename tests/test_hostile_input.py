@@ -398,6 +398,7 @@ PARAMETERS = {
     "random_state": ["a", -1, 2**40, 1.5, [None]],
     "verbose": ["a", -1, None, [1]],
     "featurizer": ["passthrough", 3, StandardScaler, LinearRegression(), len],
+    "pooled": ["boosting", 3, StandardScaler(), LinearRegression, len],
     "adaptation": ["none such", 3, GradientSteps, len, [1]],
     "solver": ["none such", 3, GaussNewton, len, None],
 }

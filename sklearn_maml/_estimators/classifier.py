@@ -26,6 +26,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     inner_lr : "auto" or float, default=None
     n_steps : int, default=None
     featurizer : transformer, default=None
+    pooled : classifier, default=None
     adaptation : str or AdaptationRule, default=None
     solver : str or Solver, default="auto"
         All as in `MAMLRegressor`; the exact solver for squares does not apply. A featurizer that
@@ -60,7 +61,9 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     task_coef_ : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_classes, n_phi), or None
         The parameters of each named task, adapted to all of its rows.
     task_intercept_ : ndarray of shape (n_tasks,) or (n_tasks, n_classes), or None
-    loss_, featurizer_, adaptation_, learned_, inner_lr_, capped_share_, n_tasks_, task_ids_
+    loss_, featurizer_, feature_choice_, adaptation_, learned_, inner_lr_, capped_share_
+        As in `MAMLRegressor`.
+    n_tasks_, task_ids_
         As in `MAMLRegressor`.
     n_iter_, meta_losses_, n_features_in_, feature_names_in_
         As in `MAMLRegressor`.
@@ -90,6 +93,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         n_steps=None,
         *,
         featurizer=None,
+        pooled=None,
         adaptation=None,
         solver="auto",
         alpha=1e-3,
@@ -108,6 +112,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.featurizer = featurizer
+        self.pooled = pooled
         self.adaptation = adaptation
         self.solver = solver
         self.alpha = alpha

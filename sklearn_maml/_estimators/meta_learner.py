@@ -106,7 +106,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         A fit that fails, or is interrupted, leaves no model: neither that of an earlier fit nor
         parts of this one.
         """
-        with telling(self, X, y, N_STAGES), all_or_nothing(self):
+        with telling(self, X, y, N_STAGES + (self.pooled is not None)), all_or_nothing(self):
             plan = make_plan(self)
             with stage("reading"):
                 rows = read_tasks(self, X, y, groups, sample_weight, reset=True)

@@ -72,13 +72,13 @@ def features_of(model, X):
     return Features(X, transform, model._has_intercept)
 
 
-def feature_names_of(model):
-    """Names of the features that a model is linear in, or None where they have none."""
+def feature_names_of(model, featurizer):
+    """Names of the features that a fitted featurizer makes, or None where they have none."""
     names = feature_names(model) if hasattr(model, "feature_names_in_") else None
-    if model.featurizer_ is None:
+    if featurizer is None:
         return names
     try:
-        return model.featurizer_.get_feature_names_out(names)
+        return featurizer.get_feature_names_out(names)
     except (AttributeError, TypeError, ValueError):  # a transformer that names nothing
         return None
 

@@ -52,6 +52,12 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         One that looks at y should cross-fit, as `PooledPrediction` does: if its ``fit_transform``
         asks for `groups` it is given the tasks, and the model is fitted on what that returns;
         ``transform`` is for rows to come, those of `score` and `certify` among them.
+    pooled : regressor, default=None
+        A model for all tasks at once, such as ``HistGradientBoostingRegressor()``. Its prediction,
+        cross-fitted by task (`PooledPrediction`), becomes one more feature that tasks adapt, or
+        splines of the columns take its place, or stand beside it, or nothing of it is used:
+        what predicts held-out tasks best, see `feature_choice_`. With a `featurizer` its features
+        are those columns, no splines are tried, and `pooled` sees X as it is given.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
@@ -112,6 +118,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         The loss in use.
     featurizer_ : transformer or None
         The fitted featurizer.
+    feature_choice_ : FeatureChoice
+        With `pooled`: the sets of features that were tried, how well held-out tasks were
+        predicted with each (`mean`, `standard_error`), and which was `chosen`; print it.
     adaptation_ : AdaptationRule
         The rule in use, with what was learned of it.
     learned_ : LearnedMetric, LearnedSteps or None
@@ -175,6 +184,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         n_steps=None,
         *,
         featurizer=None,
+        pooled=None,
         loss="squared_error",
         adaptation=None,
         solver="auto",
@@ -194,6 +204,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.featurizer = featurizer
+        self.pooled = pooled
         self.loss = loss
         self.adaptation = adaptation
         self.solver = solver
