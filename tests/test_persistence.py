@@ -299,6 +299,9 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
     assert not Bomb.gone_off
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "none.npz")
+    for call in (load_model, HONEST.save):
+        with pytest.raises(TypeError, match="path must be text or a path; got 3"):
+            call(3)
 
 
 def test_a_model_of_steps_needs_as_many_parameters_as_columns(tmp_path):

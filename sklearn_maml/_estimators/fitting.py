@@ -5,7 +5,6 @@ Whoever has read the rows already, such as a search that fits its best candidate
 the third step.
 """
 
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +59,6 @@ from sklearn_maml.solvers.solver import Solver
 __all__ = [
     "N_STAGES",
     "Plan",
-    "all_or_nothing",
     "certified",
     "check_parameters",
     "expect_same",
@@ -74,43 +72,9 @@ __all__ = [
 ]
 
 
-@contextmanager
-def all_or_nothing(model):
-    """A context in which a model is fitted: as a whole, or not at all.
-
-    What an earlier fit left is forgotten first, and what this one found if it does not end, be it
-    by an error in the featurizer or by Ctrl-C: there is no model of mixed parts.
-    """
-    _forget(model)
-    try:
-        yield
-    except BaseException:
-        _forget(model)
-        raise
-
-
 # A fit whose bound is below this share of its loss needs no second start. Fits that another start
 # beat, in trials, had bounds of 0.7 and more; those of default step lengths have 0.3 and less.
 SURE = 0.3
-
-# What a fit sets beside its public attributes.
-PRIVATE = (
-    "_alpha",
-    "_episodes",
-    "_has_intercept",
-    "_information",
-    "_judging",
-    "_known",
-    "_start",
-    "_untold",
-)
-
-
-def _forget(model):
-    """Remove what fits have set: all that ends with an underscore, and what is private to us."""
-    for name in [name for name in vars(model) if name.endswith("_") or name in PRIVATE]:
-        delattr(model, name)
-
 
 # Reading, metric, strength, theta and certificate. A rule that is not learned has no second and
 # third, steps that are learned have their lengths there, a search has itself, and a choice of

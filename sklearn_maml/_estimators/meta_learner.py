@@ -13,7 +13,6 @@ from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
-    all_or_nothing,
     certified,
     fit_rows,
     make_plan,
@@ -39,6 +38,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._estimators.stored import write_model
 from sklearn_maml._estimators.task_effects import task_effects
+from sklearn_maml._estimators.wholeness import all_or_nothing
 from sklearn_maml._progress import (
     CallbackSupportMixin,
     check_overflow,

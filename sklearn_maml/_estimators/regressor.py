@@ -254,7 +254,8 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         Notes
         -----
         The featurizer is fitted in the first call, and stays as it is; pass a fitted one as
-        ``FrozenEstimator``. What grows is `statistics_`: numbers for each task, never rows.
+        ``FrozenEstimator``. What grows is `statistics_`: numbers for each task, however many its
+        rows. With the squared loss `fit` keeps none: after it, `partial_fit` warns and begins anew.
         """
         go_on(self, X, y, groups, sample_weight)
         return self

@@ -98,8 +98,15 @@ def write_model(model, path):
         ) from None
     except ValueError as error:
         raise ValueError(f"This {kind} cannot be saved: {error}; fit it again.") from None
-    with open(path, "wb") as file:
+    with _opened(path, "wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def _opened(path, mode):
+    """The file; a number would be one that is open already."""
+    if not (isinstance(path, str) or hasattr(path, "__fspath__")):
+        raise TypeError(f"path must be text or a path; got {path!r}.")
+    return open(path, mode)
 
 
 def _versions():
@@ -120,7 +127,7 @@ def read_model(path, kinds):
     ValueError
         If the file is not one of `write_model`, or not whole.
     """
-    with open(path, "rb") as file:
+    with _opened(path, "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 state = unpack(dict(archive), PARTS)

@@ -4,7 +4,6 @@ For the squared loss tasks are summarised, and each call fits to the summaries o
 Other losses have no such summaries: they take steps over the tasks that are at hand.
 """
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import joblib
@@ -12,7 +11,6 @@ import numpy as np
 from sklearn.base import clone
 
 from sklearn_maml._estimators.fitting import (
-    all_or_nothing,
     certified,
     fit_blocks,
     fit_rows,
@@ -30,11 +28,13 @@ from sklearn_maml._estimators.prediction import (
     theta_of,
     truth_of,
 )
+from sklearn_maml._estimators.wholeness import all_or_nothing, forget, unchanged_by_failure
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._progress import refusing_overflow
+from sklearn_maml._progress import refusing_overflow, warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes
 from sklearn_maml._tasks.features import fit_featurizer
 from sklearn_maml._tasks.labels import TaskIndex
+from sklearn_maml._tasks.single_task import called_from
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.statistics import Settings, TaskStatistics, joined_labels
 from sklearn_maml._tasks.summaries import summarise
@@ -96,14 +96,12 @@ def task_statistics(model, X, y=None, *, groups=None, sample_weight=None):
 def go_on(model, X, y, groups, sample_weight, classes=None):
     """Fit to more tasks; see `MetaLearner.partial_fit`."""
     first = not hasattr(model, "coef_")
-    with _unchanged_by_failure(model):
+    with unchanged_by_failure(model):
         plan = make_plan(model)
         sums = _is_summable(model, plan)
         if sums and not first and not hasattr(model, "statistics_"):
-            raise ValueError(
-                "partial_fit cannot go on from fit, which keeps no statistics of its tasks; call "
-                "partial_fit from the start, on a clone of the model."
-            )
+            _begin_anew(model)
+            plan, first = make_plan(model), True
         if first and classes is not None:
             model.classes_ = distinct(read_classes(classes), type(model).__name__)
         rows = read_tasks(model, X, y, groups, sample_weight, reset=first)
@@ -116,16 +114,15 @@ def go_on(model, X, y, groups, sample_weight, classes=None):
             _take_steps(model, plan, rows)
 
 
-@contextmanager
-def _unchanged_by_failure(model):
-    """A context after which a model is as it was, where an error ends it."""
-    before = vars(model).copy()
-    try:
-        yield
-    except BaseException:
-        vars(model).clear()
-        vars(model).update(before)
-        raise
+def _begin_anew(model):
+    """Forget a model of `fit`, and say so; scikit-learn's own checks mean it."""
+    forget(model)
+    if not called_from("sklearn.utils.estimator_"):
+        warn_user(
+            "partial_fit begins anew: fit, by which the model was fitted, keeps no statistics of "
+            "its tasks to go on from. Call partial_fit from the start, on a clone of the model.",
+            UserWarning,
+        )
 
 
 def _is_summable(model, plan):
@@ -147,6 +144,7 @@ def _check_sums(model, plan):
 
 def _statistics(model, plan, rows):
     """Statistics of all tasks so far, and the fitted featurizer."""
+    _refuse_pooled(model)
     before = getattr(model, "statistics_", None)
     model.loss_.check_targets(rows.tasks.y)
     rows = rows._replace(tasks=with_offsets(model, rows))  # of a residual: y without its offset
@@ -270,8 +268,18 @@ def _solve(model, plan, statistics, featurizer):
         _fit_statistics(model, plan, statistics, featurizer)
 
 
+def _refuse_pooled(model):
+    """Raise for a choice of features, which takes the rows of all tasks."""
+    if model.pooled is not None:
+        raise ValueError(
+            f"pooled={model.pooled!r} chooses features by all rows, which statistics do not keep; "
+            "choose them on some tasks, and pass featurizer=FrozenEstimator(model.featurizer_)."
+        )
+
+
 def _check_frozen(model):
     """Raise for a featurizer that would be fitted to some of the rows."""
+    _refuse_pooled(model)
     featurizer = model.featurizer
     if featurizer is not None and clone(featurizer) is not featurizer:
         raise ValueError(
