@@ -181,6 +181,12 @@ def test_rows_of_one_task_have_no_task_to_be_held_out():
     assert_allclose(model.coef_, LinearRegression().fit(X, STRAIGHT).coef_)
 
 
+def test_few_tasks_tell_nothing_of_others():
+    few = GROUPS < 5
+    model = MAMLRegressor(pooled=TREE, random_state=0).fit(X[few], SURFACE[few], groups=GROUPS[few])
+    assert model.feature_choice_.names == ("columns",)
+
+
 def test_tasks_that_weigh_nothing_are_not_asked():
     tasks = [(X[g == GROUPS], SURFACE[g == GROUPS]) for g in range(N_TASKS)]
     weight = np.r_[0.0, np.ones(N_TASKS - 1)]

@@ -31,6 +31,9 @@ __all__ = ["FeatureChoice", "check_pooled", "choose_features", "feature_sets"]
 # many random splits of each.
 FOLDS, TASKS_FOR_CHOICE, EPISODES_FOR_CHOICE = 3, 1000, 3
 
+# Fewer tasks tell nothing of others: then the columns stay as they are.
+FEWEST_TASKS = 6
+
 # By how much a simpler set may be worse than the best one.
 STANDARD_ERRORS = 2.0
 
@@ -177,6 +180,8 @@ def choose_features(sets, tasks, episodes, judging, intercept, fit):
     FeatureChoice
     """
     names = tuple(sets)
+    if not tasks.show_differences or np.count_nonzero(tasks.weight) < FEWEST_TASKS:
+        return FeatureChoice(names[0], names[:1], np.empty((1, 0)))
     folds = _folds(tasks, episodes.seed)
     episodes = replace(episodes, n_episodes=min(episodes.n_episodes, EPISODES_FOR_CHOICE))
     losses = []
@@ -200,7 +205,7 @@ def _folds(tasks, seed):
     drawn = np.random.default_rng(seed).permutation(weighty)[:TASKS_FOR_CHOICE]
     fold = np.full(len(tasks.weight), -1)
     fold[drawn] = np.arange(len(drawn)) % FOLDS
-    return [((fold >= 0) & (fold != k), fold == k) for k in range(min(FOLDS, len(drawn)))]
+    return [((fold >= 0) & (fold != k), fold == k) for k in range(FOLDS)]
 
 
 def _task_losses(objective, theta):
