@@ -12,8 +12,11 @@
 from sklearn_maml._estimators.adapted import AdaptedClassifier, AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.classifier import MAMLClassifier
+from sklearn_maml._estimators.loading import load_model
 from sklearn_maml._estimators.regressor import MAMLRegressor
+from sklearn_maml._estimators.streaming import task_statistics
 from sklearn_maml._tasks.single_task import SingleTaskWarning
+from sklearn_maml._tasks.statistics import TaskStatistics
 from sklearn_maml.adaptation import GradientSteps, Proximal
 from sklearn_maml.certificate import GapCertificate, certify
 from sklearn_maml.losses import (
@@ -64,10 +67,13 @@ __all__ = [
     "SingleTaskWarning",
     "SmoothedQuantile",
     "SquaredError",
+    "TaskStatistics",
     "Tweedie",
     "adapt",
     "adapt_tasks",
     "certify",
     "few_shot_curve",
     "few_shot_scorer",
+    "load_model",
+    "task_statistics",
 ]

@@ -212,6 +212,8 @@ def complaint(call, chosen):
                 made.fit(X, Y > 0, groups=G)
             elif hasattr(made, "validate"):  # a loss, a rule or a solver
                 made.validate()
+        except OSError:  # a file that is not there: the system's own words
+            return None
         except Exception as error:
             frame = error.__traceback__
             while frame.tb_next is not None:

@@ -374,7 +374,7 @@ def test_moments_are_those_of_all_rows_with_equal_weight_for_equal_tasks(element
 
 def test_pooled_rows_weigh_together_what_the_tasks_do():
     codes, blocks = make_blocks([4, 1, 3], Episodes())
-    for stack, weight in blocks.stacks():
+    for stack, weight, _ in blocks.stacks():
         shares = weight[:, None] * stack.weights
         totals = np.bincount(codes[stack.features[..., 0].astype(int)].ravel(), shares.ravel())
         np.testing.assert_allclose(np.sort(totals[totals > 0]), np.sort(weight), rtol=1e-14)
@@ -469,3 +469,32 @@ def test_draws_of_a_large_task_share_several_targets():
         for rows in (block.support, block.query):
             np.testing.assert_array_equal(rows.targets[0], rows.features[..., 0])
             np.testing.assert_array_equal(rows.targets[1], -rows.features[..., 0])
+
+
+def drawn(blocks):
+    """The targets of the support rows of each (task, draw)."""
+    found = {}
+    for i in range(len(blocks)):
+        block = blocks[i]
+        for k, key in enumerate(zip(block.owner, block.draw, strict=True)):
+            rows = block.support.targets[k][block.support.weights[k] > 0]
+            found[tuple(map(int, key))] = sorted(rows.tolist())
+    return found
+
+
+def test_fewer_draws_and_fewer_tasks_are_split_as_all_of_them_are():
+    codes = np.repeat(np.arange(40), 9)
+    tasks = Tasks.from_codes(np.arange(360.0), codes)
+    blocks = Blocks(tasks, Features(np.ones((360, 1))), Episodes((1, 3), n_episodes=6, seed=5))
+    whole = drawn(blocks)
+    fewer = drawn(blocks.split(blocks.episodes.fewer(4)))
+    assert len(fewer) == 40 * 2 * 4
+    for (task, draw), rows in fewer.items():
+        assert rows == whole[task, draw // 4 * 6 + draw % 4]
+    again = drawn(blocks.split(blocks.episodes.fewer(4).fewer(2)))
+    assert all(
+        rows == whole[task, draw // 2 * 6 + draw % 2] for (task, draw), rows in again.items()
+    )
+    kept = np.arange(40) % 3 == 1
+    some = drawn(blocks.only(kept))
+    assert all(rows == whole[np.flatnonzero(kept)[i], draw] for (i, draw), rows in some.items())

@@ -32,11 +32,14 @@ from sklearn_maml import (
     MAMLRegressorCV,
     NTKFeatures,
     PooledPrediction,
+    TaskStatistics,
     adapt,
     adapt_tasks,
     certify,
     few_shot_curve,
     few_shot_scorer,
+    load_model,
+    task_statistics,
 )
 from sklearn_maml.adaptation import RULES, GradientSteps, Proximal
 from sklearn_maml.datasets import make_linear_tasks, make_sinusoid_tasks, tasks_from_frame
@@ -351,6 +354,8 @@ BAD_TASKS = {
 }
 TASK_CALLS = {
     "MAMLRegressor.fit": lambda tasks: MAMLRegressor().fit(tasks),
+    "MAMLRegressor.partial_fit": lambda tasks: MAMLRegressor().partial_fit(tasks),
+    "task_statistics": lambda tasks: task_statistics(MAMLRegressor(), tasks),
     "MAMLRegressor.adapt_tasks": lambda tasks: REGRESSOR.adapt_tasks(tasks),
     "MAMLRegressor.score": lambda tasks: REGRESSOR.score(tasks),
     "MAMLRegressor.certify": lambda tasks: REGRESSOR.certify(tasks),
@@ -567,6 +572,12 @@ OTHERS = [
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS).predict(X), ValueError, "groups= must"),
     ("MAMLClassifier", lambda: MAMLClassifier().fit(X, C * 0), ValueError, "at least 2 classes"),
     ("MAMLRegressor", lambda: MAMLRegressor().predict(X), NotFittedError, NOT_FITTED),
+    ("MAMLRegressor", lambda: MAMLRegressor().save("m.npz"), NotFittedError, NOT_FITTED),
+    ("MAMLRegressor", lambda: MAMLRegressor().merge(), NotFittedError, NOT_FITTED),
+    ("MAMLRegressor", lambda: MAMLRegressor.from_statistics(1), TypeError, "be a TaskStatistics"),
+    ("TaskStatistics", lambda: TaskStatistics.from_dict({}), ValueError, "'json' is missing"),
+    ("load_model", lambda: load_model("no such file"), FileNotFoundError, "no such file"),
+    ("task_statistics", lambda: task_statistics(3, TASKS), TypeError, "must be a MAMLRegressor"),
     (
         "MAMLRegressor",
         lambda: with_coef(np.full(2, np.nan)).certify(TASKS),

@@ -17,6 +17,7 @@ FLOORS = {
     "_memory": 1,
     "_progress": 1,
     "_report": 1,
+    "_storage": 1,
     "_tasks": 2,
     "losses": 3,
     "datasets": 3,

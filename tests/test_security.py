@@ -38,6 +38,7 @@ STANDARD = {
     "html",
     "inspect",
     "itertools",
+    "json",
     "logging",
     "math",
     "numbers",
@@ -79,9 +80,24 @@ def offences(source):
                 yield f"calls {called}"
 
 
+# Two modules write and read files of numbers and text, and unpickle nothing.
+EXEMPT = {
+    "_storage.py": {"calls dumps", "calls loads"},
+    "_estimators/stored.py": {"calls open", "calls load"},
+}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
 def test_no_module_runs_text_or_loads_or_fetches_anything(path):
-    assert list(offences(path.read_text(encoding="utf-8"))) == []
+    found = set(offences(path.read_text(encoding="utf-8")))
+    assert found == EXEMPT.get(path.relative_to(HOUSE).as_posix(), set())
+
+
+def test_what_is_read_from_files_is_json_and_plain_arrays_never_a_pickle():
+    storage = (HOUSE / "_storage.py").read_text()
+    assert storage.count("json.loads(") == storage.count("loads(") == 1
+    stored = (HOUSE / "_estimators" / "stored.py").read_text()
+    assert stored.count("np.load(file, allow_pickle=False)") == stored.count("load(") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
+from sklearn_maml._estimators.streaming import go_on
 from sklearn_maml._tasks.classes import check_kind, probabilities, read_classes
 from sklearn_maml.losses.logistic import LogLoss
 
@@ -126,6 +127,33 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+
+    def partial_fit(self, X, y=None, *, groups=None, sample_weight=None, classes=None):
+        """Go on with more tasks: the first call is a `fit`, later ones take stochastic steps.
+
+        By the rule that the first call learned, over the tasks that they are given: an epoch, or
+        what ``solver=SGD(...)`` says. Parameters of known tasks stay as they were when these were
+        seen; `gap_certificate_` is that of the last call's tasks.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            As in `fit`. Each task as a whole: its rows cannot be spread over several calls.
+        classes : array-like of shape (n_classes,), default=None
+            All classes there will be, in the first call; None takes those of its tasks.
+
+        Returns
+        -------
+        self : MAMLClassifier
+
+        Raises
+        ------
+        ValueError
+            If the data are not as described, or not as those of the first call, or a task or a
+            class is not as it should be. The model is then as it was before the call.
+        """
+        go_on(self, X, y, groups, sample_weight, classes)
+        return self
 
     def decision_function(self, X, *, groups=None):
         """Scores: log odds of each class against the rest.

@@ -5,7 +5,6 @@ Whoever has read the rows already, such as a search that fits its best candidate
 the third step.
 """
 
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,54 +58,22 @@ from sklearn_maml.solvers.solver import Solver
 __all__ = [
     "N_STAGES",
     "Plan",
-    "all_or_nothing",
     "certified",
     "check_parameters",
     "expect_same",
+    "fit_blocks",
     "fit_rows",
+    "keep_facts",
+    "keep_tasks",
     "make_plan",
     "make_solver",
     "start_of",
 ]
 
 
-@contextmanager
-def all_or_nothing(model):
-    """A context in which a model is fitted: as a whole, or not at all.
-
-    What an earlier fit left is forgotten first, and what this one found if it does not end, be it
-    by an error in the featurizer or by Ctrl-C: there is no model of mixed parts.
-    """
-    _forget(model)
-    try:
-        yield
-    except BaseException:
-        _forget(model)
-        raise
-
-
 # A fit whose bound is below this share of its loss needs no second start. Fits that another start
 # beat, in trials, had bounds of 0.7 and more; those of default step lengths have 0.3 and less.
 SURE = 0.3
-
-# What a fit sets beside its public attributes.
-PRIVATE = (
-    "_alpha",
-    "_episodes",
-    "_has_intercept",
-    "_information",
-    "_judging",
-    "_known",
-    "_start",
-    "_untold",
-)
-
-
-def _forget(model):
-    """Remove what fits have set: all that ends with an underscore, and what is private to us."""
-    for name in [name for name in vars(model) if name.endswith("_") or name in PRIVATE]:
-        delattr(model, name)
-
 
 # Reading, metric, strength, theta and certificate. A rule that is not learned has no second and
 # third, steps that are learned have their lengths there, a search has itself, and a choice of
@@ -221,19 +188,47 @@ def fit_rows(model, plan, rows, featurizer=None):
     elif plan.mixed:  # nothing to learn: one model for all rows, exact in their weights
         episodes = Episodes(split=episodes.split, seed=episodes.seed)
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-    # Kept apart from the parameters, which may be set again: a model predicts as it was fitted.
-    model._episodes, model._alpha = episodes, float(model.alpha)
-    model._judging = judging_episodes(episodes, model.random_state)
-    model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
+    keep_facts(model, episodes, rows.untold)
     if featurizer is None:
         featurizer = _features(model, plan, rows, episodes)
     model.featurizer_ = featurizer.transformer
     features = featurizer.training_features(rows.X, model._has_intercept)
-    blocks = Blocks(rows.tasks, features, episodes)
+    fit_blocks(model, plan, Blocks(rows.tasks, features, episodes), rows.ids, rows.named)
+
+
+def keep_facts(model, episodes, untold):
+    """Store what a fit does not find: parameters, as a model predicts by those it was fitted with.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    episodes : Episodes
+    untold : bool
+        Whether nothing tells tasks apart, so that all rows count as one.
+    """
+    model._episodes, model._alpha = episodes, float(model.alpha)
+    model._judging = judging_episodes(episodes, model.random_state)
+    model._has_intercept, model._untold = bool(model.fit_intercept), untold
+
+
+def fit_blocks(model, plan, blocks, ids, named):
+    """Find the meta-parameters of stacked tasks, and store them and the tasks.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+        That knows its featurizer too, and what `keep_facts` keeps.
+    plan : Plan
+    blocks : TaskBlocks
+    ids : ndarray of shape (n_tasks,)
+    named : bool
+        Whether the tasks have names.
+    """
     with one_blas_thread():  # entered once, for all passes over the data
         objective = _minimise(model, plan, blocks)
         _report_steps(model, objective)
-        _keep_tasks(model, objective, rows)
+        model.task_ids_, model.n_tasks_ = ids, len(ids)
+        keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
 
 
 def _features(model, plan, rows, episodes):
@@ -361,14 +356,12 @@ def _report_steps(model, objective):
             warn_if_diverging(rule, diverging)
 
 
-def _keep_tasks(model, objective, rows):
-    """Store the tasks, and the parameters of named ones, adapted to all of their rows."""
-    model.task_ids_, model.n_tasks_ = rows.ids, len(rows.ids)
+def keep_tasks(model, blocks, ids):
+    """Store the parameters of named tasks, adapted to all of their rows; None names none."""
     model.task_coef_ = model.task_intercept_ = model._information = None
     model._known = TaskIndex()
-    if rows.named:
+    if ids is not None:
         # With the rule that knows the noise, and the rows that are kept.
-        objective = objective_of(model, objective.blocks.unsplit())
-        theta, model._information = objective.adapted(theta_of(model))
+        theta, model._information = objective_of(model, blocks).adapted(theta_of(model))
         model.task_coef_, model.task_intercept_ = split_theta(theta, model._has_intercept)
-        model._known = TaskIndex(rows.ids)
+        model._known = TaskIndex(ids)

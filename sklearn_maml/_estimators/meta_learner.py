@@ -14,7 +14,6 @@ from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
-    all_or_nothing,
     certified,
     fit_rows,
     make_plan,
@@ -38,7 +37,9 @@ from sklearn_maml._estimators.prediction import (
     truth_of,
     warn_if_diverging,
 )
+from sklearn_maml._estimators.stored import write_model
 from sklearn_maml._estimators.task_effects import task_effects
+from sklearn_maml._estimators.wholeness import all_or_nothing
 from sklearn_maml._progress import (
     CallbackSupportMixin,
     check_overflow,
@@ -64,6 +65,7 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
 
     # With metadata routing enabled, groups arrive without any set_fit_request.
     __metadata_request__fit = {"groups": True}
+    __metadata_request__partial_fit = {"groups": True}
     __metadata_request__predict = {"groups": True}
     __metadata_request__score = {"groups": True}
 
@@ -201,6 +203,29 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
                 "adapt_tasks(...).random_effects() with the rows of these tasks."
             )
         return task_effects(self, self.task_ids_, self._task_theta(), self._information)
+
+    def save(self, path):
+        """Write the fitted model to a small file of numbers and text, for `load_model`.
+
+        The file holds what `adapt`, `predict`, `score` and `random_effects` need: the
+        meta-parameters, the rule, the noise, and names and parameters of the training tasks; none
+        of their rows, no code and no pickle. Models of a few features take kilobytes, and as much
+        again as the parameters of the named tasks.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Overwritten if it exists; ``.npz`` is the usual ending, and is not added.
+
+        Raises
+        ------
+        TypeError
+            If the model holds something that is code: a featurizer, a loss, a rule or a solver of
+            one's own, a `RandomState`; or labels of tasks that are neither text nor numbers. Such
+            models are stored by skops, or pickle.
+        """
+        check_is_fitted(self)
+        write_model(self, path)
 
     def certify(self, X, y=None, *, groups=None, sample_weight=None):
         """Certify the meta-parameters on other tasks.

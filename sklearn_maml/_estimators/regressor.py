@@ -2,6 +2,7 @@
 
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import check_bool, resolve
 from sklearn_maml._estimators.meta_learner import MetaLearner
@@ -12,6 +13,7 @@ from sklearn_maml._estimators.prediction import (
     response,
     uncertainty_of,
 )
+from sklearn_maml._estimators.streaming import from_statistics, go_on, merged
 from sklearn_maml._tasks.tables import check_y
 from sklearn_maml.losses import LOSSES
 from sklearn_maml.losses.loss import Loss
@@ -144,6 +146,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         L at the start and after each iteration of the solver.
     gap_certificate_ : GapCertificate or None
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
+    statistics_ : TaskStatistics
+        Of all tasks so far. Only after `partial_fit` with the squared loss, `from_statistics` and
+        `merge`.
     n_features_in_ : int
         Columns of the X that was passed, the task column included.
     feature_names_in_ : ndarray of str
@@ -215,6 +220,91 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+
+    def partial_fit(self, X, y=None, *, groups=None, sample_weight=None):
+        """Fit to more tasks; those of earlier calls stay in, without their rows.
+
+        With the squared loss, any number of calls gives the model that one `fit` on all tasks
+        gives, to rounding, whether the rule is learned or not: each call adds to `statistics_`,
+        and fits to all of them. Where many calls follow one another, it takes less time to add up
+        what `task_statistics` gives, and to fit once by `from_statistics`. ``support="auto"`` is
+        1, 2, 3, 5 and 10 shots, each drawn `n_episodes` times: the number that `fit` chooses from
+        the number of tasks cannot be known before all are there (it is 1 for 1,000 or more).
+
+        With another loss, the first call is a `fit`, and later ones take stochastic steps over the
+        tasks that they are given, an epoch or what ``solver=SGD(...)`` says, by the rule that the
+        first one learned; parameters of known tasks stay as they were when these were seen.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            As in `fit`. Each task as a whole: its rows cannot be spread over several calls.
+            Rows without labels are one task.
+
+        Returns
+        -------
+        self : MAMLRegressor
+
+        Raises
+        ------
+        ValueError
+            If the data are not as described, or not as those of the first call, or a task was seen
+            in an earlier one. The model is then as it was before the call.
+
+        Notes
+        -----
+        The featurizer is fitted in the first call, and stays as it is; pass a fitted one as
+        ``FrozenEstimator``. What grows is `statistics_`: numbers for each task, however many its
+        rows. With the squared loss `fit` keeps none: after it, `partial_fit` warns and begins anew.
+        """
+        go_on(self, X, y, groups, sample_weight)
+        return self
+
+    @classmethod
+    def from_statistics(cls, statistics, **parameters):
+        """A model fitted to statistics of tasks, without their rows.
+
+        Parameters
+        ----------
+        statistics : TaskStatistics
+            What `task_statistics` gave, or a sum of such.
+        **parameters
+            Those of the model: any rule, penalty and solver; how tasks are read and split must be
+            as in the statistics. A featurizer has to be fitted, as ``FrozenEstimator``.
+
+        Returns
+        -------
+        MAMLRegressor
+            Fitted; `partial_fit` goes on from there.
+
+        Raises
+        ------
+        ValueError
+            Naming the settings in which model and statistics differ.
+        """
+        return from_statistics(cls(**parameters), statistics)
+
+    def merge(self, *others):
+        """One model of the tasks of several, as if it had been fitted to all of them.
+
+        Parameters
+        ----------
+        *others : MAMLRegressor or TaskStatistics
+            Models by `partial_fit`, `from_statistics` or `merge`, or statistics. No task may be in
+            two of them; tasks without labels are taken for different ones.
+
+        Returns
+        -------
+        MAMLRegressor
+            A new one, with the parameters of this model, which stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If one keeps no statistics, was made with other settings, or shares a task.
+        """
+        check_is_fitted(self)
+        return merged(self, others)
 
     def predict(self, X, *, groups=None, return_std=False):
         """Predict rows: of a known task with its own parameters, else with the meta-parameters.

@@ -20,8 +20,9 @@ def noise_variance(objective, theta):
     """The variance of the noise, from residuals of query rows and the rule's own uncertainty.
 
     A query row j of its own has residual variance ``s (1 + v_j)``, where ``s v_j`` is the variance
-    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``. Each number of
-    support rows that tasks are split by in turn has an s of its own.
+    of ``phi_j' theta_i``; a row that the task was adapted to has ``s (1 - v_j)``. So the mean
+    square of an episode's residuals, on average over its query rows, is ``s (1 + v)``. Each number
+    of support rows that tasks are split by in turn has an s of its own.
 
     Parameters
     ----------
@@ -52,11 +53,12 @@ def _residual_moments(objective, theta, i):
     query, weight = linearization.query, linearization.row_weight
     squares = np.square(query.residuals(linearization.predictions))
     spread = objective.rule.spread(query.features, linearization.support)
+    spread = (query.weights * spread).sum(axis=-1)
+    squares, size = (weight * squares).sum(axis=-1), weight.sum(axis=-1)
     if query is linearization.support:
-        size = weight * (1 - spread)
+        size = size * (1 - spread)
     else:
-        squares, size = squares / (1 + spread), weight
-    squares, size = (weight * squares).sum(axis=-1), size.sum(axis=-1)
+        squares = squares / (1 + spread)
     # Draws of the same number of shots follow one another.
     shot = objective.blocks.draw(i) // objective.blocks.episodes.n_episodes
     member = (shot[:, None] == np.arange(objective.blocks.episodes.n_shots)).astype(float)

@@ -157,11 +157,11 @@ def random_effects_of(blocks):
     mean, deviation = moments(blocks)
     standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
     gram, within = 0.0, 0.0
-    for stack, weight in blocks.stacks():
+    for stack, weight, ones in blocks.stacks():
         rows, share = standard.rows(stack.features), stack.weights
-        centre = vecmat(share, rows)
+        centre = vecmat(share * ones, rows)[:, None, :]
         share = weight[:, None] * share
-        within = within + np.einsum("nm,nmd->d", share, (rows - centre[:, None, :]) ** 2)
+        within = within + np.einsum("nm,nmd->d", share, (rows - ones[..., None] * centre) ** 2)
         flat = (np.sqrt(share)[..., None] * rows).reshape(-1, len(mean))
         gram = gram + flat.T @ flat
     total = np.diagonal(gram) - (0.0 if intercept else (mean / standard.scale) ** 2)

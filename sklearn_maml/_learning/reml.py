@@ -27,6 +27,9 @@ STALLED = 12
 # variance of FLOOR^2.
 WANTED = 1e-4
 
+# Values of -2 log likelihood that differ by this share of it are the same.
+SAME = 1e-13
+
 # The length of a factor that is new, in standard deviations.
 FIRST_FACTOR = 0.3
 
@@ -169,13 +172,12 @@ def _scoring(moments, structure, relative, max_iter, tol):
     for n_iter in range(1, max_iter + 1):
         report(f"-2 log likelihood {at.value:.8g}")
         step, change = structure.scoring_step(at, damping)
-        rounding = 1e-14 * abs(at.value)
-        done = change < tol + rounding and damping <= 1.0  # else it is small by force
+        done = change < tol + 1e-14 * abs(at.value) and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
         candidate = at.to @ root @ root @ at.to.T
         there = _attempt(moments, candidate, structure.information)
         # The last step is too short for values to tell, but not for gradients.
-        if there is not None and there.value < at.value + done * rounding:
+        if there is not None and there.value < at.value + done * SAME * abs(at.value):
             relative, at, damping, rejected = candidate, there, damping / 10, 0
         else:
             damping, rejected = 10 * max(damping, 1e-6), rejected + 1

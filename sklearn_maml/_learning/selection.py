@@ -17,7 +17,6 @@ from sklearn_maml._learning.mixed_moments import Moments
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._tasks.stacks import Blocks
 
 __all__ = ["COARSE", "choose_structure"]
 
@@ -114,7 +113,7 @@ def _folds(blocks):
     for start in range(min(FOLDS, len(order))):
         kept = np.zeros(len(blocks.tasks.weight), dtype=bool)
         kept[order[start::FOLDS]] = True
-        yield Blocks(blocks.tasks.only(kept), blocks.features, blocks.episodes)
+        yield blocks.only(kept)
 
 
 def _fit(effects, kind, k, moments, start, tol=COARSE):

@@ -29,6 +29,8 @@ class Episodes:
         ones, however tasks are stacked.
     lenient : bool
         Whether a task that is too small to be split is predicted without support rows.
+    drawn : int or None
+        How many draws there were before some were left out: those that stay are drawn as they were.
     """
 
     support: Any = "all"
@@ -36,6 +38,7 @@ class Episodes:
     n_episodes: int = 1
     seed: int = 0
     lenient: bool = False
+    drawn: int | None = None
 
     def check(self):
         """Raise for values that are out of range, or that would be ignored."""
@@ -83,6 +86,16 @@ class Episodes:
             n_draws = max(1, min(20, -(-n_splits // n_tasks), n_rows // n_rows_read))
         return replace(self, n_episodes=max(self.n_episodes, n_draws), lenient=True)
 
+    def fewer(self, n_episodes):
+        """The first draws of each number of shots, as they were."""
+        return replace(self, n_episodes=n_episodes, drawn=self.drawn or self.n_episodes)
+
+    def stream(self, draws):
+        """The streams of random numbers that draws take, by their numbers."""
+        if self.drawn is None:
+            return draws
+        return draws // self.n_episodes * self.drawn + draws % self.n_episodes
+
     def shots(self, sizes):
         """Numbers of support rows, shape (n_draws, n_tasks); -1 where a task is too small.
 
@@ -126,13 +139,13 @@ class Episodes:
         """How often a task is split: `n_episodes` for each number of shots, one after another."""
         return self.n_shots * self.n_episodes
 
-    def order(self, sizes, offsets, draws):
+    def order(self, sizes, first, draws):
         """The order in which each draw takes the rows of each task: support rows come first.
 
         Parameters
         ----------
         sizes : ndarray of shape (n_tasks,)
-        offsets : ndarray of shape (n_tasks,)
+        first : ndarray of shape (n_tasks,)
             The position of each task's first row among the rows of all tasks.
         draws : ndarray of int
             Which of the `n_draws`.
@@ -154,8 +167,8 @@ class Episodes:
         if self.split == "first":
             return None, shots, share
         place, n_draws = np.arange(sizes.max()), len(draws)
-        draw = np.repeat(draws, len(offsets))[:, None]
-        keys = random_keys(self.seed, draw, np.tile(offsets, n_draws)[:, None] + place)
+        draw = np.repeat(self.stream(draws), len(first))[:, None]
+        keys = random_keys(self.seed, draw, np.tile(first, n_draws)[:, None] + place)
         keys[place >= np.tile(sizes, n_draws)[:, None]] = np.inf
         return np.argsort(keys, axis=1), shots, share
 

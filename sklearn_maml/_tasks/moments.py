@@ -18,16 +18,17 @@ def moments(blocks):
     """
     origin = None
     total = square = 0.0
-    for stack, task_weight in blocks.stacks():
+    for stack, task_weight, ones in blocks.stacks():
         phi = stack.features.reshape(-1, stack.features.shape[-1])
-        weight = (task_weight[:, None] * stack.weights).ravel()
+        weight, ones = (task_weight[:, None] * stack.weights).ravel(), ones.ravel()
         if origin is None:  # near the mean, so that large offsets do not cancel
             origin = phi.mean(axis=0)
             spare = np.empty_like(phi)
         if len(spare) < len(phi):
             spare = np.empty_like(phi)
-        centred = np.subtract(phi, origin, out=spare[: len(phi)])  # memory that is used again
-        total = total + weight @ centred
+        centred = np.multiply(ones[:, None], origin, out=spare[: len(phi)])  # used again
+        np.subtract(phi, centred, out=centred)
+        total = total + (weight * ones) @ centred
         centred *= centred
         square = square + weight @ centred
     return origin + total, np.sqrt(np.maximum(square - total**2, 0.0))

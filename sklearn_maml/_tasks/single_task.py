@@ -4,7 +4,7 @@ import sys
 
 from sklearn_maml._progress import warn_user
 
-__all__ = ["SingleTaskWarning", "warn_of_lost_tasks", "warn_of_single_task"]
+__all__ = ["SingleTaskWarning", "called_from", "warn_of_lost_tasks", "warn_of_single_task"]
 
 
 class SingleTaskWarning(UserWarning):
@@ -50,12 +50,12 @@ def warn_of_lost_tasks(name, rows, learns):
         Whether the rule is to be learned from the differences of tasks.
     """
     n_rows = len(rows.tasks.y)
-    if rows.untold and _called_from("sklearn.model_selection.", "sklearn.feature_selection."):
+    if rows.untold and called_from("sklearn.model_selection.", "sklearn.feature_selection."):
         warn_of_single_task(
             f"{name} sees all {n_rows} rows as one task: cross-validation passed no groups on to "
             "it."
         )
-    elif not learns or rows.tasks.show_differences or _called_from("sklearn.utils.estimator_"):
+    elif not learns or rows.tasks.show_differences or called_from("sklearn.utils.estimator_"):
         return
     elif rows.untold:
         warn_of_single_task(
@@ -72,7 +72,7 @@ def warn_of_lost_tasks(name, rows, learns):
         )
 
 
-def _called_from(*modules):
+def called_from(*modules):
     """Whether a module whose name begins like one of these is among the callers.
 
     Cross-validation drops `groups` silently, and only the stack tells: unless metadata routing is

@@ -4,17 +4,16 @@
 leading task axis.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_maml._memory import room
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.splits import Rows, padded, share_rows, split_rows
+from sklearn_maml._tasks.task_blocks import Block, TaskBlocks
 
-__all__ = ["Block", "Blocks", "Tasks"]
+__all__ = ["Blocks", "Tasks", "count_rows", "partition"]
 
 
 def _check_range(weight):
@@ -44,6 +43,9 @@ class Tasks:
         Task weights p_i; they sum to 1.
     count : float
         How many tasks they count for: the sum of their weights before they were scaled.
+    first : ndarray of shape (n_tasks,)
+        The position of each task's first row among the rows of all tasks that there were: by it
+        rows are drawn, so that a task is split the same wherever it is looked at.
     """
 
     y: np.ndarray
@@ -52,6 +54,7 @@ class Tasks:
     offsets: np.ndarray
     weight: np.ndarray
     count: float
+    first: np.ndarray
 
     @classmethod
     def from_codes(cls, y, codes, row_weight=None, task_weight=None, names=None):
@@ -94,13 +97,15 @@ class Tasks:
             raise ValueError(
                 f"Task {name}: all sample weights are zero; leave the task out instead."
             )
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
         return cls(
             y=y,
             row_weight=row_weight,
             rows=rows,
-            offsets=np.concatenate([[0], np.cumsum(sizes)]),
+            offsets=offsets,
             weight=task_weight / task_weight.sum(),
             count=float(task_weight.sum()),
+            first=offsets[:-1],
         )
 
     def only(self, kept):
@@ -113,6 +118,7 @@ class Tasks:
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
             weight=weight / weight.sum(),
             count=self.count * weight.sum(),
+            first=self.first[kept],
         )
 
     @property
@@ -131,36 +137,12 @@ class Tasks:
 BLOCK_ELEMENTS = 2**18
 # A group of so small a share of that is worked on for less time than it takes to call numpy.
 FEW_ROWS = 16
-# Draws of the same tasks are spread over several blocks beyond this.
-LARGEST_BLOCK = 2**21
 # Where a task has this many times as many rows as shots its draws share the query rows.
 FEW_SHOTS = 4
 
 
-class Block(NamedTuple):
-    """A stack of tasks, or of episodes of tasks.
-
-    Attributes
-    ----------
-    support, query : Rows
-        One and the same object where every row is both.
-    weight : ndarray of shape (n_stacked,)
-        p_i; the episodes of a task share its weight.
-    owner : ndarray of shape (n_stacked,)
-        The number of each entry's task.
-    draw : ndarray of shape (n_stacked,)
-        The number of each entry's draw.
-    """
-
-    support: Rows
-    query: Rows
-    weight: np.ndarray
-    owner: np.ndarray
-    draw: np.ndarray
-
-
-class Blocks(Sequence):
-    """All tasks, stacked: ``blocks[i]`` is a `Block`.
+class Blocks(TaskBlocks):
+    """The rows of all tasks, stacked: ``blocks[i]`` is a `Block`.
 
     Rows are gathered once and kept where they take at most a quarter of scikit-learn's
     ``working_memory``; else anew in each pass over the data. The partition depends on the tasks'
@@ -172,33 +154,17 @@ class Blocks(Sequence):
     tasks : Tasks
     features : Features
     episodes : Episodes
-
-    Attributes
-    ----------
-    kept : bool
-        Whether there is room to keep blocks and what is computed of them, for each row as much as
-        an inner loop and a linearisation hold.
-    draws_apart : bool
-        Whether some task has draws in several blocks.
-    n_query : int
-        An upper bound on the number of query rows over all episodes.
     """
 
     def __init__(self, tasks, features, episodes, groups=None):
         self.tasks, self.features, self.episodes = tasks, features, episodes
-        self.n_query, most_shots, fits = self._count_rows()
+        self.n_query, most_shots, fits = count_rows(tasks, episodes)
         # Large tasks with few shots, each a group by itself: their draws share the query rows.
         few = (FEW_SHOTS * most_shots <= tasks.sizes) & (episodes.split == "random")
         large = few & (episodes.n_draws * tasks.sizes * features.width >= BLOCK_ELEMENTS)
         self._groups = partition(tasks.sizes, features.width, large) if groups is None else groups
-        # Many draws of many rows make several blocks of one group of tasks.
-        self._parts = [
-            (g, draws)
-            for g, group in enumerate(self._groups)
-            for draws in _draws(fits[:, group], tasks.sizes[group].sum() * features.width)
-        ]
-        self.draws_apart = len(self._parts) > len(self._groups)
-        self._stacks, self._blocks = {}, {}
+        self._arrange(fits, tasks.sizes * features.width)
+        self._stacks = {}
         self._shares = np.zeros(len(tasks.sizes), dtype=bool)
         self._shares[[group[0] for group in self._groups if len(group) == 1]] = True
         self._shares &= few
@@ -211,80 +177,28 @@ class Blocks(Sequence):
         beside = min(int(most_shots.max()), features.width) + 3 * n_targets
         self.kept = held + episodes.n_draws * n_rows * beside <= room()
 
-    def __len__(self):
-        return len(self._parts)
-
-    def __getitem__(self, i):
-        if i in self._blocks:
-            return self._blocks[i]
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        block = self._block(i)
-        if self._keeps_blocks:
-            self._blocks[i] = block
-        return block
-
     def __getstate__(self):
         return {**self.__dict__, "_stacks": {}, "_blocks": {}}
 
-    def owner(self, i):
-        """The numbers of the tasks in block i, without a look at its rows: see `Block.owner`."""
-        g, draws = self._parts[i]
-        return np.tile(self._groups[g], len(draws))
+    def only(self, kept):
+        """See `TaskBlocks.only`."""
+        return Blocks(self.tasks.only(kept), self.features, self.episodes)
 
-    def draw(self, i):
-        """The numbers of the draws in block i, without a look at its rows: see `Block.draw`."""
-        g, draws = self._parts[i]
-        return np.repeat(draws, len(self._groups[g]))
+    def split(self, episodes):
+        """See `TaskBlocks.split`."""
+        return Blocks(self.tasks, self.features, episodes)
 
     def unsplit(self):
-        """The same tasks with ``support="all"``; they share the rows that are kept."""
+        """See `TaskBlocks.unsplit`."""
         other = Blocks(self.tasks, self.features, Episodes(), self._groups)
         other._stacks = self._stacks
         return other
 
-    def sample(self, n_tasks, keeps=True):
-        """At most that many of the tasks that weigh something, at random, split as they are.
-
-        Nothing of a sample is kept that, with ``keeps=False``, is passed over only once.
-        """
-        weighty = np.flatnonzero(self.tasks.weight > 0)
-        if len(weighty) <= n_tasks:
-            return self
-        drawn = np.random.default_rng(self.episodes.seed).choice(weighty, n_tasks, replace=False)
-        kept = np.zeros(len(self.tasks.weight), dtype=bool)
-        kept[drawn] = True
-        few = Blocks(self.tasks.only(kept), self.features, self.episodes)
-        if not keeps:
-            few._keeps_stacks = few._keeps_blocks = few.kept = False
-        return few
-
-    def lighter(self, work):
-        """Fewer draws, then fewer tasks (at least 100), so that rows * d^2 is about `work`."""
-        blocks = self
-        excess = self.n_query * self.features.width**2 / work
-        if excess > 1 and self.episodes.n_episodes > 1:
-            n_episodes = max(1, int(self.episodes.n_episodes / excess))
-            episodes = replace(self.episodes, n_episodes=n_episodes)
-            blocks = Blocks(self.tasks, self.features, episodes)
-            excess = blocks.n_query * self.features.width**2 / work
-        if excess > 1:
-            blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
-        return blocks
-
-    def _count_rows(self):
-        """The number of query rows over all episodes, each task's most support rows, which fit."""
-        tasks, episodes = self.tasks, self.episodes
-        if episodes.support == "all":
-            return int(tasks.offsets[-1]), tasks.sizes, np.ones((1, len(tasks.sizes)), dtype=bool)
-        shots = episodes.shots(tasks.sizes)
-        fits = shots >= 0
-        return int(((tasks.sizes - shots) * fits).sum()), shots.max(axis=0), fits
-
     def stacks(self):
-        """All rows of the tasks, unsplit: an iterator over `Rows` and task weights."""
+        """See `TaskBlocks.stacks`."""
         for g, group in enumerate(self._groups):
-            yield self._stack(g)[0], self.tasks.weight[group]
+            rows, _ = self._stack(g)
+            yield rows, self.tasks.weight[group], np.broadcast_to(1.0, rows.weights.shape)
 
     def _stack(self, g):
         """All rows of a group of tasks, (n, m, d), as `Rows`; and their weights as given."""
@@ -318,7 +232,7 @@ class Blocks(Sequence):
         if self.episodes.support == "all":
             return Block(stack, stack, weight, group, np.zeros(len(group), dtype=int))
         sizes = self.tasks.sizes[group]
-        order, shots, share = self.episodes.order(sizes, self.tasks.offsets[group], draws)
+        order, shots, share = self.episodes.order(sizes, self.tasks.first[group], draws)
         which = np.tile(np.arange(len(group)), len(draws))
         rows = stack.features, stack.targets, weights
         if self._shares[group[0]]:
@@ -328,13 +242,13 @@ class Blocks(Sequence):
         return Block(support, query, weight[which] * share, group[which], self.draw(i))
 
 
-def _draws(fits, n_elements):
-    """The draws of a group of tasks in ranges, so that a block of them is not much too large.
-
-    Of the (n_draws, n_tasks) that fit, those that no task has rows enough for are left out.
-    """
-    draws, step = np.flatnonzero(fits.any(axis=1)), max(1, int(LARGEST_BLOCK // n_elements))
-    return [draws[start : start + step] for start in range(0, len(draws), step)]
+def count_rows(tasks, episodes):
+    """The number of query rows over all episodes, each task's most support rows, which fit."""
+    if episodes.support == "all":
+        return int(tasks.offsets[-1]), tasks.sizes, np.ones((1, len(tasks.sizes)), dtype=bool)
+    shots = episodes.shots(tasks.sizes)
+    fits = shots >= 0
+    return int(((tasks.sizes - shots) * fits).sum()), shots.max(axis=0), fits
 
 
 def partition(sizes, width, alone):

@@ -335,7 +335,7 @@ def _read_y(estimator, y, reset, finite):
     if not is_classifier(estimator):
         return check_y(y, estimator, finite)
     y = read_classes(y)
-    if reset:
+    if reset and not hasattr(estimator, "classes_"):  # partial_fit may have been told of them
         estimator.classes_ = distinct(y, type(estimator).__name__)
     return targets_of(y, estimator.classes_)
 

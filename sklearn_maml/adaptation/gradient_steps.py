@@ -83,7 +83,7 @@ class GradientSteps(AdaptationRule):
     GradientSteps(inner_lr=0.05, n_steps=5)
     """
 
-    affine = True
+    affine = of_moments = True
 
     def __init__(
         self,

@@ -94,7 +94,7 @@ class Proximal(AdaptationRule):
     True
     """
 
-    affine = True
+    affine = of_moments = True
 
     def __init__(
         self,

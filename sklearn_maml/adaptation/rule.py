@@ -64,6 +64,9 @@ class AdaptationRule(Component):
         For a rule of steps, their length and whether it is capped; the estimator reports them.
     learnable : bool
         Whether parameters were left for `learn` to set.
+    of_moments : bool
+        Whether theta_i depends on support rows only by ``[F y]' W [F y]``, where the loss has a
+        constant Hessian: then rows can be summed up, and streamed.
 
     Examples
     --------
@@ -90,12 +93,15 @@ class AdaptationRule(Component):
     first_order = False
     learnable = False
     lengths = None
+    of_moments = False
 
     def __init_subclass__(cls, **options):
         """A subclass that overrides `adapt` alone is adapted by it: no shorter way is its own."""
         super().__init_subclass__(**options)
         if "adapt" in vars(cls) and "bind" not in vars(cls):
             cls.bind = AdaptationRule.bind
+        if "adapt" in vars(cls) and "of_moments" not in vars(cls):
+            cls.of_moments = False
 
     def exact(self):
         """The rule that adapts in the same way, with its true derivative."""

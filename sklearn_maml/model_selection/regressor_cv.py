@@ -19,13 +19,13 @@ from sklearn_maml._component import Documented, check_number, random_of
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
-    all_or_nothing,
     check_parameters,
     expect_same,
     fit_rows,
     make_plan,
 )
 from sklearn_maml._estimators.regressor import MAMLRegressor
+from sklearn_maml._estimators.wholeness import all_or_nothing
 from sklearn_maml._objective.quadratic import refuse_too_wide
 from sklearn_maml._progress import CallbackSupportMixin, report, stage, telling, with_callbacks
 from sklearn_maml._tasks.episodes import read_episodes

@@ -43,6 +43,8 @@ class SGD(Solver):
     True
     """
 
+    stochastic = True
+
     def __init__(
         self,
         learning_rate=0.01,

@@ -74,6 +74,11 @@ class Solver(Component):
     ``report(message)``
         Logs a message, where the user asked for it.
 
+    Attributes
+    ----------
+    stochastic : bool
+        Whether it takes steps over batches of tasks, so that it can go on with tasks to come.
+
     Examples
     --------
     One Newton step, which is enough where the meta-loss is a quadratic:
@@ -94,6 +99,8 @@ class Solver(Component):
     >>> model.gap_certificate_.bound < 1e-9
     True
     """
+
+    stochastic = False
 
     @abstractmethod
     def minimize(self, objective, theta, callback=None):
