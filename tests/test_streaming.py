@@ -141,7 +141,6 @@ def test_choices_from_samples_of_the_tasks_are_those_of_one_fit(monkeypatch):
     monkeypatch.setattr("sklearn_maml._learning.variable_projection.ROWS_FOR_SCALE", 9000)
     monkeypatch.setattr("sklearn_maml._learning.noise.TASKS_FOR_NOISE", 50)
     monkeypatch.setattr("sklearn_maml._learning.random_effects.MANY_TASKS", 70)
-    monkeypatch.setattr("sklearn_maml._learning.random_effects.TASKS_TO_START", 40)
     model = MAMLRegressor(**AUTO)
     whole, part = clone(model).fit(X, Y, groups=G), streamed(model)
     assert_same(part, whole, 1e-8)

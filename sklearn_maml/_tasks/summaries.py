@@ -25,10 +25,14 @@ __all__ = ["Roots", "Summaries", "SummaryBlocks", "summarise"]
 
 
 class Columns(NamedTuple):
-    """How many columns phi has, and whether the last of them is that of the intercept."""
+    """How many columns phi has, and whether the last of them is that of the intercept.
+
+    As of `Features`, but that nothing is sparse any more.
+    """
 
     width: int
     intercept: bool
+    sparse: bool = False
 
 
 @dataclass(frozen=True, eq=False)
