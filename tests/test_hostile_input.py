@@ -560,6 +560,39 @@ OTHERS = [
         ValueError,
         "return_std=True needs a rule that knows how tasks vary",
     ),
+    *[
+        (owner, lambda ask=ask, bad=bad: ask(bad), error, f"; got {told}.")
+        for owner, ask in (
+            ("MAMLRegressor", lambda bad: REGRESSOR.predict_interval(X, bad)),
+            ("AdaptedRegressor", lambda bad: ADAPTED["AdaptedRegressor"].predict_interval(X, bad)),
+            ("MAMLClassifier", lambda bad: CLASSIFIER.predict_set(X, bad)),
+            ("AdaptedClassifier", lambda bad: ADAPTED["AdaptedClassifier"].predict_set(X, bad)),
+        )
+        for bad, error, told in (
+            (0, ValueError, "0"),
+            (1.0, ValueError, "1.0"),
+            (90, ValueError, "90"),
+            (np.nan, ValueError, "nan"),
+            ([0.5, -0.1], ValueError, "[0.5, -0.1]"),
+            ([], TypeError, "[]"),
+            ("90%", TypeError, "'90%'"),
+            (None, TypeError, "None"),
+            ([[0.5]], TypeError, "[[0.5]]"),
+        )
+    ],
+    (
+        "AdaptedRegressor",
+        lambda: ADAPTED["AdaptedRegressor"].predict_interval(X, signed="yes"),
+        TypeError,
+        "signed must be True or False",
+    ),
+    (
+        "AdaptedRegressor",
+        lambda: MAMLRegressor(0.1).fit(TASKS).adapt(X, Y).predict_interval(X),
+        ValueError,
+        "Fit it with calibrate=True on several tasks",
+    ),
+    ("MAMLRegressor", lambda: MAMLRegressor().recalibrate(TASKS), NotFittedError, NOT_FITTED),
     ("AdaptedTasks", lambda: AdaptedTasks(1, 2, 3), TypeError, "is what adapt_tasks returns"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS)["a"], KeyError, "a"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS).predict(X), ValueError, "groups= must"),

@@ -22,12 +22,14 @@ from sklearn_maml._component import (
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     AUTO_ROWS,
+    calibrates,
     choose_solver,
     choose_support,
     default_rule,
     gradient_rule,
     judging_episodes,
 )
+from sklearn_maml._estimators.intervals import calibrated_in_fit
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
     objective_of,
@@ -92,6 +94,7 @@ PRIVATE = (
     "_information",
     "_judging",
     "_known",
+    "_n_rows",
     "_start",
     "_untold",
 )
@@ -103,9 +106,9 @@ def _forget(model):
         delattr(model, name)
 
 
-# Reading, metric, strength, theta and certificate. A rule that is not learned has no second and
-# third, steps that are learned have their lengths there, and a search has itself.
-N_STAGES = 5
+# Reading, metric, strength, theta, certificate and intervals. A rule that is not learned has no
+# second and third, steps that are learned have their lengths there, and a search has itself.
+N_STAGES = 6
 
 
 class Plan(NamedTuple):
@@ -119,12 +122,15 @@ class Plan(NamedTuple):
     episodes : Episodes
     mixed : bool
         Whether the episodes are the mixed shots of ``support="auto"``.
+    calibrates : bool
+        Whether intervals are calibrated.
     """
 
     rule: Any
     solver: Any
     episodes: Episodes
     mixed: bool
+    calibrates: bool
 
     @property
     def learns(self):
@@ -141,7 +147,7 @@ def make_plan(model):
     support, mixed = choose_support(model.support, rule)
     episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
     check_featurizer(model.featurizer)
-    return Plan(rule, solver, episodes, mixed)
+    return Plan(rule, solver, episodes, mixed, calibrates(model.calibrate, rule))
 
 
 def make_solver(model, rule):
@@ -227,6 +233,10 @@ def fit_rows(model, plan, rows, featurizer=None):
         objective = _minimise(model, plan, blocks)
         _report_steps(model, objective)
         _keep_tasks(model, objective, rows)
+        model.calibration_ = None
+        if plan.calibrates:
+            with stage("intervals"):
+                model.calibration_ = calibrated_in_fit(model, objective)
 
 
 def _minimise(model, plan, blocks):
@@ -333,11 +343,11 @@ def _report_steps(model, objective):
 def _keep_tasks(model, objective, rows):
     """Store the tasks, and the parameters of named ones, adapted to all of their rows."""
     model.task_ids_, model.n_tasks_ = rows.ids, len(rows.ids)
-    model.task_coef_ = model.task_intercept_ = model._information = None
+    model.task_coef_ = model.task_intercept_ = model._information = model._n_rows = None
     model._known = TaskIndex()
     if rows.named:
         # With the rule that knows the noise, and the rows that are kept.
         objective = objective_of(model, objective.blocks.unsplit())
         theta, model._information = objective.adapted(theta_of(model))
         model.task_coef_, model.task_intercept_ = split_theta(theta, model._has_intercept)
-        model._known = TaskIndex(rows.ids)
+        model._known, model._n_rows = TaskIndex(rows.ids), rows.tasks.n_rows

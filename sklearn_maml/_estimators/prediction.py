@@ -293,7 +293,7 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
 
 
 def adapted_theta(model, X, y, sample_weight):
-    """Parameters of the one task whose support rows these are, and what the rows tell of it."""
+    """Parameters of the task whose support rows these are, what they tell, how many they are."""
     X, y, weight = read_one_task(model, X, y, sample_weight)
     check_targets(model, y)
     size, rule = weight.sum(), model.adaptation_
@@ -306,7 +306,7 @@ def adapted_theta(model, X, y, sample_weight):
         check_overflow(theta)
     if takes_uncapped_steps(rule):
         warn_if_diverging(rule, (loop.relative_step > 2).mean())
-    return theta, rule.information(risk.square_about(risk.predict(theta)))
+    return theta, rule.information(risk.square_about(risk.predict(theta))), float(size)
 
 
 def check_width(model, n_features):

@@ -4,6 +4,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from sklearn_maml._component import check_bool, resolve
+from sklearn_maml._estimators.intervals import intervals_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -88,6 +89,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         What the certificate of a fit may cost, see `sklearn_maml.certify`: no more than about the
         fit; several times as much, for tighter bounds with other losses than the squared one; or
         as long as it takes, for few parameters. None makes none.
+    calibrate : "auto" or bool, default="auto"
+        Whether to calibrate intervals on the training tasks, see `predict_interval`; it takes less
+        than the fit again. "auto" does where the rule is learned.
     n_jobs : int, default=None
         Workers for blocks of tasks, as in joblib. It does not change the result in any bit.
     random_state : int, RandomState or None, default=None
@@ -131,6 +135,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         L at the start and after each iteration of the solver.
     gap_certificate_ : GapCertificate or None
         ``float(model.gap_certificate_)`` bounds ``L - min L``; print it for the whole story.
+    calibration_ : Calibration or None
+        Quantiles of the errors of training tasks, by number of support rows; None without
+        `calibrate`, and where tasks show no differences.
     n_features_in_ : int
         Columns of the X that was passed, the task column included.
     feature_names_in_ : ndarray of str
@@ -177,6 +184,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         task_column=None,
         on_unknown_task="meta",
         certificate="fast",
+        calibrate="auto",
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -195,6 +203,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.task_column = task_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
+        self.calibrate = calibrate
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -238,6 +247,59 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         uncertainty = prior_of(self) if of_one else uncertainty_of(self, self._information, rows.at)
         z, deviation = linear_and_deviation(self, rows, uncertainty)
         return response(self, z), deviation
+
+    def predict_interval(self, X, coverage=0.9, *, signed=False, groups=None):
+        """Intervals in which targets are with a given probability, whatever tasks look like.
+
+        Calibrated on the training tasks, each of which has played the new one (see `calibrate`):
+        of rows of new tasks that are drawn as these were, the share `coverage` is inside, on
+        average over tasks. The guide has the guarantee with its proof (docs: intervals).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        coverage : float or sequence of float, default=0.9
+            Between 0 and 1, excluded.
+        signed : bool, default=False
+            Whether intervals may reach further to one side than to the other, for skewed
+            errors: each end then is missed with half the probability, which takes twice as many
+            tasks. Otherwise they are symmetric about the mean, in the range that targets have.
+        groups : array-like of shape (n_rows,), default=None
+            The task of each row, as in `predict`. Rows of a task seen in `fit` have intervals by
+            how many rows that has; others, those of a task of which nothing is known.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several coverages. They are nested.
+
+        Raises
+        ------
+        ValueError
+            If the model knows no intervals: it has no calibration, and its rule does not know how
+            tasks vary.
+        KeyError
+            For an unknown task, if `on_unknown_task` is "raise".
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer than ``coverage / (1 - coverage)`` tasks, 9 for 0.9 and 19 for 0.95:
+            then intervals are the model's own, as of normal errors.
+
+        Examples
+        --------
+        >>> from sklearn_maml import MAMLRegressor
+        >>> from sklearn_maml.datasets import make_linear_tasks
+        >>> *tasks, (X_new, y_new) = make_linear_tasks(n_tasks=101, noise=0.5, random_state=0)
+        >>> adapted = MAMLRegressor(random_state=0).fit(tasks).adapt(X_new[:5], y_new[:5])
+        >>> low, high = adapted.predict_interval(X_new[5:], coverage=0.8)
+        >>> int(((low <= y_new[5:]) & (y_new[5:] <= high)).sum()), len(low)
+        (13, 15)
+        """
+        rows = self._rows(X, groups)
+        n_rows = None if rows.at is None else self._n_rows
+        return intervals_of(self, rows, self._information, n_rows, coverage, signed)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.

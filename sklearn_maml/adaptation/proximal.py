@@ -223,6 +223,14 @@ class Proximal(AdaptationRule):
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
+    def deviation(self, V, risk=None):
+        """``sqrt(noise (1 + spread))``, where the noise is known; see `AdaptationRule`."""
+        if self.noise is None:
+            return None
+        n_rows = np.zeros(V.shape[:-2]) if risk is None else risk.n_rows
+        noise = Noise.read(self.noise).at(n_rows)
+        return np.sqrt(noise.T[..., None] * (1.0 + self.spread(V, risk)))
+
     def information(self, risk):
         """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
         root = np.sqrt(risk.weights / self._strength(risk)[..., None])

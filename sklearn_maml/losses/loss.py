@@ -34,6 +34,8 @@ class Loss(Component):
     least_at_target : bool
         Whether the loss is least where the prediction z is about the target y. Solvers then know
         how far they are from it, also where ``l''`` vanishes.
+    target_range : (float, float)
+        The smallest and the largest target there is.
     dispersion : float or None
         ``E[l'^2] / E[l'']`` at the true predictions, where the loss is a likelihood that leaves it
         no freedom: 1 for `LogLoss`. None where it is to be estimated.
@@ -42,6 +44,7 @@ class Loss(Component):
     constant_hessian = False
     least_at_target = False
     dispersion = None
+    target_range = (-np.inf, np.inf)
     gradient_bound = np.inf
     hessian_bound = np.inf
     third_bound = np.inf
@@ -117,6 +120,10 @@ class Loss(Component):
         ValueError
             Saying what was got and what is expected.
         """
+
+    def deviation(self, mean):
+        """The standard deviation of targets of a mean, up to a factor; by default 1 for all."""
+        return np.ones(np.shape(mean))
 
     @property
     def identity_link(self):
