@@ -476,7 +476,7 @@ if find_spec("sklearn.callback"):
         recorder = Recorder()
         MAMLRegressor(loss=loss, random_state=0).set_callbacks(recorder).fit(KNOWN)
         _, iterations = recorder.stages()
-        names = ["fit", "reading", "metric", "strength", "theta", "certificate"]
+        names = ["fit", "reading", "metric", "strength", "theta", "certificate", "intervals"]
         assert list(iterations) == names
         assert min(iterations[name] for name in ("metric", "strength", "theta")) > 1
 
@@ -485,7 +485,8 @@ if find_spec("sklearn.callback"):
         rule = GradientSteps("learn")
         model = MAMLRegressor(adaptation=rule, random_state=0).set_callbacks(recorder)
         model.fit(KNOWN)
-        assert list(recorder.stages()[1]) == ["fit", "reading", "lengths", "theta", "certificate"]
+        names = ["fit", "reading", "lengths", "theta", "certificate", "intervals"]
+        assert list(recorder.stages()[1]) == names
         recorder = Recorder()
         MAMLRegressorCV(n_steps=[1, 2]).set_callbacks(recorder).fit(KNOWN)
         iterations = recorder.stages()[1]

@@ -259,7 +259,9 @@ def test_without_room_for_normal_equations_theta_is_that_of_all():
 
 def test_scores_are_those_of_models_without_the_task_adapted_to_its_first_rows():
     model = MAMLRegressor(
-        adaptation=Proximal(0.7, [1.0, 0.5, 2.0, 1.0], noise=0.3), support=[2, 5], split="first"
+        adaptation=Proximal(0.7, [1.0, 0.5, 2.0, 1.0], noise=0.3, doubt=None),
+        support=[2, 5],
+        split="first",
     ).fit(TASKS)
     objective = objective_on(model, TASKS, None, None, None, model._episodes)
     score = standardised(model.loss_, model.adaptation_.deviation)

@@ -160,9 +160,10 @@ class AdaptedRegressor(RegressorMixin, Adapted):
             With the columns of the fit of `meta`. Every row is taken for one of this task: labels
             in a task column are not looked at.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too: the noise and what
-            the support rows leave unknown of the task, not what is unknown of the meta-parameters.
-            For rules that know of them, such as `Proximal`.
+            Whether to return the standard deviations of the rows' targets too: the noise, what
+            the support rows leave unknown of the task, and what the training tasks leave unknown of
+            the meta-parameters and of how tasks differ. For rules that know of them, such as
+            `Proximal`.
 
         Returns
         -------

@@ -238,16 +238,17 @@ def uncertainty_of(model, information, at=None):
     ValueError
         If the rule knows of no such thing, or `information` was too large to be kept.
     """
-    prior = prior_of(model)  # a rule that knows nothing says so itself
+    width = prior_of(model)[1].shape[2]  # a rule that knows nothing says so itself
     if information is None:
+        n_effects = model.adaptation_.posterior(width).shape[1]
         raise ValueError(
             "return_std=True needs what support rows tell of each task, which was not kept: with "
-            f"{prior[1].shape[1]} parameters that differ between tasks it would have taken more "
-            "than 128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
+            f"{n_effects} parameters that differ between tasks it would have taken more than "
+            "128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
         )
     if at is not None:
         information = information[at] * (at >= 0)[:, None]
-    return model.adaptation_.uncertainty(prior[1].shape[2], np.atleast_2d(information))
+    return model.adaptation_.uncertainty(width, np.atleast_2d(information))
 
 
 def prior_of(model):

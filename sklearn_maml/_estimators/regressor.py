@@ -221,9 +221,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
             says so.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too: the noise and what
-            is not known of the task; for tasks not seen in `fit`, all that tasks differ by. For
-            rules that know of them, such as `Proximal`.
+            Whether to return the standard deviations of the rows' targets too: the noise, what is
+            not known of the task (for tasks not seen in `fit`, all that tasks differ by) and of the
+            meta-parameters. For rules that know of them, such as `Proximal`.
 
         Returns
         -------
