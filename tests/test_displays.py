@@ -34,6 +34,7 @@ from sklearn_maml.displays import (
     ConvergenceDisplay,
     FewShotCurveDisplay,
     GapCertificateDisplay,
+    IntervalDisplay,
     TaskEffectsDisplay,
 )
 from sklearn_maml.losses import SquaredError
@@ -105,6 +106,26 @@ def test_the_curve_is_drawn_beside_what_one_would_do_otherwise(model):
     np.testing.assert_allclose(drawn["pooled fit"][1], one_for_all)
     assert drawn["ridge on the task's rows alone"][0].tolist() == [2, 6]
     assert FewShotCurveDisplay.from_estimator(model, NEW, supports=[0]).own is None
+
+
+def test_intervals_are_drawn_for_the_rows_that_follow_those_adapted_to():
+    model = MAMLRegressor(random_state=0).fit(KNOWN)
+    X, y = NEW[0]
+    display = IntervalDisplay.from_estimator(model, X, y, shots=[1, 4], coverage=0.8, feature=1)
+    drawn = lines(display)
+    for i, k in enumerate([1, 4]):
+        adapted, order = model.adapt(X[:k], y[:k]), k + np.argsort(X[k:, 1])
+        x, mean = drawn[f"after {k} row{'s' * i}"]
+        np.testing.assert_array_equal(x, X[order, 1])
+        np.testing.assert_array_equal(mean, adapted.predict(X)[order])
+        expected = adapted.predict_interval(X, 0.8)
+        np.testing.assert_array_equal((display.low[i], display.high[i]), expected)
+        corners = display.ax_.collections[i].get_paths()[0].vertices
+        for side in expected:
+            assert set(side[order]) <= set(corners[:, 1])
+    np.testing.assert_array_equal(drawn["rows adapted to"], (X[:4, 1], y[:4]))
+    np.testing.assert_array_equal(drawn["rows to come"], (X[4:, 1], y[4:]))
+    assert display.ax_.get_title() == "80% intervals of a new task"
 
 
 def test_a_curve_takes_rows_with_a_task_column_and_a_pooled_pipeline():

@@ -44,6 +44,7 @@ from sklearn_maml.displays import (
     ConvergenceDisplay,
     FewShotCurveDisplay,
     GapCertificateDisplay,
+    IntervalDisplay,
     TaskEffectsDisplay,
 )
 from sklearn_maml.losses import LOSSES, Gamma, Poisson, PseudoHuber, SmoothedQuantile, Tweedie
@@ -70,6 +71,11 @@ ADAPTED = {
 
 def drawn_effects(**given):
     return TaskEffectsDisplay.from_estimator(REGRESSOR, **given)
+
+
+def drawn_intervals(**given):
+    model = MAMLRegressor(calibrate=False).fit(TASKS)
+    return IntervalDisplay.from_estimator(model, *TASKS[0], **given)
 
 
 class Row(NamedTuple):
@@ -593,6 +599,17 @@ OTHERS = [
         "Fit it with calibrate=True on several tasks",
     ),
     ("MAMLRegressor", lambda: MAMLRegressor().recalibrate(TASKS), NotFittedError, NOT_FITTED),
+    *[
+        ("IntervalDisplay", lambda given=given: drawn_intervals(**given), error, words)
+        for given, error, words in (
+            ({"shots": []}, ValueError, "shots must be between 1 and 5"),
+            ({"shots": [0, 2]}, ValueError, "one or more; got [0, 2]"),
+            ({"shots": [6]}, ValueError, "one or more; got [6]"),
+            ({"coverage": [0.5]}, TypeError, "coverage must be one number"),
+            ({"coverage": 2.0}, ValueError, "coverage must be between 0 and 1"),
+            ({"ax": 3}, TypeError, "ax must be matplotlib Axes or None; got int"),
+        )
+    ],
     ("AdaptedTasks", lambda: AdaptedTasks(1, 2, 3), TypeError, "is what adapt_tasks returns"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS)["a"], KeyError, "a"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS).predict(X), ValueError, "groups= must"),
