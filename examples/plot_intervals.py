@@ -3,8 +3,8 @@ Intervals that narrow as rows arrive
 ====================================
 
 Seventy-nine Sitka spruces were measured on thirteen days of two summers (``Spruce``: Diggle, Liang
-& Zeger 1994, as in the R package nlme). Each tree has a size and a growth of its own. Of a tree that
-was not in the data the first measurements come in, one after the other: how large will it be?
+& Zeger 1994, as in the R package nlme). Each tree has a size and a growth of its own. Of a tree
+that was not in the data the first measurements come in, one after the other: how large will it be?
 
 ``predict_interval`` answers whatever the distribution of trees: each tree of the training data has
 played the new one, and intervals are as wide as it took to hold these.
