@@ -294,5 +294,5 @@ def _starts(problem):
     gram = np.matmul(turned, problem.rows)
     ridge = 1e-6 * np.trace(gram, axis1=-2, axis2=-1) + 1e-300
     gram = gram + ridge[..., None, None] * np.eye(zero.shape[-1])
-    wanted = np.log1p(np.abs(problem.targets)) - problem.start
+    wanted = problem.loss.guesses(problem.targets)[-1] - problem.start
     return zero, np.linalg.solve(gram, np.matmul(turned, wanted[..., None]))[..., 0]

@@ -139,6 +139,10 @@ def _check_bounds(loss, y, z):
     if loss.least_at_target:
         slope = np.abs(loss.gradient(y, y)).max()
         _demand(slope <= 1.0, f"least_at_target is True, but the slope there is {slope:.2g}.")
+    if loss.of_residual:
+        # A power of two, so that y + 0.5 and z + 0.5 differ as y and z do.
+        apart = np.abs(loss.gradient(y + 0.5, z + 0.5) - loss.gradient(y, z)).max()
+        _demand(apart <= CLOSE, f"of_residual is True, but moving both matters: {apart:.2g}.")
     up, down = loss.third_ratios
     if np.isfinite([up, down]).all():
         third, hessian = loss.third(y, z), loss.hessian(y, z)

@@ -7,9 +7,10 @@ import scipy.sparse as sp
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.model_selection import GroupKFold, KFold, check_cv, cross_val_predict
+from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import check_array, check_consistent_length, get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     _check_feature_names_in,
     _check_sample_weight,
@@ -19,6 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_maml._component import check_bool, check_int, check_n_jobs, check_option
+from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows
 
 __all__ = ["PooledPrediction"]
@@ -40,11 +42,12 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
 
     On the rows that it is fitted on, an estimator predicts too well: it has seen their targets. So
     `fit_transform` **cross-fits by task**, as stacking does by row: what it returns for a task are
-    predictions by a clone that saw none of the task's rows. `transform`, for rows to come, predicts
-    by the estimator that was fitted on all rows. So ``fit(X, y).transform(X)`` is not
-    ``fit_transform(X, y)``. `MAMLRegressor`, `MAMLClassifier` and `MAMLRegressorCV` know: their
-    featurizers may cross-fit, be it inside a ``Pipeline``, ``ColumnTransformer`` or
-    ``FeatureUnion``.
+    predictions by a clone that saw none of the task's rows. `transform`, for rows to come, averages
+    what these clones predict: an estimator that was fitted on all rows would predict in another
+    way than those that the tasks' coefficients were learned from, where there are few rows. So
+    ``fit_transform(X, y)`` is not ``transform(X)`` afterwards. `MAMLRegressor`, `MAMLClassifier`
+    and `MAMLRegressorCV` know: their featurizers may cross-fit, be it inside a ``Pipeline``,
+    ``ColumnTransformer`` or ``FeatureUnion``.
 
     Parameters
     ----------
@@ -67,8 +70,8 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    estimator_ : regressor or classifier
-        Fitted on all rows.
+    estimators_ : list of regressors or classifiers
+        One a fold, after `fit_transform`; after `fit` one, of all rows.
     method_ : str
         The method in use.
     n_predictions_ : int
@@ -127,9 +130,9 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
 
     def fit(self, X, y, *, groups=None, sample_weight=None):
-        """Fit the estimator on all rows.
+        """Fit the estimator on all rows, once.
 
-        For the rows that are trained on use `fit_transform`, which cross-fits.
+        For rows that are trained on use `fit_transform`, which cross-fits.
 
         Parameters
         ----------
@@ -149,11 +152,11 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
             If a parameter is not as described, or the estimator refuses the data.
         """
         X, y, weight = self._read_training_rows(X, y, sample_weight)
-        self._fit_pooled(X, y, weight)
+        self._fit_each([slice(None)], X, y, weight)
         return self
 
     def fit_transform(self, X, y, *, groups=None, sample_weight=None):
-        """Fit the estimator on all rows, and predict each task by one that saw none of its rows.
+        """Fit the estimator once a fold, and predict each task by one that saw none of its rows.
 
         Parameters
         ----------
@@ -176,22 +179,16 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
             puts rows of one task on both sides, or does not test each row once.
         """
         X, y, weight = self._read_training_rows(X, y, sample_weight)
-        folds = _folds(self.cv, X, y, groups)
-        self._fit_pooled(X, y, weight)
-        with config_context(enable_metadata_routing=False):  # see `_fit_pooled`
-            predicted = cross_val_predict(
-                clone(self._template()),
-                X,
-                y,
-                cv=folds,
-                method=self.method_,
-                n_jobs=self.n_jobs,
-                params=self._fit_parameters(weight),
-            )
-        return self._beside(X, self._columns(predicted))
+        train, test = zip(*_folds(self.cv, X, y, groups), strict=True)
+        rows = np.concatenate(test)
+        if not np.array_equal(np.sort(rows), np.arange(len(y))):
+            raise ValueError("cv must test each row once, as a partition of the rows does.")
+        self._fit_each(train, X, y, weight)
+        found = map(self._predicted, self.estimators_, (take_rows(X, own) for own in test))
+        return self._beside(X, np.concatenate(list(found))[np.argsort(rows)])
 
     def transform(self, X):
-        """What the estimator that was fitted on all rows predicts.
+        """The mean of what the fitted estimators predict.
 
         Parameters
         ----------
@@ -203,7 +200,7 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._read_rows(X, reset=False)
-        return self._beside(X, self._columns(getattr(self.estimator_, self.method_)(X)))
+        return self._beside(X, self._mean(X))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns: those of X, then "pooledprediction0" and so on.
@@ -277,28 +274,51 @@ class PooledPrediction(TransformerMixin, BaseEstimator):
             )
         return validate_data(self, X, reset=reset, skip_check_array=True)
 
-    def _fit_pooled(self, X, y, weight):
-        """Fit the estimator on all rows, and count what it predicts of one."""
+    def _fit_each(self, folds, X, y, weight):
+        """Fit a clone of the estimator on the rows of each fold, and count what they predict."""
         # Routing may be on only for `groups` to get here; the estimator gets none, and is to be
         # given weights as ever, without a request of its own.
+        weighs = weight is not None and has_fit_parameter(self._template(), "sample_weight")
         with config_context(enable_metadata_routing=False):
-            estimator = clone(self._template())
-            self.estimator_ = estimator.fit(X, y, **self._fit_parameters(weight))
-        first = X.head(1) if hasattr(X, "head") else X[:1]
-        self.n_predictions_ = self._columns(getattr(estimator, self.method_)(first)).shape[1]
+            self.estimators_ = Parallel(n_jobs=self.n_jobs)(
+                delayed(clone(self._template()).fit)(
+                    take_rows(X, rows),
+                    y[rows],
+                    **({"sample_weight": weight[rows]} if weighs else {}),
+                )
+                for rows in folds
+            )
+        if hasattr(self.estimators_[0], "classes_"):
+            self._classes = np.unique(y)
+        self.n_predictions_ = self._mean(take_rows(X, slice(0, 1))).shape[1]
 
-    def _fit_parameters(self, weight):
-        """What to pass to the estimator's ``fit`` beside X and y."""
-        takes = weight is not None and has_fit_parameter(self._template(), "sample_weight")
-        return {"sample_weight": weight} if takes else {}
+    def _mean(self, X):
+        """What the estimators predict on average, as columns."""
+        return np.mean([self._predicted(estimator, X) for estimator in self.estimators_], axis=0)
 
-    def _columns(self, predicted):
-        """Predictions as columns, checked to be numbers."""
+    def _predicted(self, estimator, X):
+        """Predictions as columns, checked to be numbers; a class that a fold lacked has share 0."""
         predicted = check_array(
-            predicted, ensure_2d=False, dtype=np.float64, input_name=f"{self.method_} of estimator"
+            getattr(estimator, self.method_)(X),
+            ensure_2d=False,
+            dtype=np.float64,
+            input_name=f"{self.method_} of estimator",
         )
         predicted = predicted.reshape(len(predicted), -1)
-        return predicted[:, 1:] if self.method_ == "predict_proba" else predicted
+        if self.method_ == "predict" or not hasattr(estimator, "classes_"):
+            return predicted
+        known = np.isin(self._classes, estimator.classes_)
+        if self.method_ == "predict_proba":
+            shares = np.zeros((len(predicted), len(known)))
+            shares[:, known] = predicted
+            return shares[:, 1:]
+        if not known.all():
+            raise ValueError(
+                "The rows that some fold is fitted on lack the class "
+                f"{self._classes[~known].tolist()[0]!r}, of which there is no score then. Take "
+                "fewer folds, or an estimator with predict_proba."
+            )
+        return predicted
 
     def _beside(self, X, predicted):
         """The columns of X, if they are to stay, and the predictions."""

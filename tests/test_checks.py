@@ -53,6 +53,7 @@ BROKEN_LOSSES = {
     "above gradient_bound": broken(LogCosh, gradient_bound=0.5),
     "is not hessian_bound everywhere": broken(LogCosh, constant_hessian=True),
     "the slope there is": broken(Poisson, least_at_target=True),
+    "moving both matters": broken(LogLoss, of_residual=True),
     "third_ratios do not bound": broken(LogLoss, third_ratios=(0.1, 0.1)),
     "gradient leaves slope_range": broken(
         LogCosh, slope_range=lambda self, y: (-0.1 + 0 * y, y + 9)

@@ -394,10 +394,12 @@ PARAMETERS = {
     "n_episodes": [0, 1.5, True, "1", None],
     "on_unknown_task": ["skip", None, 1, np.ones(2)],
     "task_column": ["none such", 7, -7, 1.0, True, [0]],
+    "offset_column": ["none such", 7, -7, 1.0, True, [0]],
     "n_jobs": ["a", 1.5, 0, True, [1]],
     "random_state": ["a", -1, 2**40, 1.5, [None]],
     "verbose": ["a", -1, None, [1]],
     "featurizer": ["passthrough", 3, StandardScaler, LinearRegression(), len],
+    "pooled": ["boosting", 3, StandardScaler(), LinearRegression, len],
     "adaptation": ["none such", 3, GradientSteps, len, [1]],
     "solver": ["none such", 3, GaussNewton, len, None],
 }

@@ -24,7 +24,8 @@ from sklearn_maml import (
     adapt,
     adapt_tasks,
 )
-from sklearn_maml._estimators.prediction import objective_on, theta_of
+from sklearn_maml._estimators.objectives import objective_on
+from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml._intervals import scores as scores_module
 from sklearn_maml._intervals.bounds import own_label_set
 from sklearn_maml._intervals.calibration import (
@@ -636,3 +637,41 @@ def test_with_few_tasks_a_set_is_the_fewest_classes_that_add_up_to_the_coverage(
     assert_array_equal(found, own_label_set(model.predict_proba(X_NEW), 0.9))
     off = MAMLClassifier(random_state=0, calibrate=False).fit(CLASSES[:6])
     assert_array_equal(off.predict_set(X_NEW), found)
+
+
+# -- offsets --------------------------------------------------------------------------------------
+
+
+def test_offsets_move_intervals_as_they_move_predictions():
+    offset = np.random.default_rng(0).normal(size=len(X)) * 5.0
+    given = {"offset_column": 3, "split": "first", "certificate": None}
+    model = MAMLRegressor(**given).fit(np.column_stack([X, offset]), Y + offset, groups=G)
+    plain = MAMLRegressor(split="first", certificate=None).fit(X, Y, groups=G)
+    moved = np.column_stack([X_NEW, np.full(len(X_NEW), 7.0)])
+    adapted = model.adapt(moved[:3], Y_NEW[:3] + 7.0)
+    expected = plain.adapt(X_NEW[:3], Y_NEW[:3]).predict_interval(X_NEW)
+    assert_allclose(adapted.predict_interval(moved), np.add(expected, 7.0), rtol=1e-6)
+
+
+def test_counts_and_classes_are_scored_with_their_offsets():
+    """Exposures differ a hundredfold: without them no interval would be of use."""
+    rng = np.random.default_rng(1)
+    exposure = np.exp(rng.uniform(0.0, np.log(100.0), size=len(X)))
+    counts = rng.poisson(exposure * np.exp(0.3 * Y)).astype(float)
+    table = np.column_stack([X, np.log(exposure)])
+    given = {"offset_column": 3, "random_state": 0, "certificate": None}
+    model = MAMLRegressor(loss="poisson", **given).fit(table[:420], counts[:420], groups=G[:420])
+    low, high = model.adapt(table[420:425], counts[420:425]).predict_interval(table[425:434])
+    assert inside((low, high), counts[425:434]).mean() > 0.7
+    assert np.corrcoef(high - low, np.sqrt(exposure[425:434]))[0, 1] > 0.5
+    scale = standardised(model.loss_, lambda V, risk: None)
+    objective = objective_on(model, table, counts, G, None, model._episodes)
+    query = objective.risks(0)[1]
+    z = query.predict(theta_of(model))
+    truth, offset = query.targets.real, query.targets.imag
+    mean = np.exp(z + offset)
+    assert_allclose(scale(query, z, None), (truth - mean) / np.sqrt(mean))
+    labels = (Y + table[:, 3] > 1.0).astype(int)
+    classifier = MAMLClassifier(**given).fit(table[:420], labels[:420], groups=G[:420])
+    sets = classifier.predict_set(table[420:])
+    assert sets[np.arange(140), labels[420:]].mean() > 0.8

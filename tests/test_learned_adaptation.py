@@ -30,7 +30,7 @@ from sklearn_maml import (
     SingleTaskWarning,
     adapt_tasks,
 )
-from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._estimators.objectives import objective_on
 from sklearn_maml._learning.likelihood import likelihood
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.proximal import metric_coordinates

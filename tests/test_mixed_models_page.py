@@ -179,21 +179,22 @@ def test_a_weight_of_lme4_is_a_precision_and_here_a_number_of_rows(lme4):
     assert weighted.residual_variance < lme4["correlated.residual"][0]
 
 
-def test_rates_weighed_by_their_exposure_are_counts_with_an_offset():
+def test_a_task_with_an_offset_has_the_mode_of_its_density():
     rng = np.random.default_rng(0)
-    exposure = rng.uniform(0.5, 20.0, size=len(DAYS))
-    counts = rng.poisson(exposure * np.exp(0.1 * DAYS.to_numpy()[:, 0] - 0.5))
+    log_exposure = np.log(rng.uniform(0.5, 20.0, size=len(DAYS)))
+    counts = rng.poisson(np.exp(log_exposure + 0.1 * DAYS.to_numpy()[:, 0] - 0.5)).astype(float)
     rule = Proximal(1.0, np.array([0.04, 0.5]))
-    model = MAMLRegressor(adaptation=rule, loss="poisson")
-    model.fit(DAYS, counts / exposure, groups=PEOPLE, sample_weight=exposure)
+    model = MAMLRegressor(adaptation=rule, loss="poisson", offset_column="log_exposure")
+    table = DAYS.assign(log_exposure=log_exposure)
+    model.fit(table, counts, groups=PEOPLE)
     rows, theta = DESIGN[:10, ::-1], np.append(model.coef_, model.intercept_)
 
     def minus_log_density(own):
-        z = rows @ own + np.log(exposure[:10])
+        z = rows @ own + log_exposure[:10]
         return (np.exp(z) - counts[:10] * z).sum() + ((own - theta) ** 2 / [0.08, 1.0]).sum()
 
     expected = minimize(minus_log_density, theta, tol=1e-12).x
-    adapted = model.adapt(DAYS[:10], counts[:10] / exposure[:10], sample_weight=exposure[:10])
+    adapted = model.adapt(table[:10], counts[:10])
     assert_allclose(np.append(adapted.coef_, adapted.intercept_), expected, rtol=1e-4)
 
 

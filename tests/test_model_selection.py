@@ -37,7 +37,7 @@ from sklearn_maml import (
     few_shot_curve,
     few_shot_scorer,
 )
-from sklearn_maml._estimators.prediction import query_predictions
+from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml.datasets import make_linear_tasks
 
 TASKS = make_linear_tasks(n_tasks=21, n_samples=(8, 14), n_features=3, random_state=1)

@@ -87,7 +87,7 @@ def test_scikit_learn_estimator_check(estimator, check):
 def test_the_default_is_boosting_that_draws_the_same_each_time():
     pooled = PooledPrediction().fit(X, Y)
     expected = HistGradientBoostingRegressor(random_state=0)
-    assert pooled.estimator_.get_params() == expected.get_params()
+    assert [one.get_params() for one in pooled.estimators_] == [expected.get_params()]
     assert pooled.get_params()["estimator"] is None
 
 
@@ -100,13 +100,28 @@ def test_a_task_is_predicted_by_a_clone_that_saw_none_of_its_rows(n_jobs):
         np.testing.assert_array_equal(made[test, 3], expected)
 
 
-def test_rows_to_come_are_predicted_by_the_estimator_fitted_on_all_rows():
-    pooled = PooledPrediction(TREE, passthrough=False)
+def test_rows_to_come_are_predicted_by_the_mean_of_the_estimators_of_all_folds():
+    pooled = PooledPrediction(TREE, cv=3, passthrough=False)
     pooled.fit_transform(X, Y, groups=GROUPS)
     new = X[:5] + 0.1
-    expected = clone(TREE).fit(X, Y).predict(new)[:, None]
-    np.testing.assert_array_equal(pooled.transform(new), expected)
-    np.testing.assert_array_equal(clone(pooled).fit(X, Y).transform(new), expected)
+    folds = GroupKFold(3).split(X, Y, GROUPS)
+    expected = np.mean([clone(TREE).fit(X[own], Y[own]).predict(new) for own, _ in folds], axis=0)
+    np.testing.assert_allclose(pooled.transform(new)[:, 0], expected)
+    alone = clone(pooled).fit(X, Y).transform(new)
+    np.testing.assert_array_equal(alone[:, 0], clone(TREE).fit(X, Y).predict(new))
+
+
+def test_few_rows_to_come_have_features_of_the_kind_that_was_trained_on():
+    # With all rows there are leaves that no fold's trees had rows enough for.
+    rng, task = np.random.default_rng(0), np.repeat(np.arange(10), 5)
+    x = np.tile(np.arange(5.0), 10)[:, None]
+    y = np.repeat([0.0, 10.0], [2, 3])[x[:, 0].astype(int)] + rng.normal(size=50)
+    tree = DecisionTreeRegressor(min_samples_leaf=20)
+    pooled = PooledPrediction(tree, cv=5, passthrough=False)
+    crossed = pooled.fit_transform(x, y, groups=task)
+    assert np.ptp(clone(tree).fit(x, y).predict(x)) > 5
+    assert np.ptp(crossed) < 1
+    assert np.ptp(pooled.transform(x)) < 1
 
 
 def test_labels_and_the_order_of_rows_are_of_no_consequence():
@@ -180,11 +195,23 @@ CLASSES = np.array(["low", "mid", "top"])[np.digitize(Y, [-0.5, 0.5])]
 def test_of_a_classifier_scores_or_probabilities_are_taken(method, estimator, expected):
     pooled = PooledPrediction(estimator, method=method, passthrough=False)
     crossed = pooled.fit_transform(X, CLASSES, groups=GROUPS)
-    np.testing.assert_allclose(pooled.transform(X), expected(clone(estimator).fit(X, CLASSES)))
+    whole = clone(pooled).fit(X, CLASSES)
+    np.testing.assert_allclose(whole.transform(X), expected(clone(estimator).fit(X, CLASSES)))
     train, test = next(GroupKFold(5).split(X, CLASSES, GROUPS))
     part = PooledPrediction(estimator, method=method, passthrough=False)
     part.fit(X[train], CLASSES[train])
     np.testing.assert_allclose(crossed[test], part.transform(X[test]), atol=1e-5)
+
+
+def test_a_class_that_a_fold_has_not_seen_has_probability_0_there_and_no_score():
+    y = np.where(GROUPS == 0, "rare", np.where(Y > 0, "high", "low"))
+    pooled = PooledPrediction(LogisticRegression(), cv=N_TASKS, passthrough=False)
+    crossed = pooled.fit_transform(X, y, groups=GROUPS)
+    assert (crossed[GROUPS == 0, 1] == 0).all()
+    assert (crossed[GROUPS > 0, 1] > 0).all()
+    assert pooled.transform(X).shape == (len(X), 2)
+    with pytest.raises(ValueError, match="lack the class 'rare'"):
+        PooledPrediction(RidgeClassifier(), cv=N_TASKS).fit_transform(X, y, groups=GROUPS)
 
 
 def test_columns_have_names_and_a_frame_can_be_asked_for():
@@ -229,7 +256,7 @@ def test_a_pickled_copy_predicts_the_same():
         ({"cv": "five"}, ValueError, "cv"),
         ({"cv": [([0], [1], [2])]}, ValueError, "pairs .train, test. of row numbers"),
         ({"cv": KFold(7)}, ValueError, "rows of task 1 into both train and test"),
-        ({"cv": PredefinedSplit(np.where(GROUPS, GROUPS % 2, -1))}, ValueError, "partitions"),
+        ({"cv": PredefinedSplit(np.where(GROUPS, GROUPS % 2, -1))}, ValueError, "each row once"),
         (
             {"estimator": RidgeClassifier(), "method": "predict"},
             ValueError,
@@ -408,7 +435,7 @@ def test_a_search_reaches_the_estimator_and_is_judged_by_held_out_tasks():
         error_score="raise",
     )
     search.fit(tasks)
-    best = search.best_estimator_.featurizer_.estimator_.max_leaf_nodes
+    best = search.best_estimator_.featurizer_.estimators_[0].max_leaf_nodes
     assert best == search.best_params_["featurizer__estimator__max_leaf_nodes"]
     assert np.isfinite(adapt(search, X[:3], Y[:3]).predict(X)).all()
 

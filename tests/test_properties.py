@@ -16,7 +16,7 @@ from scipy.linalg import lstsq
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml import MAMLRegressor, SingleTaskWarning
-from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._estimators.objectives import objective_on
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.losses import LOSSES
 

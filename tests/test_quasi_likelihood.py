@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
 from sklearn_maml._estimators.fitting import start_of
-from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._estimators.objectives import objective_on
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.quasi_likelihood import LONGEST, fit_quasi_likelihood, working
 from sklearn_maml._learning.random_effects import fit_covariance

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
-from sklearn_maml._estimators.prediction import objective_on
+from sklearn_maml._estimators.objectives import objective_on
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import (

@@ -75,12 +75,17 @@ class Adapted(BaseEstimator, metaclass=ABCMeta):
             if there is no feature.
         """
         check_is_fitted(self, "coef_")
+        meta = self._meta()
+        if meta.offset_column is not None:
+            raise ValueError(
+                f"to_linear has no place for offset_column={meta.offset_column!r}: scikit-learn's "
+                "own classes add nothing to their predictions. Use coef_ and intercept_."
+            )
         if self.coef_.shape[-1] == 0:
             raise ValueError(
                 "to_linear needs a feature, as scikit-learn's own classes do; this model has none "
                 "but the intercept, which is intercept_."
             )
-        meta = self._meta()
         plain = self._plain(meta)
         if meta.featurizer_ is not None:
             return Pipeline([("featurizer", meta.featurizer_), ("linear", plain)])

@@ -26,6 +26,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     inner_lr : "auto" or float, default=None
     n_steps : int, default=None
     featurizer : transformer, default=None
+    pooled : classifier, default=None
     adaptation : str or AdaptationRule, default=None
     solver : str or Solver, default="auto"
         All as in `MAMLRegressor`; the exact solver for squares does not apply. A featurizer that
@@ -38,6 +39,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     split : {"random", "first"}, default="random"
     n_episodes : int, default=1
     task_column : str or int, default=None
+    offset_column : str or int, default=None
+        As in `MAMLRegressor`, added to the log odds of ``classes_[1]``; for two classes.
     on_unknown_task : {"meta", "raise"}, default="meta"
     certificate : {"fast", "full", "branch"} or None, default="fast"
     calibrate : "auto" or bool, default="auto"
@@ -59,8 +62,9 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     task_coef_ : ndarray of shape (n_tasks, n_phi) or (n_tasks, n_classes, n_phi), or None
         The parameters of each named task, adapted to all of its rows.
     task_intercept_ : ndarray of shape (n_tasks,) or (n_tasks, n_classes), or None
-    loss_, featurizer_, adaptation_, learned_, inner_lr_, capped_share_, n_tasks_, task_ids_,
-    calibration_
+    loss_, featurizer_, feature_choice_, adaptation_, learned_, inner_lr_, capped_share_
+        As in `MAMLRegressor`.
+    n_tasks_, task_ids_, calibration_
         As in `MAMLRegressor`.
     n_iter_, meta_losses_, n_features_in_, feature_names_in_
         As in `MAMLRegressor`.
@@ -90,6 +94,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         n_steps=None,
         *,
         featurizer=None,
+        pooled=None,
         adaptation=None,
         solver="auto",
         alpha=1e-3,
@@ -98,6 +103,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         split="random",
         n_episodes=1,
         task_column=None,
+        offset_column=None,
         on_unknown_task="meta",
         certificate="fast",
         calibrate="auto",
@@ -108,6 +114,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.featurizer = featurizer
+        self.pooled = pooled
         self.adaptation = adaptation
         self.solver = solver
         self.alpha = alpha
@@ -116,6 +123,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.split = split
         self.n_episodes = n_episodes
         self.task_column = task_column
+        self.offset_column = offset_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
         self.calibrate = calibrate

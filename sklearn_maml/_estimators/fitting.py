@@ -29,10 +29,16 @@ from sklearn_maml._estimators.defaults import (
     gradient_rule,
     judging_episodes,
 )
+from sklearn_maml._estimators.feature_choice import (
+    FeatureChoice,
+    check_pooled,
+    choose_features,
+    feature_sets,
+)
 from sklearn_maml._estimators.intervals import calibrated_in_fit
+from sklearn_maml._estimators.objectives import objective_of, with_offsets
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
-    objective_of,
     split_theta,
     takes_uncapped_steps,
     theta_of,
@@ -107,7 +113,8 @@ def _forget(model):
 
 
 # Reading, metric, strength, theta, certificate and intervals. A rule that is not learned has no
-# second and third, steps that are learned have their lengths there, and a search has itself.
+# second and third, steps that are learned have their lengths there, a search has itself, and a
+# choice of features is one more.
 N_STAGES = 6
 
 
@@ -147,6 +154,7 @@ def make_plan(model):
     support, mixed = choose_support(model.support, rule)
     episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
     check_featurizer(model.featurizer)
+    check_pooled(model.pooled)
     return Plan(rule, solver, episodes, mixed, calibrates(model.calibrate, rule))
 
 
@@ -212,6 +220,7 @@ def fit_rows(model, plan, rows, featurizer=None):
         Already fitted on these rows; None fits that of the model.
     """
     model.loss_.check_targets(rows.tasks.y)
+    rows = rows._replace(tasks=with_offsets(model, rows))
     episodes = plan.episodes
     if plan.mixed and rows.tasks.show_differences:
         n_tasks, n_rows = len(rows.ids), int(rows.tasks.offsets[-1])
@@ -224,8 +233,7 @@ def fit_rows(model, plan, rows, featurizer=None):
     model._judging = judging_episodes(episodes, model.random_state)
     model._has_intercept, model._untold = bool(model.fit_intercept), rows.untold
     if featurizer is None:
-        told = truth_of(model, rows.tasks.y)
-        featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
+        featurizer = _features(model, plan, rows, episodes)
     model.featurizer_ = featurizer.transformer
     features = featurizer.training_features(rows.X, model._has_intercept)
     blocks = Blocks(rows.tasks, features, episodes)
@@ -239,18 +247,45 @@ def fit_rows(model, plan, rows, featurizer=None):
                 model.calibration_ = calibrated_in_fit(model, objective)
 
 
+def _features(model, plan, rows, episodes):
+    """The fitted featurizer: with `pooled`, that with which held-out tasks are predicted best."""
+    told = truth_of(model, np.real(rows.tasks.y))
+    if model.pooled is None:
+        return fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
+
+    def fit(featurizer, blocks):
+        objective, learned = _learned(model, plan, blocks, featurizer.transformer, coarse=True)
+        return objective, plan.solver.minimize(objective, start_of(objective, learned)).theta
+
+    with stage("features"), one_blas_thread(), refusing_overflow():
+        sets = feature_sets(model, rows, told)
+        if rows.tasks.show_differences:
+            parts = episodes, model._judging, model._has_intercept, fit
+            model.feature_choice_ = choose_features(sets, rows.tasks, *parts)
+        else:
+            simplest, *_ = sets
+            model.feature_choice_ = FeatureChoice(simplest, (simplest,), np.empty((1, 0)))
+    return sets[model.feature_choice_.chosen]
+
+
+def _learned(model, plan, blocks, featurizer, coarse=False):
+    """The objective with its rule, learned where that is to be learned, and what was learned."""
+    rule = plan.rule
+    if rule is None:
+        rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
+    objective = objective_of(model, blocks, rule)
+    if not objective.is_quadratic:  # else the solver looks, on its way
+        refuse_lost_features(objective)
+    names = feature_names_of(model, featurizer)
+    rule, learned = rule.learn(LearningProblem(objective, plan.solver, names, coarse))
+    return objective_of(model, blocks, rule), learned
+
+
 def _minimise(model, plan, blocks):
     """Learn the rule, find theta and certify it; returns the objective that was minimised."""
-    rule = plan.rule
     with refusing_overflow():
-        if rule is None:
-            rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
-        objective = objective_of(model, blocks, rule)
-        if not objective.is_quadratic:  # else the solver looks, on its way
-            refuse_lost_features(objective)
-        problem = LearningProblem(objective, plan.solver, feature_names_of(model))
-        rule, model.learned_ = rule.learn(problem)
-        objective = objective_of(model, blocks, rule)
+        objective, model.learned_ = _learned(model, plan, blocks, model.featurizer_)
+        rule = objective.rule
         start, result, loss_and_certificate = _solved(model, plan, objective)
         model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)

@@ -2,6 +2,7 @@
 
 from abc import ABCMeta, abstractmethod
 from copy import copy
+from inspect import signature
 
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.frozen import FrozenEstimator
@@ -19,14 +20,17 @@ from sklearn_maml._estimators.fitting import (
     make_plan,
 )
 from sklearn_maml._estimators.intervals import calibrated_on
+from sklearn_maml._estimators.objectives import (
+    objective_of,
+    objective_on,
+    query_predictions,
+    with_offsets,
+)
 from sklearn_maml._estimators.prediction import (
     check_targets,
     features_of,
     join_theta,
     linear,
-    objective_of,
-    objective_on,
-    query_predictions,
     response,
     rows_by_task,
     rows_of_one,
@@ -102,7 +106,7 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         A fit that fails, or is interrupted, leaves no model: neither that of an earlier fit nor
         parts of this one.
         """
-        with telling(self, X, y, N_STAGES), all_or_nothing(self):
+        with telling(self, X, y, N_STAGES + (self.pooled is not None)), all_or_nothing(self):
             plan = make_plan(self)
             with stage("reading"):
                 rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
@@ -158,7 +162,8 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 "list of (X, y) tuples. For the rows of one task use adapt."
             )
         check_targets(self, rows.tasks.y)
-        objective = objective_of(self, Blocks(rows.tasks, features_of(self, rows.X), Episodes()))
+        tasks = with_offsets(self, rows)
+        objective = objective_of(self, Blocks(tasks, features_of(self, rows.X), Episodes()))
         if takes_uncapped_steps(self.adaptation_):
             (diverging,) = objective.relative_step_shares((2.0,))
             warn_if_diverging(self.adaptation_, diverging)
@@ -283,6 +288,11 @@ class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         frozen._information = frozen._n_rows = None
         frozen._known = TaskIndex()
         return FrozenEstimator(frozen)
+
+    def __setstate__(self, state):
+        # A model that was stored before a parameter was there has its default.
+        parameters = signature(type(self)).parameters.values()
+        super().__setstate__({p.name: p.default for p in parameters} | state)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")

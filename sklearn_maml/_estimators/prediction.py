@@ -10,18 +10,18 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import check_overflow, refusing_overflow, warn_user
 from sklearn_maml._tasks.classes import codes_of, most_probable
 from sklearn_maml._tasks.features import Features, check_phi, take_rows
 from sklearn_maml._tasks.labels import feature_names, read_labels
-from sklearn_maml._tasks.stacks import Blocks
-from sklearn_maml._tasks.tables import read_one_task, read_rows, read_tasks
+from sklearn_maml._tasks.tables import read_one_task, read_rows
+from sklearn_maml.losses.offset import loss_for, with_offset
 
 __all__ = [
     "adapted_theta",
     "check_targets",
+    "check_width",
     "feature_names_of",
     "features_of",
     "finite_theta",
@@ -29,15 +29,13 @@ __all__ = [
     "join_theta",
     "linear",
     "linear_and_deviation",
-    "objective_of",
-    "objective_on",
     "prior_of",
-    "query_predictions",
     "response",
     "rows_by_task",
     "rows_of_one",
     "split_theta",
     "takes_uncapped_steps",
+    "targets_with_offsets",
     "theta_of",
     "truth_of",
     "uncertainty_of",
@@ -74,13 +72,13 @@ def features_of(model, X):
     return Features(X, transform, model._has_intercept)
 
 
-def feature_names_of(model):
-    """Names of the features that a model is linear in, or None where they have none."""
+def feature_names_of(model, featurizer):
+    """Names of the features that a fitted featurizer makes, or None where they have none."""
     names = feature_names(model) if hasattr(model, "feature_names_in_") else None
-    if model.featurizer_ is None:
+    if featurizer is None:
         return names
     try:
-        return model.featurizer_.get_feature_names_out(names)
+        return featurizer.get_feature_names_out(names)
     except (AttributeError, TypeError, ValueError):  # a transformer that names nothing
         return None
 
@@ -110,17 +108,21 @@ class Rows(NamedTuple):
         The task of each row; None where all are of the first.
     at : ndarray of shape (n,) or None
         Where each of the tasks is among the known ones; -1 for one that is not.
+    offset : ndarray of shape (n_rows,) or None
+        What is added to z.
     """
 
     X: Any
     theta: np.ndarray
     which: np.ndarray | None = None
     at: np.ndarray | None = None
+    offset: np.ndarray | None = None
 
 
 def rows_of_one(model, X, theta):
     """`Rows` that are all predicted with the same parameters, (d,) or (n_targets, d)."""
-    return Rows(read_rows(model, X)[0], theta[None])
+    X, _, _, offset = read_rows(model, X)
+    return Rows(X, theta[None], offset=offset)
 
 
 def rows_by_task(model, X, groups, known, theta):
@@ -135,19 +137,19 @@ def rows_by_task(model, X, groups, known, theta):
         Positions in `theta`. Other tasks are what ``model.on_unknown_task`` says.
     theta : ndarray of shape (n_tasks, d) or (n_tasks, n_targets, d)
     """
-    X, _, labels = read_rows(model, X)
+    X, _, labels, offset = read_rows(model, X)
     numbered = read_labels(model, labels, groups, X.shape[0])
     if numbered is None:
         raise ValueError("groups= must say which task each row belongs to; got None.")
     ids, which = numbered
     at = known.positions(ids, model.on_unknown_task)
     is_known = (at >= 0).reshape(-1, *[1] * (theta.ndim - 1))
-    return Rows(X, np.where(is_known, theta[at], theta_of(model)), which, at)
+    return Rows(X, np.where(is_known, theta[at], theta_of(model)), which, at, offset)
 
 
 def linear(model, rows):
     """z of rows."""
-    return _products(model, rows, rows.theta)[0]
+    return _moved(_products(model, rows, rows.theta)[0], rows.offset)
 
 
 def linear_and_deviation(model, rows, uncertainty):
@@ -167,7 +169,13 @@ def linear_and_deviation(model, rows, uncertainty):
     noise, unknown = uncertainty
     z, spread = _products(model, rows, rows.theta, unknown)
     which = np.zeros(len(z), dtype=np.intp) if rows.which is None else rows.which
-    return z, np.sqrt(noise[which].T * (1.0 + np.square(spread).sum(axis=-1))).T
+    deviation = np.sqrt(noise[which].T * (1.0 + np.square(spread).sum(axis=-1))).T
+    return _moved(z, rows.offset), deviation
+
+
+def _moved(z, offset):
+    """z with the offsets of rows (n_rows,) or (n_rows, 1), if there are any."""
+    return z if offset is None else (z.T + offset.T).T
 
 
 def _products(model, rows, *stacks):
@@ -261,46 +269,24 @@ def prior_of(model):
     return model.adaptation_.uncertainty(theta_of(model).shape[-1])
 
 
-def objective_of(model, blocks, rule=None):
-    """The meta-objective on blocks of tasks, with the model's own rule by default."""
-    penalty = np.full(blocks.features.width, model._alpha)
-    if model._has_intercept:
-        penalty[-1] = 0.0
-    rule = model.adaptation_ if rule is None else rule
-    return MetaObjective(blocks, model.loss_, rule, penalty, model.n_jobs, model.verbose)
-
-
-def objective_on(model, X, y, groups, sample_weight, episodes, rule=None):
-    """The meta-objective on other tasks, in any form that ``fit`` takes."""
-    rows = read_tasks(model, X, y, groups, sample_weight)
-    check_targets(model, rows.tasks.y)
-    episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-    features = features_of(model, rows.X)
-    check_width(model, features.n_features)
-    return objective_of(model, Blocks(rows.tasks, features, episodes), rule)
-
-
-def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
-    """Targets and z of all query rows after adapting to the support rows, and whose they are.
-
-    Returns
-    -------
-    truth, z : ndarray of shape (n,) or (n, n_targets)
-    weight, task : ndarray of shape (n,)
-    """
-    objective = objective_on(model, X, y, groups, sample_weight, episodes, rule)
-    truth, z, weight, task = objective.query_predictions(theta_of(model))
-    return truth.T, z.T, weight, task
+def targets_with_offsets(model, y, offset):
+    """Targets that know their offsets, if there are any."""
+    if offset is not None and hasattr(model, "classes_") and y.ndim > 1:
+        raise ValueError(
+            f"offset_column is for two classes, whose log odds it moves; got {y.shape[1]} classes."
+        )
+    return with_offset(model.loss_, y, offset)
 
 
 def adapted_theta(model, X, y, sample_weight):
     """Parameters of the task whose support rows these are, what they tell, how many they are."""
-    X, y, weight = read_one_task(model, X, y, sample_weight)
+    X, y, weight, offset = read_one_task(model, X, y, sample_weight)
     check_targets(model, y)
+    y = targets_with_offsets(model, y, offset)
     size, rule = weight.sum(), model.adaptation_
     features = features_of(model, X)
     check_width(model, features.n_features)
-    risk = Risk(model.loss_, features[:], y.T, weight / size, size)
+    risk = Risk(loss_for(model.loss_, y), features[:], y.T, weight / size, size)
     loop = rule.bind(risk)
     with refusing_overflow():
         theta, _ = loop.adapt(theta_of(model))

@@ -51,6 +51,12 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         One that looks at y should cross-fit, as `PooledPrediction` does: if its ``fit_transform``
         asks for `groups` it is given the tasks, and the model is fitted on what that returns;
         ``transform`` is for rows to come, those of `score` and `certify` among them.
+    pooled : regressor, default=None
+        A model for all tasks at once, such as ``HistGradientBoostingRegressor()``. Its prediction,
+        cross-fitted by task (`PooledPrediction`), becomes one more feature that tasks adapt, or
+        splines of the columns take its place, or stand beside it, or nothing of it is used:
+        what predicts held-out tasks best, see `feature_choice_`. With a `featurizer` its features
+        are those columns, no splines are tried, and `pooled` sees X as it is given.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
@@ -82,6 +88,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         The column of X that holds the task labels, by name or by position. It is taken out of X
         before features are made, and replaces `groups` in every method; so it works wherever
         scikit-learn passes X alone.
+    offset_column : str or int, default=None
+        The column of X that is added to predictions before the link, with a coefficient of 1: the
+        logarithm of an exposure for counts, a forecast for numbers. It is taken out of X before
+        features are made, and is needed wherever X is.
     on_unknown_task : {"meta", "raise"}, default="meta"
         What `predict` does with rows of a task that was not seen in `fit`: predict them with the
         meta-parameters, or raise a KeyError.
@@ -110,6 +120,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         The loss in use.
     featurizer_ : transformer or None
         The fitted featurizer.
+    feature_choice_ : FeatureChoice
+        With `pooled`: the sets of features that were tried, how well held-out tasks were
+        predicted with each (`mean`, `standard_error`), and which was `chosen`; print it.
     adaptation_ : AdaptationRule
         The rule in use, with what was learned of it.
     learned_ : LearnedMetric, LearnedSteps or None
@@ -173,6 +186,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         n_steps=None,
         *,
         featurizer=None,
+        pooled=None,
         loss="squared_error",
         adaptation=None,
         solver="auto",
@@ -182,6 +196,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         split="random",
         n_episodes=1,
         task_column=None,
+        offset_column=None,
         on_unknown_task="meta",
         certificate="fast",
         calibrate="auto",
@@ -192,6 +207,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.featurizer = featurizer
+        self.pooled = pooled
         self.loss = loss
         self.adaptation = adaptation
         self.solver = solver
@@ -201,6 +217,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.split = split
         self.n_episodes = n_episodes
         self.task_column = task_column
+        self.offset_column = offset_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
         self.calibrate = calibrate

@@ -138,7 +138,9 @@ def task_effects(model, tasks, theta, information):
     errors = _standard_errors(model, theta, information)
     varies = getattr(model.learned_, "varies", None)  # what a rule of one's own need not say
     varies = prior.any(axis=(0, 1)) if varies is None else varies
-    names = parameter_names(feature_names_of(model), theta.shape[-1], has_intercept(model))
+    names = parameter_names(
+        feature_names_of(model, model.featurizer_), theta.shape[-1], has_intercept(model)
+    )
     return TaskEffects(
         tasks,
         tuple(np.array(names, dtype=object)[varies]),

@@ -13,6 +13,7 @@ from sklearn_maml._memory import room
 from sklearn_maml._objective.task_sums import solutions_without
 from sklearn_maml._tasks.classes import codes_of, probabilities
 from sklearn_maml._tasks.stacks import Blocks
+from sklearn_maml.losses.offset import split_offset
 
 __all__ = ["folds_of_tasks", "misfit", "scores_of_tasks", "standardised"]
 
@@ -95,10 +96,11 @@ def standardised(loss, deviation):
 
     def score(query, z, support):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            mean = loss.inverse_link(z)
+            truth, offset = split_offset(query.targets)
+            mean = loss.inverse_link(z + offset)
             scale = deviation(query.features, support)
             scale = loss.deviation(mean) if scale is None else scale
-            found = (query.targets - mean) / scale
+            found = (truth - mean) / scale
         return np.where(np.isnan(found), np.inf, found)
 
     return score
@@ -106,7 +108,8 @@ def standardised(loss, deviation):
 
 def misfit(query, z, support):
     """A score for classes: 1 minus the probability of the class that a row has."""
-    flat, codes = z.reshape(*z.shape[:-2], -1).T, query.targets.reshape(*z.shape[:-2], -1).T
+    truth, offset = split_offset(query.targets)
+    flat, codes = (part.reshape(*z.shape[:-2], -1).T for part in (z + offset, truth))
     share = probabilities(flat)[np.arange(len(flat)), codes_of(codes)]
     return 1.0 - np.nan_to_num(share.reshape(z.shape[-2:]))
 

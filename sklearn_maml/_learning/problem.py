@@ -35,11 +35,15 @@ class LearningProblem:
         Finds theta for each candidate rule.
     feature_names : array-like of str, default=None
         Of the features, where they are known.
+    coarse : bool, default=False
+        Whether what is learned is only compared with the like, so that likelihoods need not be
+        maximised to the end, nor anybody be warned of that.
     """
 
     objective: Any
     solver: Any
     feature_names: Any = None
+    coarse: bool = False
 
     @property
     def loss(self):

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.quasi_likelihood import fit_quasi_likelihood
 from sklearn_maml._learning.random_effects import diagonal_deviations, fit_covariance
-from sklearn_maml._learning.selection import choose_structure
+from sklearn_maml._learning.selection import COARSE, choose_structure
 from sklearn_maml._progress import warn_user
 from sklearn_maml.adaptation.prior import Metric
 
@@ -50,7 +50,7 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
     chosen = kind in ("auto", "low_rank")
     learn = _by_choice if chosen else {"reml": likely, "query": _by_query}[criterion]
     metric, found = learn(problem, effects, found, make_rule)
-    if not found.converged:
+    if not found.converged and not problem.coarse:
         warn_user(
             f"The metric {kind!r} did not converge in {found.n_iter} iterations "
             f"(criterion {criterion!r}); it is used as it is. Scale the features, or learn less: "
@@ -62,7 +62,8 @@ def learn_covariance(problem, effects, kind, criterion, reason, make_rule):
 
 def _by_reml(problem, effects, found, make_rule):
     """Metric and report of the restricted likelihood."""
-    metric, model = fit_covariance(problem.objective, effects, found.metric)
+    tol = COARSE if problem.coarse else 1e-9
+    metric, model = fit_covariance(problem.objective, effects, found.metric, tol)
     return metric, found.of_model(metric, model, problem.n_targets)
 
 

@@ -287,7 +287,7 @@ def mixed_design(effects, kind):
     return MixedDesign(effects, random, _whitening(effects.gram))
 
 
-def fit_covariance(objective, effects, kind):
+def fit_covariance(objective, effects, kind, tol=1e-9):
     """Fit a linear mixed model to the rows of all tasks.
 
     Parameters
@@ -298,6 +298,8 @@ def fit_covariance(objective, effects, kind):
     kind : {"intercept", "diagonal", "full"}
         The structure of the covariance: in standardised features, "diagonal" in the features' own
         coordinates.
+    tol : float, default=1e-9
+        As in `fit_reml`.
 
     Returns
     -------
@@ -308,12 +310,12 @@ def fit_covariance(objective, effects, kind):
     """
     design = mixed_design(effects, kind)
     structure = structure_of(design, kind)
-    model, moments = _fitted(objective, design, structure)
+    model, moments = _fitted(objective, design, structure, tol)
     with one_blas_thread():
         return design.lifted(measured(moments, structure, model))
 
 
-def _fitted(objective, design, structure):
+def _fitted(objective, design, structure, tol):
     """The mixed model of all tasks, and their moments; of very many a few tell where to start."""
     start = None
     if len(objective.blocks.tasks.weight) > MANY_TASKS:
@@ -322,7 +324,7 @@ def _fitted(objective, design, structure):
             start = fit_reml(few.shrunk(), structure)
     moments = design.moments(objective)
     with one_blas_thread():
-        return fit_reml(moments, structure, start), moments
+        return fit_reml(moments, structure, start, tol=tol), moments
 
 
 def structure_of(design, kind):

@@ -19,7 +19,7 @@ from sklearn_maml._learning.structure import Structure
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._tasks.stacks import Blocks
 
-__all__ = ["choose_structure"]
+__all__ = ["COARSE", "choose_structure"]
 
 # Numbers of factors beside a diagonal.
 FACTORS = (1, 2, 4)

@@ -1,8 +1,9 @@
 """What the columns of X must hold, where no featurizer makes numbers of them."""
 
-from sklearn.utils import _safe_indexing
+import numpy as np
+from sklearn.utils import _safe_indexing, check_array
 
-__all__ = ["as_numbers", "refuse_dates"]
+__all__ = ["as_numbers", "read_offset", "refuse_dates"]
 
 
 def as_numbers(X, check, labels):
@@ -40,14 +41,35 @@ def as_numbers(X, check, labels):
         raise
 
 
-def refuse_dates(X):
+def refuse_dates(X, name="X"):
     """Raise for dates and durations, which would count as nanoseconds or so."""
     dtypes = getattr(X, "dtypes", [getattr(X, "dtype", None)])
     for i, dtype in enumerate(dtypes):
         temporal = getattr(dtype, "is_temporal", bool)  # of polars
         if getattr(dtype, "kind", "") in ("m", "M") or temporal():
-            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else "X"
+            name = f"column {X.columns[i]!r}" if hasattr(X, "columns") else name
             raise ValueError(
                 f"{name} holds dates or durations ({dtype}); turn them into numbers of a unit "
                 "that you choose, for example in a featurizer."
             )
+
+
+def read_offset(column, name):
+    """The column of offsets as float64, or None where there is none.
+
+    Parameters
+    ----------
+    column : array-like of shape (n_rows,) or None
+    name : str or int
+        That by which the user knows it.
+    """
+    if column is None:
+        return None
+    parameter = f"offset_column={name!r}"
+    column = np.asarray(column)
+    refuse_dates(column, parameter)
+    try:
+        column = column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{parameter} does not hold numbers: {error}.") from error
+    return check_array(column, ensure_2d=False, dtype=np.float64, input_name=parameter)

@@ -15,7 +15,7 @@ __all__ = [
     "group_rows",
     "one_source",
     "read_labels",
-    "split_task_column",
+    "split_columns",
 ]
 
 
@@ -221,11 +221,9 @@ def _types(ids):
 
 
 def feature_names(estimator):
-    """The column names of the fit of an estimator, the task column excepted."""
+    """The column names of the fit of an estimator, without the columns that are no features."""
     names = estimator.feature_names_in_
-    if estimator.task_column is None:
-        return names
-    return np.delete(names, _task_position(estimator, names, len(names)))
+    return np.delete(names, list(_special_columns(estimator, names, len(names)).values()))
 
 
 def one_source(estimator, labels, groups):
@@ -238,50 +236,84 @@ def one_source(estimator, labels, groups):
     return groups if labels is None else labels
 
 
-def split_task_column(estimator, X, least):
-    """X without its task column, which leaves so many columns or more, and that column."""
-    if estimator.task_column is None:
-        return X, None
-    at = _task_position(estimator, getattr(X, "columns", None), X.shape[1])
-    if X.shape[1] - 1 < least:
-        raise ValueError(
-            f"X has no column but the task column {estimator.task_column!r}; add a feature."
+# Parameters that name a column of X which is no feature.
+SPECIAL = ("task_column", "offset_column")
+
+
+def split_columns(estimator, X, least):
+    """X without its columns that are no features, and these columns.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array, sparse matrix or frame of shape (n_rows, n_columns)
+    least : int
+        How many features there must be at least.
+
+    Returns
+    -------
+    X : array, sparse matrix or frame of shape (n_rows, n_features)
+    labels, offset : array of shape (n_rows,) or None
+        The task column and the offset column, as they are.
+    """
+    if estimator.task_column is None and estimator.offset_column is None:
+        return X, None, None
+    special = _special_columns(estimator, getattr(X, "columns", None), X.shape[1])
+    if X.shape[1] - len(special) < least:
+        given = " and ".join(
+            f"the {name.replace('_', ' ')} {getattr(estimator, name)!r}" for name in special
         )
+        raise ValueError(f"X has no column but {given}; add a feature.")
+    X = X.tocsc() if sp.issparse(X) else X
+    columns = [_column(X, special[name]) if name in special else None for name in SPECIAL]
+    others = [at for at in range(X.shape[1]) if at not in special.values()]
+    return _safe_indexing(X, others, axis=1), *columns
+
+
+def _column(X, at):
+    """One column of a table."""
     if sp.issparse(X):
-        X = X.tocsc()
-        labels = X[:, [at]].toarray().ravel()
-    elif hasattr(X, "columns"):
-        labels = _safe_indexing(X, at, axis=1)
-    else:
-        labels = X[:, at]
-    others = [column for column in range(X.shape[1]) if column != at]
-    return _safe_indexing(X, others, axis=1), labels
+        return X[:, [at]].toarray().ravel()
+    return _safe_indexing(X, at, axis=1) if hasattr(X, "columns") else X[:, at]
 
 
-def _renamed(column, names):
+def _special_columns(estimator, names, n_columns):
+    """The positions of the columns that are no features, by parameter."""
+    given = [name for name in SPECIAL if getattr(estimator, name) is not None]
+    at = {name: _position(estimator, name, names, n_columns) for name in given}
+    if len(set(at.values())) < len(at):
+        raise ValueError(
+            f"task_column={estimator.task_column!r} and offset_column="
+            f"{estimator.offset_column!r} are the same column of X; labels are no offsets."
+        )
+    return at
+
+
+def _renamed(parameter, column, names):
     """Advice where a ColumnTransformer has put a prefix before a column's name."""
     for name in names:
         if str(name).endswith(f"__{column}"):
             return (
-                f" A ColumnTransformer puts prefixes before names: set task_column={name!r}, or "
+                f" A ColumnTransformer puts prefixes before names: set {parameter}={name!r}, or "
                 "verbose_feature_names_out=False there."
             )
     return ""
 
 
-def _task_position(estimator, names, n_columns):
-    """The position of the task column among those of X, whose names (or None) are given."""
-    column = estimator.task_column
+def _position(estimator, parameter, names, n_columns):
+    """The position of a column, by its name or position, among those of X, which may have names."""
+    column = getattr(estimator, parameter)
     if isinstance(column, str):
         names = list(getattr(estimator, "feature_names_in_", ()) if names is None else names)
         if column in names:
             return names.index(column)
         has = f"which has {names}." if names else "which has no column names; give a position."
         raise ValueError(
-            f"task_column={column!r} is not a column of X, {has}{_renamed(column, names)}"
+            f"{parameter}={column!r} is not a column of X, "
+            f"{has}{_renamed(parameter, column, names)}"
         )
     if isinstance(column, bool) or not isinstance(column, Integral):
-        raise TypeError(f"task_column must be a column's name or position; got {column!r}.")
+        raise TypeError(f"{parameter} must be a column's name or position; got {column!r}.")
     if not -n_columns <= column < n_columns:
-        raise ValueError(f"task_column={column} is out of range: X has {n_columns} columns.")
+        raise ValueError(f"{parameter}={column} is out of range: X has {n_columns} columns.")
     return int(column) % n_columns

@@ -1,9 +1,9 @@
 """Rows, targets and weights as an estimator is given them: checked and read.
 
 Every function takes the estimator whose method was called: it says which X it expects
-(`n_features_in_`, `feature_names_in_`), which column of X holds the task labels (`task_column`),
-whether a featurizer reads X (`featurizer`), and whether y holds class labels, and which
-(`classes_`).
+(`n_features_in_`, `feature_names_in_`), which columns of X hold the task labels (`task_column`) and
+offsets (`offset_column`), whether a featurizer reads X (`featurizer`), and whether y holds class
+labels, and which (`classes_`).
 """
 
 from functools import partial
@@ -18,9 +18,9 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_maml._component import check_number
 from sklearn_maml._tasks.classes import distinct, read_classes, targets_of
-from sklearn_maml._tasks.columns import as_numbers, refuse_dates
+from sklearn_maml._tasks.columns import as_numbers, read_offset, refuse_dates
 from sklearn_maml._tasks.features import take_rows
-from sklearn_maml._tasks.labels import group_rows, one_source, split_task_column
+from sklearn_maml._tasks.labels import group_rows, one_source, split_columns
 from sklearn_maml._tasks.lists import (
     as_array,
     is_task_list,
@@ -87,7 +87,7 @@ class TaskRows(NamedTuple):
     Attributes
     ----------
     X : array, CSR matrix or frame of shape (n_rows, n_columns)
-        As the featurizer, or phi itself, takes it: without the task column.
+        As the featurizer, or phi itself, takes it: without task column and offset column.
     tasks : Tasks
     ids : ndarray of shape (n_tasks,)
         The tasks' labels; positions, for a list of tasks.
@@ -97,6 +97,8 @@ class TaskRows(NamedTuple):
         Whether labels were given.
     untold : bool
         Whether nothing was given that tells tasks apart, so that all rows count as one.
+    offset : ndarray of shape (n_rows,) or None
+        What is added to the predictions of rows.
     """
 
     X: Any
@@ -105,6 +107,7 @@ class TaskRows(NamedTuple):
     codes: np.ndarray
     named: bool
     untold: bool
+    offset: np.ndarray | None
 
 
 def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
@@ -130,11 +133,11 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     if is_task_list(X, y):
         _refuse_with_list(estimator, y, groups)
         X, y, codes, ids, weights = _read_task_list(estimator, X, sample_weight)
-        X, y, _ = read_rows(estimator, X, y, reset, finite=False, told=True)
+        X, y, _, offset = read_rows(estimator, X, y, reset, finite=False, told=True)
         named = untold = False
     else:
         told = groups is not None
-        X, y, labels = _read_flat(estimator, X, y, reset, finite=False, told=told)
+        X, y, labels, offset = _read_flat(estimator, X, y, reset, finite=False, told=told)
         labels = one_source(estimator, labels, groups)
         named, untold = labels is not None, labels is None
         ids, codes = np.arange(1), np.zeros(len(y), dtype=np.intp)
@@ -145,7 +148,7 @@ def read_tasks(estimator, X, y, groups, sample_weight, reset=False):
     if estimator.featurizer is None:  # else its output is checked
         check_finite(X, codes, ids, "X")
     tasks = Tasks.from_codes(y, codes, *weights, names=ids)
-    return TaskRows(X, tasks, ids, codes, named, untold)
+    return TaskRows(X, tasks, ids, codes, named, untold, offset)
 
 
 def read_one_task(estimator, X, y, sample_weight):
@@ -157,8 +160,9 @@ def read_one_task(estimator, X, y, sample_weight):
     y : ndarray of shape (m,) or (m, n_targets)
     row_weight : ndarray of shape (m,)
         Positive: rows of weight 0 are left out.
+    offset : ndarray of shape (m,) or None
     """
-    X, y, labels = _read_flat(estimator, X, y, reset=False)
+    X, y, labels, offset = _read_flat(estimator, X, y, reset=False)
     if labels is not None:
         ids, _ = group_rows(labels, len(y))
         if len(ids) > 1:
@@ -167,15 +171,16 @@ def read_one_task(estimator, X, y, sample_weight):
                 f"{estimator.task_column!r} ({ids[0]!r}, {ids[1]!r}, ...). Use adapt_tasks."
             )
     if sample_weight is None:
-        return X, y, np.ones(len(y))
+        return X, y, np.ones(len(y)), offset
     codes = np.zeros(len(y), dtype=np.intp)
     tasks = Tasks.from_codes(y, codes, row_weights(sample_weight, X))
     rows = slice(None) if tasks.rows is None else tasks.rows
-    return take_rows(X, rows), y[rows], tasks.row_weight[rows]
+    offset = None if offset is None else offset[rows]
+    return take_rows(X, rows), y[rows], tasks.row_weight[rows], offset
 
 
 def read_rows(estimator, X, y=None, reset=False, finite=True, told=False):
-    """Read rows: X as phi takes it, y as float64, and the labels in the task column.
+    """Read rows: X as phi takes it, y as float64, and the columns that are no features.
 
     Classes become targets of 0 and 1, as `targets_of` says; with `reset` they are kept first, as
     the estimator's `classes_`.
@@ -197,6 +202,7 @@ def read_rows(estimator, X, y=None, reset=False, finite=True, told=False):
     X : array, CSR matrix or frame of shape (n_rows, n_columns)
     y : ndarray of shape (n_rows,) or (n_rows, n_targets), or None
     labels : array of shape (n_rows,) or None
+    offset : ndarray of shape (n_rows,) or None
     """
     least = _least_columns(estimator, told, reset)
     _check_table(X, least)
@@ -206,7 +212,8 @@ def read_rows(estimator, X, y=None, reset=False, finite=True, told=False):
         X = check(X, dtype=None, ensure_all_finite=False)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     n_rows = X.shape[0]
-    X, labels = split_task_column(estimator, X, least)
+    X, labels, offset = split_columns(estimator, X, least)
+    offset = read_offset(offset, estimator.offset_column)
     if X.shape[1] == 0:  # of frames without a column some forget their rows, and no check takes any
         X = np.empty((n_rows, 0))
     elif estimator.featurizer is None:
@@ -221,7 +228,7 @@ def read_rows(estimator, X, y=None, reset=False, finite=True, told=False):
         y = _read_y(estimator, y, reset, finite)
         if len(y) != X.shape[0]:
             raise ValueError(f"X has {X.shape[0]} rows but y has {len(y)}; give one target a row.")
-    return X, y, labels
+    return X, y, labels, offset
 
 
 def row_weights(sample_weight, X):
@@ -305,7 +312,7 @@ def _least_columns(estimator, told, reset):
     """
     column = estimator.task_column is not None
     if not reset:
-        return min(1, estimator.n_features_in_ - column)
+        return min(1, estimator.n_features_in_ - column - (estimator.offset_column is not None))
     alone = estimator.fit_intercept and estimator.featurizer is None
     return 0 if alone and (told or column) else 1
 

@@ -183,10 +183,10 @@ def query_minima(query, z, share=0.0):
     """
     problem = QueryMinima.of(query)
     y, z = problem.targets, np.asarray(z)
-    # The predictions given, zero, the targets, their logarithms for losses that exponentiate, and
-    # for classes predictions that are nearly sure of them.
-    sure = -SURE * np.sign(problem.loss.gradient(y, 0.0 * y))
-    starts = (z.reshape(y.shape), 0.0 * y, y, np.sign(y) * np.log1p(np.abs(y)), sure)
+    # The predictions given, zero, guesses of the loss, and for classes what is nearly sure of them.
+    zero = np.zeros(y.shape)
+    sure = -SURE * np.sign(problem.loss.gradient(y, zero))
+    starts = (z.reshape(y.shape), zero, *problem.loss.guesses(y), sure)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         a, value = best_start(problem, [problem.project(at) for at in starts])
         floor = problem.dual(np.zeros(y.shape))

@@ -36,6 +36,9 @@ class Loss(Component):
         how far they are from it, also where ``l''`` vanishes.
     target_range : (float, float)
         The smallest and the largest target there is.
+    of_residual : bool
+        Whether the loss is a function of ``z - y`` alone. An offset of the prediction is then
+        subtracted from the target.
     dispersion : float or None
         ``E[l'^2] / E[l'']`` at the true predictions, where the loss is a likelihood that leaves it
         no freedom: 1 for `LogLoss`. None where it is to be estimated.
@@ -43,6 +46,7 @@ class Loss(Component):
 
     constant_hessian = False
     least_at_target = False
+    of_residual = False
     dispersion = None
     target_range = (-np.inf, np.inf)
     gradient_bound = np.inf
@@ -74,6 +78,16 @@ class Loss(Component):
     def saturated_hessian(self, y):
         """``l''`` where the prediction fits the target exactly: how curved the loss is, by y."""
         return np.zeros(np.shape(y))
+
+    def guesses(self, y):
+        """Predictions z from which a search for small losses may start.
+
+        Returns
+        -------
+        tuple of ndarray of the shape of y
+            By default the targets, and their logarithms for losses that exponentiate.
+        """
+        return y, np.sign(y) * np.log1p(np.abs(y))
 
     def slope_range(self, y):
         """Infimum and supremum of ``l'`` over all predictions, for each target.

@@ -25,7 +25,7 @@ class SquaredError(Loss):
     """
 
     constant_hessian = True
-    least_at_target = True
+    least_at_target = of_residual = True
     hessian_bound = 2.0
     third_bound = fourth_bound = 0.0
     third_ratios = (0.0, 0.0)
@@ -74,7 +74,7 @@ class PseudoHuber(Loss):
     [0.01, 18.1, 198.01]
     """
 
-    least_at_target = True
+    least_at_target = of_residual = True
     hessian_bound = 2.0
 
     def __init__(self, delta=1.0):
@@ -158,7 +158,7 @@ class LogCosh(Loss):
     699.3069
     """
 
-    least_at_target = True
+    least_at_target = of_residual = True
     gradient_bound = 1.0
     hessian_bound = 1.0
     third_bound = 4.0 / 27.0**0.5
@@ -221,7 +221,7 @@ class SmoothedQuantile(Loss):
     [0.9, 0.1]
     """
 
-    least_at_target = True
+    least_at_target = of_residual = True
 
     def __init__(self, quantile=0.5, smoothing=0.1):
         self.quantile = quantile

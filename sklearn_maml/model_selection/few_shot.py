@@ -10,7 +10,8 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_maml._component import check_int, check_option, random_of, resolve
 from sklearn_maml._estimators.defaults import AUTO_SHOTS
-from sklearn_maml._estimators.prediction import query_predictions, response, truth_of
+from sklearn_maml._estimators.objectives import query_predictions
+from sklearn_maml._estimators.prediction import response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
 from sklearn_maml._tasks.episodes import read_episodes
 from sklearn_maml.adaptation import RULES

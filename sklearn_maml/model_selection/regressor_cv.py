@@ -71,6 +71,8 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     n_episodes : int, default=1
         Random draws are those of one fit to all tasks; in `GridSearchCV` each fold has its own.
     task_column : str or int, default=None
+        Offsets are not for this search: put a `MAMLRegressor` with `offset_column` in a
+        `GridSearchCV`.
     on_unknown_task : {"meta", "raise"}, default="meta"
     n_jobs : int, default=None
     random_state : int, RandomState or None, default=None
@@ -105,6 +107,8 @@ class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     >>> model.cv_results_["mean_test_score"].shape
     (6,)
     """
+
+    offset_column = None  # for the reader of rows: no parameter of this search
 
     # With metadata routing enabled, groups arrive without any set_fit_request.
     __metadata_request__fit = {"groups": True}
