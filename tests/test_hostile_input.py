@@ -604,7 +604,9 @@ OTHERS = [
     *[
         ("IntervalDisplay", lambda given=given: drawn_intervals(**given), error, words)
         for given, error, words in (
-            ({"shots": []}, ValueError, "shots must be between 1 and 5"),
+            ({"shots": []}, TypeError, "shots must be a sequence of int; got []"),
+            ({"shots": 3}, TypeError, "shots must be a sequence of int; got 3"),
+            ({"feature": 2}, ValueError, "the position of one of 2 columns; got 2"),
             ({"shots": [0, 2]}, ValueError, "one or more; got [0, 2]"),
             ({"shots": [6]}, ValueError, "one or more; got [6]"),
             ({"coverage": [0.5]}, TypeError, "coverage must be one number"),
@@ -612,6 +614,12 @@ OTHERS = [
             ({"ax": 3}, TypeError, "ax must be matplotlib Axes or None; got int"),
         )
     ],
+    (
+        "IntervalDisplay",
+        lambda: IntervalDisplay.from_estimator(CLASSIFIER, *LABELLED[0]),
+        TypeError,
+        "estimator must be a MAMLRegressor",
+    ),
     ("AdaptedTasks", lambda: AdaptedTasks(1, 2, 3), TypeError, "is what adapt_tasks returns"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS)["a"], KeyError, "a"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS).predict(X), ValueError, "groups= must"),

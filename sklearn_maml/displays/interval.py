@@ -1,7 +1,16 @@
 """Intervals of one new task that narrow as its rows arrive, drawn."""
 
-import numpy as np
+from numbers import Integral
 
+import numpy as np
+from sklearn.utils import (
+    _safe_indexing,
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+)
+
+from sklearn_maml._tasks.lists import as_array
 from sklearn_maml.displays.display import Display
 from sklearn_maml.model_selection import adapt
 
@@ -67,15 +76,32 @@ class IntervalDisplay(Display):
         -------
         IntervalDisplay
         """
-        X, y, shots = np.asarray(X), np.asarray(y), list(shots)
-        if not shots or min(shots) < 1 or max(shots) >= len(y):
+        values = check_array(X, dtype=None)
+        y = column_or_1d(check_array(y, ensure_2d=False, dtype="numeric"))
+        check_consistent_length(values, y)
+        kept = as_array(shots)
+        if kept.dtype.kind not in "iu" or kept.ndim != 1:
+            raise TypeError(f"shots must be a sequence of int; got {shots!r}.")
+        if not (kept.size and kept.min() >= 1 and kept.max() < len(y)):
             raise ValueError(f"shots must be between 1 and {len(y) - 1}, one or more; got {shots}.")
         if not isinstance(coverage, float):
             raise TypeError(f"coverage must be one number, such as 0.9; got {coverage!r}.")
-        adapted = [adapt(estimator, X[:k], y[:k]) for k in shots]
+        if not isinstance(feature, Integral) or not 0 <= feature < values.shape[1]:
+            raise ValueError(
+                f"feature must be the position of one of {values.shape[1]} columns; got "
+                f"{feature!r}."
+            )
+        X = X if hasattr(X, "iloc") else values
+        adapted = [adapt(estimator, _safe_indexing(X, slice(k)), y[:k]) for k in kept.tolist()]
+        if not hasattr(adapted[0], "predict_interval"):
+            raise TypeError(
+                "estimator must be a MAMLRegressor, a Pipeline that ends in one, or a search over "
+                f"these, whose targets are not transformed; got {type(estimator).__name__}."
+            )
         mean = np.array([own.predict(X) for own in adapted])
         low, high = np.moveaxis([own.predict_interval(X, coverage) for own in adapted], 1, 0)
-        return cls(X[:, feature], y, shots, mean, low, high, coverage).plot(ax=ax)
+        x = values[:, feature].astype(float)
+        return cls(x, y, kept.tolist(), mean, low, high, coverage).plot(ax=ax)
 
     def _draw(self, ax):
         lines = zip(self.shots, self.mean, self.low, self.high, strict=True)
