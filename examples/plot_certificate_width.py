@@ -9,6 +9,8 @@ they cannot represent, and at a stationary point the bound is as good as zero, a
 meta-losses are not convex and their minimum is not known.
 """
 
+import matplotlib.pyplot as plt
+
 from sklearn_maml import MAMLClassifier, MAMLRegressor, NTKFeatures
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.solvers import GaussNewton
@@ -49,8 +51,6 @@ for name, column in results.items():
 
 # %%
 # The same as a picture.
-import matplotlib.pyplot as plt  # noqa: E402
-
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
 for axis, (name, column) in zip(axes, results.items(), strict=True):
     theorem = [dict(c.routes)["Theorem 1"] for c in column]
@@ -60,4 +60,10 @@ for axis, (name, column) in zip(axes, results.items(), strict=True):
     axis.axvline(N_ROWS, color="gray", lw=0.8)
     axis.set(title=name, xlabel="features (line: number of query rows)")
 axes[0].legend()
-figure.savefig("plot_certificate_width.png", dpi=120)
+plt.show()
+
+# %%
+# How to read it: left of the grey line there are fewer features than query rows; the bound is of
+# the size of the loss itself, and says nothing. Right of it both fall to rounding error. That is
+# not learning: a network that wide fits any query rows. What falls is the gap, not the error on new
+# tasks.

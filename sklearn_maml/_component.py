@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 __all__ = [
     "Component",
+    "Documented",
     "check_bool",
     "check_int",
     "check_n_jobs",
@@ -20,7 +21,18 @@ __all__ = [
 ]
 
 
-class Component(BaseEstimator):
+class Documented:
+    """An estimator whose picture in a notebook links to its page in the documentation.
+
+    The address is that of the pages built in a clone, from a notebook at its top. With an address
+    scikit-learn from 1.9 on also shows what each parameter is.
+    """
+
+    _doc_link_module = "sklearn_maml"
+    _doc_link_template = "docs/_build/generated/sklearn_maml.{estimator_name}.html"
+
+
+class Component(Documented, BaseEstimator):
     """A loss, an adaptation rule or a solver: hyperparameters only, nothing fitted.
 
     Being a scikit-learn ``BaseEstimator`` it can be cloned, and a grid search reaches its

@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_maml._component import check_int
+from sklearn_maml._component import Documented, check_int
 
 __all__ = ["NTKFeatures"]
 
@@ -19,7 +19,7 @@ ACTIVATIONS = {
 }
 
 
-class NTKFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class NTKFeatures(Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """The gradient of a random two-layer network in its weights, at initialisation.
 
     The network is ``f(x) = m^-1/2 sum_r a_r s(w_r' x~)`` with ``x~ = (x, 1)``, all weights a_r and

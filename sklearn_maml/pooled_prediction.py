@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_maml._component import check_bool, check_int, check_n_jobs, check_option
+from sklearn_maml._component import Documented, check_bool, check_int, check_n_jobs, check_option
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows
 
@@ -28,7 +28,7 @@ __all__ = ["PooledPrediction"]
 METHODS = ("predict_proba", "decision_function", "predict")
 
 
-class PooledPrediction(TransformerMixin, BaseEstimator):
+class PooledPrediction(Documented, TransformerMixin, BaseEstimator):
     """What any regressor or classifier, fitted on the rows of all tasks, predicts, as a feature.
 
     As the `featurizer` of `MAMLRegressor` it makes few-shot learners of trees, forests, or whatever

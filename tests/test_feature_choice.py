@@ -74,14 +74,14 @@ def test_what_is_chosen_is_what_the_data_are_made_of(name, expected):
     assert choice.task_losses.shape == (4, N_TASKS)
 
 
-def test_the_simplest_set_within_a_standard_error_of_the_best_is_taken():
+def test_the_simplest_set_within_two_standard_errors_of_the_best_is_taken():
     mixed = fitted(STRAIGHT + 0.1 * SURFACE)
     for model in (*map(usual, ("straight", "surface", "waves")), mixed):
         choice = model.feature_choice_
         best = choice.task_losses[np.argmin(choice.task_losses.mean(axis=1))]
         for name, losses in zip(choice.names, choice.task_losses, strict=True):
             apart = losses - best
-            near = apart.mean() <= apart.std(ddof=1) / np.sqrt(N_TASKS)
+            near = apart.mean() <= 2 * apart.std(ddof=1) / np.sqrt(N_TASKS)
             assert near or name != choice.chosen
             if near:
                 assert name == choice.chosen
@@ -179,6 +179,12 @@ def test_rows_of_one_task_have_no_task_to_be_held_out():
     assert model.feature_choice_.task_losses.shape == (1, 0)
     assert repr(model.feature_choice_) == "<FeatureChoice: columns>"
     assert_allclose(model.coef_, LinearRegression().fit(X, STRAIGHT).coef_)
+
+
+def test_few_tasks_tell_nothing_of_others():
+    few = GROUPS < 5
+    model = MAMLRegressor(pooled=TREE, random_state=0).fit(X[few], SURFACE[few], groups=GROUPS[few])
+    assert model.feature_choice_.names == ("columns",)
 
 
 def test_tasks_that_weigh_nothing_are_not_asked():

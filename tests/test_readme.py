@@ -1,6 +1,7 @@
 """What the README and the documentation show: code runs, top to bottom, and prints what it says."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
     if "```python\n" in path.read_text(encoding="utf-8")
 )
 # A block of code and, where a block of text follows at once, what it prints.
@@ -43,6 +44,16 @@ def test_the_code_on_the_page_runs_and_prints_what_the_page_shows(
 
 def test_the_readme_is_among_the_pages():
     assert "README.md" in PAGES
+
+
+def test_badges_tell_the_truth():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shown = {
+        name: (ROOT / "docs" / "_static" / f"{name}.svg").read_text(encoding="utf-8")
+        for name in ("licence", "python")
+    }
+    assert f">{project['license']}<" in shown["licence"]
+    assert f">{project['requires-python'].replace('>=', '≥ ')}<" in shown["python"]
 
 
 def test_output_that_is_not_what_the_page_shows_is_noticed():

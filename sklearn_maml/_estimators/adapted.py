@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._component import check_bool
+from sklearn_maml._component import Documented, check_bool
 from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
@@ -29,7 +29,7 @@ from sklearn_maml._tasks.labels import feature_names
 __all__ = ["Adapted", "AdaptedClassifier", "AdaptedRegressor", "adapter", "check_meta"]
 
 
-class Adapted(BaseEstimator, metaclass=ABCMeta):
+class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
     """Base class of what `adapt` returns: the parameters of one task, and the fitted meta-model."""
 
     def __init__(self, meta):

@@ -30,7 +30,6 @@ from sklearn_maml._estimators.defaults import (
     judging_episodes,
 )
 from sklearn_maml._estimators.feature_choice import (
-    FeatureChoice,
     check_pooled,
     choose_features,
     feature_sets,
@@ -259,12 +258,8 @@ def _features(model, plan, rows, episodes):
 
     with stage("features"), one_blas_thread(), refusing_overflow():
         sets = feature_sets(model, rows, told)
-        if rows.tasks.show_differences:
-            parts = episodes, model._judging, model._has_intercept, fit
-            model.feature_choice_ = choose_features(sets, rows.tasks, *parts)
-        else:
-            simplest, *_ = sets
-            model.feature_choice_ = FeatureChoice(simplest, (simplest,), np.empty((1, 0)))
+        parts = episodes, model._judging, model._has_intercept, fit
+        model.feature_choice_ = choose_features(sets, rows.tasks, *parts)
     return sets[model.feature_choice_.chosen]
 
 

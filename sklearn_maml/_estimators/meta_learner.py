@@ -9,6 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._component import Documented
 from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import scoring_episodes
@@ -57,7 +58,7 @@ from sklearn_maml._tasks.tables import read_tasks
 __all__ = ["MetaLearner"]
 
 
-class MetaLearner(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABCMeta):
     """Base class of the estimators; a subclass says which loss, and predicts and scores.
 
     It has the parameters of `MAMLClassifier`, and reads y as classes if it is a classifier.

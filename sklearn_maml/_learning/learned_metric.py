@@ -23,11 +23,6 @@ class LearnedMetric:
     Parameters are those of the features, the intercept last. `residual_variance` and what follows
     it up to `intraclass_correlation` are those of the mixed model, and None for other criteria.
 
-    References
-    ----------
-    Johnson, "Extension of Nakagawa & Schielzeth's R2GLMM to random slopes models", Methods in
-    Ecology and Evolution 5, 2014: the intraclass correlation.
-
     Attributes
     ----------
     metric : str
@@ -65,6 +60,22 @@ class LearnedMetric:
     converged : bool
     starts : tuple of int
         Numbers of first rows after which tasks start from elsewhere than the meta-parameters.
+
+    References
+    ----------
+    Johnson, "Extension of Nakagawa & Schielzeth's R2GLMM to random slopes models", Methods in
+    Ecology and Evolution 5, 2014: the intraclass correlation.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_features=1, task_spread=0.5, random_state=0)
+    >>> learned = MAMLRegressor(random_state=0).fit(tasks).learned_
+    >>> learned.metric, learned.criterion, learned.converged
+    ('full', 'reml', True)
+    >>> (learned.covariance.diagonal() ** 0.5).round(2)  # tasks were made to differ by 0.5
+    array([0.5 , 0.51])
     """
 
     metric: str

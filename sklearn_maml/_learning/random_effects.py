@@ -315,7 +315,7 @@ def fit_covariance(objective, effects, kind, tol=1e-9):
         return design.lifted(measured(moments, structure, model))
 
 
-def _fitted(objective, design, structure, tol):
+def _fitted(objective, design, structure, tol=1e-9):
     """The mixed model of all tasks, and their moments; of very many a few tell where to start."""
     start = None
     if len(objective.blocks.tasks.weight) > MANY_TASKS:

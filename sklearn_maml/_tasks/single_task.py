@@ -15,8 +15,10 @@ class SingleTaskWarning(UserWarning):
     scikit-learn's cross-validation, which keeps `groups` to itself unless metadata routing is
     switched on; and by ``adapt`` of a model that was fitted without labels. Give the labels by
     ``task_column=``, pass a list of tasks, or switch metadata routing on. To fit one task on
-    purpose, say so by ``groups=np.zeros(n_rows)``, or silence the warning:
+    purpose, say so by ``groups=np.zeros(n_rows)``, or silence the warning.
 
+    Examples
+    --------
     >>> import warnings
     >>> from sklearn_maml import SingleTaskWarning
     >>> with warnings.catch_warnings():

@@ -22,6 +22,17 @@ class Standardization:
         0 for the intercept's column, and everywhere if there is no intercept to shift.
     scale : ndarray of shape (d,)
         Features are divided by it. For the intercept's column, 1 / its relative step.
+
+    Examples
+    --------
+    A temperature in degrees, and an intercept that is to be moved four times as far:
+
+    >>> import numpy as np
+    >>> from sklearn_maml.adaptation import Standardization
+    >>> mean, deviation = np.array([20.0, 1.0]), np.array([5.0, 0.0])
+    >>> coordinates = Standardization.from_moments(mean, deviation, True, intercept_step=4.0)
+    >>> coordinates.rows(np.array([[25.0, 1.0]]))
+    array([[1., 2.]])
     """
 
     mean: np.ndarray

@@ -65,6 +65,23 @@ def certify(objective, theta, certificate="fast"):
     ValueError
         If the meta-loss is not finite, if a rule's pullback is not its derivative, or for an effort
         that there is not.
+
+    Examples
+    --------
+    A solver is handed the objective, and may ask how far it is from the minimum:
+
+    >>> import numpy as np
+    >>> from sklearn_maml import GradientDescent, MAMLRegressor, certify
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> class Certified(GradientDescent):
+    ...     def minimize(self, objective, theta, callback=None):
+    ...         result = super().minimize(objective, theta, callback)
+    ...         start, end = (certify(objective, at).bound for at in (theta, result.theta))
+    ...         print(f"from {start:.0f} above the minimum at most, to {end:.6f}")
+    ...         return result
+    >>> tasks = make_linear_tasks(theta=np.ones(6), random_state=0)
+    >>> model = MAMLRegressor(inner_lr=0.1, solver=Certified(tol=1e-9)).fit(tasks)
+    from 6 above the minimum at most, to 0.000000
     """
     check_effort(certificate)
     if not hasattr(objective, "value_and_gradient"):

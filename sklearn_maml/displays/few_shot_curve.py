@@ -64,11 +64,13 @@ class FewShotCurveDisplay(Display):
         ----------
         estimator : MAMLRegressor, MAMLClassifier, Pipeline that ends in one, or search over these
             Fitted, on other tasks.
-        tasks, y, groups, supports, n_draws, metric, random_state
+        tasks, y, groups, supports
             As in `sklearn_maml.model_selection.few_shot_curve`.
         pooled : regressor, default=None
             One regression for all tasks, fitted on the training rows; drawn as a level line. It
             is given the rows of `tasks` as they are.
+        n_draws, metric, random_state
+            As in `sklearn_maml.model_selection.few_shot_curve`.
         ax : matplotlib Axes, default=None
 
         Returns

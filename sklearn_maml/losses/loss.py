@@ -42,6 +42,25 @@ class Loss(Component):
     dispersion : float or None
         ``E[l'^2] / E[l'']`` at the true predictions, where the loss is a likelihood that leaves it
         no freedom: 1 for `LogLoss`. None where it is to be estimated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.losses import Loss
+    >>> class Fair(Loss):
+    ...     hessian_bound = gradient_bound = 1.0
+    ...     def value(self, y, z):
+    ...         return np.abs(z - y) - np.log1p(np.abs(z - y))
+    ...     def gradient(self, y, z):
+    ...         return (z - y) / (1.0 + np.abs(z - y))
+    ...     def hessian(self, y, z):
+    ...         return 1.0 / (1.0 + np.abs(z - y)) ** 2
+    >>> tasks = make_linear_tasks(random_state=0)
+    >>> model = MAMLRegressor(inner_lr=0.1, loss=Fair()).fit(tasks)
+    >>> bool(model.gap_certificate_.lower_bound <= model.meta_loss_)
+    True
     """
 
     constant_hessian = False

@@ -99,7 +99,24 @@ def _scorer_of(metric):
 
 
 class FewShotScorer(BaseEstimator):
-    """What `few_shot_scorer` returns; its parameters are described there."""
+    """What `few_shot_scorer` returns: a scorer that judges by rows not adapted to.
+
+    Parameters
+    ----------
+    metric, support, n_draws, random_state, split
+        As in `few_shot_scorer`.
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor, few_shot_scorer
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=40, random_state=0)
+    >>> judge = few_shot_scorer("neg_mean_absolute_error", support=3)
+    >>> judge
+    FewShotScorer(metric='neg_mean_absolute_error', support=3)
+    >>> judge(MAMLRegressor(random_state=0).fit(tasks[:30]), tasks[30:]) < 0
+    True
+    """
 
     def __init__(self, metric=None, support=5, n_draws=10, random_state=0, split="random"):
         self.metric = metric
@@ -200,6 +217,16 @@ class FewShotCurve:
     task_errors : ndarray of shape (n_supports, n_tasks)
         The mean error of each task's query rows, over all draws.
     metric : str
+
+    Examples
+    --------
+    >>> from sklearn_maml import MAMLRegressor, few_shot_curve
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=40, random_state=0)
+    >>> model = MAMLRegressor(random_state=0).fit(tasks[:30])
+    >>> curve = few_shot_curve(model, tasks[30:], supports=[1, 3, 10])
+    >>> bool(curve.mean[0] > curve.mean[2])  # the more rows, the smaller the error
+    True
     """
 
     supports: np.ndarray

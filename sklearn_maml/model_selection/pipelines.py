@@ -97,6 +97,17 @@ def adapt_tasks(fitted, X, y=None, *, groups=None, sample_weight=None):
     ------
     TypeError
         If there is no `MAMLRegressor` or `MAMLClassifier` at the end of `fitted`.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn_maml import MAMLRegressor, adapt_tasks
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> tasks = make_linear_tasks(n_tasks=40, random_state=0)
+    >>> search = GridSearchCV(MAMLRegressor(random_state=0), {"alpha": [0.0, 0.1]}, cv=2)
+    >>> adapted = adapt_tasks(search.fit(tasks[:30]), [(X[:5], y[:5]) for X, y in tasks[30:]])
+    >>> len(adapted), adapted[0].predict(tasks[30][0][5:]).shape
+    (10, (15,))
     """
     steps, model = unwrap(fitted)
     X, y, given = at_the_model(steps, model, X, y, groups, sample_weight)

@@ -15,7 +15,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._component import check_number, random_of
+from sklearn_maml._component import Documented, check_number, random_of
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
@@ -36,7 +36,7 @@ from sklearn_maml.model_selection.leave_tasks_out import Folds
 __all__ = ["MAMLRegressorCV", "task_splits"]
 
 
-class MAMLRegressorCV(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEstimator):
     """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks.
 
     The scores are those of ``GridSearchCV(MAMLRegressor(loss="squared_error"), grid)``, the R2 of

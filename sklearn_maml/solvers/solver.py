@@ -26,6 +26,13 @@ class SolverResult:
         Whether the solver's own criterion was met.
     values : tuple of float
         The meta-loss at the start and after each iteration.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_maml.solvers import SolverResult
+    >>> SolverResult(np.zeros(3), n_iter=1, converged=True, values=(4.0, 2.5)).values[-1]
+    2.5
     """
 
     theta: np.ndarray
@@ -66,6 +73,26 @@ class Solver(Component):
         function from theta to an unbiased estimate of the gradient.
     ``report(message)``
         Logs a message, where the user asked for it.
+
+    Examples
+    --------
+    One Newton step, which is enough where the meta-loss is a quadratic:
+
+    >>> import numpy as np
+    >>> from sklearn_maml import MAMLRegressor
+    >>> from sklearn_maml.datasets import make_linear_tasks
+    >>> from sklearn_maml.solvers import Solver, SolverResult
+    >>> class OneStep(Solver):
+    ...     def minimize(self, objective, theta, callback=None):
+    ...         value, gradient = objective.value_and_gradient(theta)
+    ...         rows = np.eye(objective.n_parameters)
+    ...         hessian = np.array([objective.hessian_dot(theta, row) for row in rows])
+    ...         theta = theta - np.linalg.solve(hessian, gradient)
+    ...         return SolverResult(theta, 1, True, (value, objective.value(theta)))
+    >>> tasks = make_linear_tasks(random_state=0)
+    >>> model = MAMLRegressor(inner_lr=0.1, solver=OneStep()).fit(tasks)
+    >>> model.gap_certificate_.bound < 1e-9
+    True
     """
 
     @abstractmethod
