@@ -147,10 +147,11 @@ class AdaptedTasks(Mapping):
 
         Parameters
         ----------
-        X, groups
-            As in `predict`.
+        X : array-like of shape (n_rows, n_features)
         coverage, signed
             See `MAMLRegressor.predict_interval`.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict`.
 
         Returns
         -------
@@ -166,10 +167,11 @@ class AdaptedTasks(Mapping):
 
         Parameters
         ----------
-        X, groups
-            As in `predict`.
-        coverage
+        X : array-like of shape (n_rows, n_features)
+        coverage : float or sequence of float, default=0.9
             See `MAMLClassifier.predict_set`.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict`.
 
         Returns
         -------

@@ -192,10 +192,11 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
         Parameters
         ----------
-        X, groups
-            As in `decision_function`.
+        X : array-like of shape (n_rows, n_features)
         coverage : float or sequence of float, default=0.9
             Between 0 and 1, excluded.
+        groups : array-like of shape (n_rows,), default=None
+            As in `decision_function`.
 
         Returns
         -------
