@@ -56,6 +56,8 @@ def refuses(message, call, error=ValueError):
         ({"inner_lr": "0.1"}, ValueError, "inner_lr must be 'auto' or a number; got '0.1'"),
         ({"inner_lr": np.array([0.1, 0.2])}, TypeError, "inner_lr must be a positive number"),
         ({"n_steps": -1}, ValueError, "n_steps must be an int >= 0; got -1"),
+        ({"calibrate": "yes"}, TypeError, "calibrate must be 'auto', True or False; got 'yes'"),
+        ({"calibrate": 1}, TypeError, "calibrate must be 'auto', True or False; got 1"),
         ({"n_steps": 1.0}, TypeError, "n_steps must be an int >= 0; got 1.0"),
         ({"n_steps": True}, TypeError, "n_steps must be an int >= 0; got True"),
         ({"n_steps": "1"}, TypeError, "n_steps must be an int >= 0; got '1'"),

@@ -35,6 +35,7 @@ from sklearn_maml.displays import (
     ConvergenceDisplay,
     FewShotCurveDisplay,
     GapCertificateDisplay,
+    IntervalDisplay,
     TaskEffectsDisplay,
 )
 from sklearn_maml.losses import LOSSES, SquaredError
@@ -106,6 +107,26 @@ def test_the_curve_is_drawn_beside_what_one_would_do_otherwise(model):
     np.testing.assert_allclose(drawn["pooled fit"][1], one_for_all)
     assert drawn["ridge on the task's rows alone"][0].tolist() == [2, 6]
     assert FewShotCurveDisplay.from_estimator(model, NEW, supports=[0]).own is None
+
+
+def test_intervals_are_drawn_for_the_rows_that_follow_those_adapted_to():
+    model = MAMLRegressor(random_state=0).fit(KNOWN)
+    X, y = NEW[0]
+    display = IntervalDisplay.from_estimator(model, X, y, shots=[1, 4], coverage=0.8, feature=1)
+    drawn = lines(display)
+    for i, k in enumerate([1, 4]):
+        adapted, order = model.adapt(X[:k], y[:k]), k + np.argsort(X[k:, 1])
+        x, mean = drawn[f"after {k} row{'s' * i}"]
+        np.testing.assert_array_equal(x, X[order, 1])
+        np.testing.assert_array_equal(mean, adapted.predict(X)[order])
+        expected = adapted.predict_interval(X, 0.8)
+        np.testing.assert_array_equal((display.low[i], display.high[i]), expected)
+        corners = display.ax_.collections[i].get_paths()[0].vertices
+        for side in expected:
+            assert set(side[order]) <= set(corners[:, 1])
+    np.testing.assert_array_equal(drawn["rows adapted to"], (X[:4, 1], y[:4]))
+    np.testing.assert_array_equal(drawn["rows to come"], (X[4:, 1], y[4:]))
+    assert display.ax_.get_title() == "80% intervals of a new task"
 
 
 def test_a_curve_takes_rows_with_a_task_column_and_a_pooled_pipeline():
@@ -477,7 +498,7 @@ if find_spec("sklearn.callback"):
         recorder = Recorder()
         MAMLRegressor(loss=loss, random_state=0).set_callbacks(recorder).fit(KNOWN)
         _, iterations = recorder.stages()
-        names = ["fit", "reading", "metric", "strength", "theta", "certificate"]
+        names = ["fit", "reading", "metric", "strength", "theta", "certificate", "intervals"]
         assert list(iterations) == names
         assert min(iterations[name] for name in ("metric", "strength", "theta")) > 1
 
@@ -486,7 +507,8 @@ if find_spec("sklearn.callback"):
         rule = GradientSteps("learn")
         model = MAMLRegressor(adaptation=rule, random_state=0).set_callbacks(recorder)
         model.fit(KNOWN)
-        assert list(recorder.stages()[1]) == ["fit", "reading", "lengths", "theta", "certificate"]
+        names = ["fit", "reading", "lengths", "theta", "certificate", "intervals"]
+        assert list(recorder.stages()[1]) == names
         recorder = Recorder()
         MAMLRegressorCV(n_steps=[1, 2]).set_callbacks(recorder).fit(KNOWN)
         iterations = recorder.stages()[1]

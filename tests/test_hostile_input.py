@@ -47,6 +47,7 @@ from sklearn_maml.displays import (
     ConvergenceDisplay,
     FewShotCurveDisplay,
     GapCertificateDisplay,
+    IntervalDisplay,
     TaskEffectsDisplay,
 )
 from sklearn_maml.losses import LOSSES, Gamma, Poisson, PseudoHuber, SmoothedQuantile, Tweedie
@@ -73,6 +74,11 @@ ADAPTED = {
 
 def drawn_effects(**given):
     return TaskEffectsDisplay.from_estimator(REGRESSOR, **given)
+
+
+def drawn_intervals(**given):
+    model = MAMLRegressor(calibrate=False).fit(TASKS)
+    return IntervalDisplay.from_estimator(model, *TASKS[0], **given)
 
 
 class Row(NamedTuple):
@@ -566,6 +572,58 @@ OTHERS = [
         lambda: MAMLRegressor(0.1).fit(TASKS).adapt(X, Y).predict(X, return_std=True),
         ValueError,
         "return_std=True needs a rule that knows how tasks vary",
+    ),
+    *[
+        (owner, lambda ask=ask, bad=bad: ask(bad), error, f"; got {told}.")
+        for owner, ask in (
+            ("MAMLRegressor", lambda bad: REGRESSOR.predict_interval(X, bad)),
+            ("AdaptedRegressor", lambda bad: ADAPTED["AdaptedRegressor"].predict_interval(X, bad)),
+            ("MAMLClassifier", lambda bad: CLASSIFIER.predict_set(X, bad)),
+            ("AdaptedClassifier", lambda bad: ADAPTED["AdaptedClassifier"].predict_set(X, bad)),
+        )
+        for bad, error, told in (
+            (0, ValueError, "0"),
+            (1.0, ValueError, "1.0"),
+            (90, ValueError, "90"),
+            (np.nan, ValueError, "nan"),
+            ([0.5, -0.1], ValueError, "[0.5, -0.1]"),
+            ([], TypeError, "[]"),
+            ("90%", TypeError, "'90%'"),
+            (None, TypeError, "None"),
+            ([[0.5]], TypeError, "[[0.5]]"),
+        )
+    ],
+    (
+        "AdaptedRegressor",
+        lambda: ADAPTED["AdaptedRegressor"].predict_interval(X, signed="yes"),
+        TypeError,
+        "signed must be True or False",
+    ),
+    (
+        "AdaptedRegressor",
+        lambda: MAMLRegressor(0.1).fit(TASKS).adapt(X, Y).predict_interval(X),
+        ValueError,
+        "Fit it with calibrate=True on several tasks",
+    ),
+    ("MAMLRegressor", lambda: MAMLRegressor().recalibrate(TASKS), NotFittedError, NOT_FITTED),
+    *[
+        ("IntervalDisplay", lambda given=given: drawn_intervals(**given), error, words)
+        for given, error, words in (
+            ({"shots": []}, TypeError, "shots must be a sequence of int; got []"),
+            ({"shots": 3}, TypeError, "shots must be a sequence of int; got 3"),
+            ({"feature": 2}, ValueError, "the position of one of 2 columns; got 2"),
+            ({"shots": [0, 2]}, ValueError, "one or more; got [0, 2]"),
+            ({"shots": [6]}, ValueError, "one or more; got [6]"),
+            ({"coverage": [0.5]}, TypeError, "coverage must be one number"),
+            ({"coverage": 2.0}, ValueError, "coverage must be between 0 and 1"),
+            ({"ax": 3}, TypeError, "ax must be matplotlib Axes or None; got int"),
+        )
+    ],
+    (
+        "IntervalDisplay",
+        lambda: IntervalDisplay.from_estimator(CLASSIFIER, *LABELLED[0]),
+        TypeError,
+        "estimator must be a MAMLRegressor",
     ),
     ("AdaptedTasks", lambda: AdaptedTasks(1, 2, 3), TypeError, "is what adapt_tasks returns"),
     ("AdaptedTasks", lambda: REGRESSOR.adapt_tasks(TASKS)["a"], KeyError, "a"),

@@ -28,6 +28,7 @@ FLOORS = {
     "adaptation": 5,
     "solvers": 5,
     "certificate": 5,
+    "_intervals": 6,
     "_learning": 6,
     "_estimators": 7,
     "checks": 8,

@@ -359,7 +359,8 @@ def blup(model, covariance, noise, X, y):
 def test_adapting_is_the_blup(rows):
     """In row space and in parameter space alike, with the standard deviations that go with it."""
     tasks = mixed_tasks()
-    model = MAMLRegressor(adaptation=REML, random_state=0).fit(tasks)
+    rule = clone(REML).set_params(doubt=None)  # the BLUP takes theta and Sigma for known
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks)
     X, y = mixed_tasks(1, seed=9)[0]
     found = model.learned_
     adapted = model.adapt(X[:rows], y[:rows])
@@ -976,7 +977,8 @@ def test_rows_of_many_tasks_are_as_sure_as_adapting_to_each_makes_them(rule, n_t
 
 def test_standard_deviations_are_those_of_a_gaussian_process():
     X, y, groups = flat(mixed_tasks(15))
-    model = MAMLRegressor(adaptation="learned", random_state=0).fit(X, y, groups=groups)
+    model = MAMLRegressor(adaptation=Proximal(doubt=None), random_state=0)
+    model.fit(X, y, groups=groups)
     rule, rows = model.adaptation_, mixed_tasks(1, seed=4)[0][0]
     linear = lambda X: with_ones(X) @ rule.metric.factor  # noqa: E731
     for label in ("3", "7"):
@@ -1104,7 +1106,11 @@ def test_one_task_shows_no_difference_between_tasks(adaptation):
     assert_allclose(adapted.predict(X), model.predict(X))
     if adaptation == "learned":
         _, std = adapted.predict(X, return_std=True)
-        assert_allclose(std, np.sqrt(model.adaptation_.noise.variance[0]))
+        rows = with_ones(X)
+        leverage = ((rows @ np.linalg.inv(rows.T @ rows)) * rows).sum(axis=1)
+        residuals = y - model.predict(X)
+        noise = (residuals**2).sum() / (len(y) - rows.shape[1])  # as of least squares
+        assert_allclose(std**2, noise * (1 + leverage))
 
 
 @pytest.mark.parametrize("strength", [2.0, None])
@@ -1420,3 +1426,92 @@ def test_rules_are_registered_under_their_names():
     X, y = mixed_tasks(1)[0]
     by_name = MAMLRegressor(adaptation="gradient_steps").fit([(X, y)])
     assert_allclose(by_name.coef_, MAMLRegressor(inner_lr=0.1).fit([(X, y)]).coef_)
+
+
+# --------------------------------------------------------------------------------------------------
+# What is not known of theta and Sigma
+
+
+def test_what_is_not_known_of_theta_is_what_generalised_least_squares_leaves_unknown():
+    """By matrices of all rows of all tasks, for a new task and one with three rows."""
+    tasks, metric = mixed_tasks(9), np.diag([0.5, 2.0, 1.0])
+    rule = Proximal(0.8, metric, noise=0.3)
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks)
+    sigma = metric / 0.8
+    precision = 0.0
+    for X, _ in tasks:
+        F = with_ones(X)
+        precision = precision + F.T @ np.linalg.solve(np.eye(len(F)) + F @ sigma @ F.T, F)
+    C = np.linalg.inv(precision)
+    rows = with_ones(mixed_tasks(1, seed=3)[0][0])
+    _, std = model.predict(rows[:, :-1], return_std=True)
+    known = ((rows @ sigma) * rows).sum(axis=1)
+    assert_allclose(std**2, 0.3 * (1 + known + ((rows @ C) * rows).sum(axis=1)))
+    X, y = tasks[0][0][:3], tasks[0][1][:3]
+    F = with_ones(X)
+    gain = sigma @ F.T @ np.linalg.inv(np.eye(3) + F @ sigma @ F.T)
+    J = np.eye(3) - gain @ F
+    _, std = model.adapt(X, y).predict(rows[:, :-1], return_std=True)
+    unknown = J @ sigma + J @ C @ J.T
+    assert_allclose(std**2, 0.3 * (1 + ((rows @ unknown) * rows).sum(axis=1)))
+
+
+@pytest.mark.parametrize("effects", [None, "intercept"])
+def test_what_is_not_known_of_a_learned_metric_is_that_of_a_wishart_matrix(effects):
+    tasks = mixed_tasks(9)
+    rule = Proximal(1.0, "full", random_effects=effects, noise=0.3)
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(tasks)
+    sigma, precision = model.adaptation_.metric.covariance, 0.0
+    for X, _ in tasks:
+        F = with_ones(X)
+        precision = precision + F.T @ np.linalg.solve(np.eye(len(F)) + F @ sigma @ F.T, F)
+    X, y = tasks[0][0][:3], tasks[0][1][:3]
+    F, rows = with_ones(X), with_ones(mixed_tasks(1, seed=3)[0][0])
+    J = np.eye(3) - sigma @ F.T @ np.linalg.solve(np.eye(3) + F @ sigma @ F.T, F)
+    varies = slice(None) if effects is None else slice(2, None)
+    inner = np.zeros((3, 3))
+    inner[varies, varies] = np.linalg.inv(precision[varies, varies])
+    q = 3 if effects is None else 1
+    share = np.trace(F.T @ F @ J @ inner) * 81 / 8 * (1 + 1 / q)
+    unknown = J @ sigma + J @ (np.linalg.inv(precision) + share * inner) @ J.T
+    _, std = model.adapt(X, y).predict(rows[:, :-1], return_std=True)
+    assert_allclose(std**2, 0.3 * (1 + ((rows @ unknown) * rows).sum(axis=1)), rtol=1e-6)
+    support = Risk(SquaredError(), F[None], y[None], np.full((1, 3), 1 / 3))
+    found = model.adaptation_.deviation(rows[None], support)
+    assert_allclose(found[0], std, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n_tasks", "least"), [(10, 0.02), (15, 0.012), (25, 0.006)])
+def test_few_tasks_are_covered_better_where_what_is_not_known_counts(n_tasks, least):
+    """Normal tasks: 90 % of the targets of new ones, before any row and after three."""
+    rng, hits = np.random.default_rng(n_tasks), {"auto": [], None: []}
+
+    def draw(n):
+        found = []
+        for _ in range(n):
+            X = rng.normal(size=(8, 2))
+            level, *slopes = rng.normal(size=3) * [1.5, 0.8, 0.8] + [0.0, 1.0, 2.0]
+            found.append((X, X @ slopes + level + rng.normal(size=8)))
+        return found
+
+    for seed in range(40):
+        train, test = draw(n_tasks), draw(10)
+        for doubt, found in hits.items():
+            model = MAMLRegressor(
+                adaptation=Proximal(doubt=doubt), certificate=None, random_state=seed
+            ).fit(train)
+            for X, y in test:
+                for k in (0, 3):
+                    asked = model.adapt(X[:k], y[:k]) if k else model
+                    mean, std = asked.predict(X[k:], return_std=True)
+                    found.append((np.abs(y[k:] - mean) < 1.645 * std).mean())
+    covered = {doubt: np.mean(found) for doubt, found in hits.items()}
+    assert covered["auto"] > covered[None] + least
+    assert abs(covered["auto"] - 0.9) < abs(covered[None] - 0.9)
+
+
+def test_what_is_not_known_of_theta_is_left_out_where_it_hardly_matters(monkeypatch):
+    monkeypatch.setattr("sklearn_maml._learning.doubt.NEGLIGIBLE", 0.1)
+    rule = Proximal(0.8, [0.5, 2.0, 1.0], noise=0.3)
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(600))
+    assert model.adaptation_.doubt is None

@@ -155,7 +155,7 @@ def test_meta_parameters_are_near_the_fixed_effects_but_other_numbers(lme4):
 
 def test_standard_deviations_are_those_of_condvar_and_the_residual(lme4):
     noise = float(lme4["correlated.residual"][0])
-    model = fit(Proximal(1.0, "full", noise=noise))
+    model = fit(Proximal(1.0, "full", noise=noise, doubt=None))
     std = first_person(model).predict(DAYS[:10], return_std=True)[1]
     assert_allclose(std, lme4["deviation"], rtol=1e-5)
 

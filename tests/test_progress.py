@@ -50,7 +50,7 @@ def test_a_package_whose_name_only_begins_alike_is_a_place_to_point_to():
 # Stages
 
 MANY = make_linear_tasks(n_tasks=25, random_state=0)
-STAGES = ["reading", "metric", "strength", "theta", "certificate"]
+STAGES = ["reading", "metric", "strength", "theta", "certificate", "intervals"]
 
 
 def lines_of(model, caplog, tasks=MANY):

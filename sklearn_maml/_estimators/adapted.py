@@ -12,6 +12,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import Documented, check_bool
+from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
     finite_theta,
@@ -102,9 +103,9 @@ class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
         meta = self.meta.estimator if isinstance(self.meta, FrozenEstimator) else self.meta
         return getattr(meta, "best_estimator_", meta)
 
-    def _keep(self, theta, information):
-        """Store a task's parameters, and what is known of them; returns self."""
-        meta, self._information = self._meta(), information
+    def _keep(self, theta, information, n_rows):
+        """Store a task's parameters, what is known of them and by how many rows; returns self."""
+        meta, self._information, self._n_rows = self._meta(), information, n_rows
         self.coef_, self.intercept_ = split_theta(theta, meta._has_intercept)
         for name in ("n_features_in_", "feature_names_in_", "classes_"):
             if hasattr(meta, name):
@@ -164,9 +165,10 @@ class AdaptedRegressor(RegressorMixin, Adapted):
             With the columns of the fit of `meta`. Every row is taken for one of this task: labels
             in a task column are not looked at.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too: the noise and what
-            the support rows leave unknown of the task, not what is unknown of the meta-parameters.
-            For rules that know of them, such as `Proximal`.
+            Whether to return the standard deviations of the rows' targets too: the noise, what
+            the support rows leave unknown of the task, and what the training tasks leave unknown of
+            the meta-parameters and of how tasks differ. For rules that know of them, such as
+            `Proximal`.
 
         Returns
         -------
@@ -181,6 +183,23 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         uncertainty = uncertainty_of(meta, self._information)
         z, deviation = linear_and_deviation(meta, rows, uncertainty)
         return response(meta, z), deviation
+
+    def predict_interval(self, X, coverage=0.9, *, signed=False):
+        """Intervals in which targets of rows of the task are.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        coverage, signed
+            See `MAMLRegressor.predict_interval`.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several coverages.
+        """
+        meta, rows = self._rows(X)
+        return intervals_of(meta, rows, self._information, self._n_rows, coverage, signed)
 
     def _plain(self, meta):
         if not meta.loss_.identity_link:
@@ -236,6 +255,11 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
     def predict(self, X):
         """The most probable classes; see `MAMLClassifier.predict`."""
         return response(self._meta(), self._linear(X))
+
+    def predict_set(self, X, coverage=0.9):
+        """Sets of classes that rows of the task may have; see `MAMLClassifier.predict_set`."""
+        meta, rows = self._rows(X)
+        return label_sets_of(meta, rows, self._n_rows, coverage)
 
     def _plain(self, meta):
         if len(self.classes_) == 2:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -9,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.adapted import adapter
+from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
 from sklearn_maml._estimators.prediction import (
     linear,
     linear_and_deviation,
@@ -29,6 +31,11 @@ def of_classes(tasks):
     return is_classifier(tasks.meta.estimator)
 
 
+def of_numbers(tasks):
+    """Whether adapted tasks are those of a regressor."""
+    return not of_classes(tasks)
+
+
 class AdaptedTasks(Mapping):
     """Many tasks, each with its adapted estimator; what `adapt_tasks` returns.
 
@@ -46,6 +53,8 @@ class AdaptedTasks(Mapping):
         See ``AdaptationRule.information``.
     steps : list of (str, transformer), default=()
         Fitted steps of a pipeline that X goes through first.
+    n_rows : ndarray of shape (n_tasks,), default=None
+        How many rows tasks were adapted to; None is 0.
 
     Attributes
     ----------
@@ -67,7 +76,7 @@ class AdaptedTasks(Mapping):
     True
     """
 
-    def __init__(self, meta, task_ids, theta, information=None, steps=()):
+    def __init__(self, meta, task_ids, theta, information=None, steps=(), n_rows=None):
         if not isinstance(meta, FrozenEstimator):
             raise TypeError(
                 "AdaptedTasks is what adapt_tasks returns; to make one, pass a fitted model in a "
@@ -77,11 +86,13 @@ class AdaptedTasks(Mapping):
         self.coef, self.intercept = split_theta(theta, meta.estimator._has_intercept)
         self._theta, self._information = theta, information
         self._known = TaskIndex(task_ids)
+        self._n_rows = np.zeros(len(task_ids)) if n_rows is None else n_rows
 
     def __getitem__(self, label):
         at = self._known.at[label]
         information = None if self._information is None else self._information[at]
-        return in_pipeline(self.steps, adapter(self.meta)._keep(self._theta[at], information))
+        adapted = adapter(self.meta)._keep(self._theta[at], information, self._n_rows[at])
+        return in_pipeline(self.steps, adapted)
 
     def __iter__(self):
         return iter(self._known.at)
@@ -94,7 +105,8 @@ class AdaptedTasks(Mapping):
 
     def behind(self, steps):
         """The same tasks, for an X that goes through fitted pipeline steps first."""
-        return type(self)(self.meta, self.task_ids, self._theta, self._information, steps)
+        known = self._theta, self._information
+        return type(self)(self.meta, self.task_ids, *known, steps, self._n_rows)
 
     def predict(self, X, *, groups=None, return_std=False):
         """Predict rows of several tasks, each with its task's parameters.
@@ -128,6 +140,46 @@ class AdaptedTasks(Mapping):
         uncertainty = uncertainty_of(model, self._information, rows.at)
         z, deviation = linear_and_deviation(model, rows, uncertainty)
         return response(model, z), deviation
+
+    @available_if(of_numbers)
+    def predict_interval(self, X, coverage=0.9, *, signed=False, groups=None):
+        """Intervals in which targets of rows are, each by its own task.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        coverage, signed
+            See `MAMLRegressor.predict_interval`.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict`.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several coverages.
+        """
+        model, rows = self.meta.estimator, self._rows(X, groups)
+        return intervals_of(model, rows, self._information, self._n_rows, coverage, signed)
+
+    @available_if(of_classes)
+    def predict_set(self, X, coverage=0.9, *, groups=None):
+        """Sets of classes that rows may have, each by its own task, of classifiers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        coverage : float or sequence of float, default=0.9
+            See `MAMLClassifier.predict_set`.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict`.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_rows, n_classes)
+            With one more axis, the last, for several coverages.
+        """
+        rows = self._rows(X, groups)
+        return label_sets_of(self.meta.estimator, rows, self._n_rows, coverage)
 
     def random_effects(self):
         """By how much each task differs from the meta-parameters, and how surely.
@@ -169,11 +221,31 @@ class AdaptedTasks(Mapping):
         return linear(self.meta.estimator, self._rows(X, groups))
 
 
+def last_has(name):
+    """A check whether the last step of a pipeline has a method."""
+    return lambda pipeline: hasattr(pipeline.steps[-1][1], name)
+
+
+class AdaptedPipeline(Pipeline):
+    """A pipeline that ends in an adapted model, and reaches its intervals and label sets."""
+
+    @available_if(last_has("predict_interval"))
+    def predict_interval(self, X, coverage=0.9, *, signed=False):
+        """Intervals of rows; see `AdaptedRegressor.predict_interval`."""
+        X = through(self.steps[:-1], X)
+        return self.steps[-1][1].predict_interval(X, coverage, signed=signed)
+
+    @available_if(last_has("predict_set"))
+    def predict_set(self, X, coverage=0.9):
+        """Sets of classes of rows; see `AdaptedClassifier.predict_set`."""
+        return self.steps[-1][1].predict_set(through(self.steps[:-1], X), coverage)
+
+
 def in_pipeline(steps, estimator):
     """The estimator, at the end of a pipeline where there are steps before it."""
     if not steps:
         return estimator
-    return Pipeline(
+    return AdaptedPipeline(
         [*steps, ("classifier" if is_classifier(estimator) else "regressor", estimator)]
     )
 

@@ -4,6 +4,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._estimators.intervals import label_sets_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
 from sklearn_maml._estimators.streaming import go_on
@@ -43,6 +44,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         As in `MAMLRegressor`, added to the log odds of ``classes_[1]``; for two classes.
     on_unknown_task : {"meta", "raise"}, default="meta"
     certificate : {"fast", "full", "branch"} or None, default="fast"
+    calibrate : "auto" or bool, default="auto"
     n_jobs : int, default=None
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
@@ -63,7 +65,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
     task_intercept_ : ndarray of shape (n_tasks,) or (n_tasks, n_classes), or None
     loss_, featurizer_, feature_choice_, adaptation_, learned_, inner_lr_, capped_share_
         As in `MAMLRegressor`.
-    n_tasks_, task_ids_
+    n_tasks_, task_ids_, calibration_
         As in `MAMLRegressor`.
     n_iter_, meta_losses_, n_features_in_, feature_names_in_
         As in `MAMLRegressor`.
@@ -105,6 +107,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         offset_column=None,
         on_unknown_task="meta",
         certificate="fast",
+        calibrate="auto",
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -124,6 +127,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.offset_column = offset_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
+        self.calibrate = calibrate
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -207,6 +211,35 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         ndarray of shape (n_rows,)
         """
         return response(self, self._linear(X, groups))
+
+    def predict_set(self, X, coverage=0.9, *, groups=None):
+        """Sets of classes that hold the true one with a given probability, whatever tasks are like.
+
+        All classes of a probability above a bound, and the most probable one. The bound is
+        calibrated on the training tasks, as `MAMLRegressor.predict_interval` is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        coverage : float or sequence of float, default=0.9
+            Between 0 and 1, excluded.
+        groups : array-like of shape (n_rows,), default=None
+            As in `decision_function`.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_rows, n_classes)
+            With one more axis, the last, for several coverages.
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer than ``coverage / (1 - coverage)`` tasks: then a set holds the fewest
+            classes whose probabilities add up to the coverage.
+        """
+        rows = self._rows(X, groups)
+        n_rows = None if rows.at is None else self._n_rows
+        return label_sets_of(self, rows, n_rows, coverage)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """Accuracy on query rows after adapting to support rows; or plain accuracy, without tasks.

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from numbers import Integral, Real
 
+import numpy as np
+
 from sklearn_maml._tasks.episodes import read_episodes
 from sklearn_maml._tasks.moments import moments
 from sklearn_maml.adaptation.gradient_steps import GradientSteps
@@ -14,11 +16,13 @@ __all__ = [
     "AUTO_ROWS",
     "AUTO_SHOTS",
     "JUDGING_DRAWS",
+    "calibrates",
     "choose_solver",
     "choose_support",
     "default_rule",
     "gradient_rule",
     "judging_episodes",
+    "scoring_episodes",
 ]
 
 # What inner_lr="auto" stands for, chosen by benchmarks/bench_defaults.py: all steps together leave
@@ -122,6 +126,33 @@ def judging_episodes(episodes, random_state=None, n_draws=JUDGING_DRAWS):
     n_draws = n_draws if episodes.split == "random" else 1
     seed = 0 if random_state is None else random_state
     return replace(read_episodes(shots, episodes.split, n_draws, seed), lenient=several)
+
+
+def scoring_episodes(episodes, judging):
+    """How tasks are split to calibrate intervals: at numbers of rows, as in the fit if it was so.
+
+    Parameters
+    ----------
+    episodes, judging : Episodes
+        Those of the fit, and those by which the model is judged.
+
+    Returns
+    -------
+    Episodes
+    """
+    for given in (episodes, judging):
+        if not isinstance(given.support, str | float):
+            return given
+    return replace(judging, support=AUTO_SHOTS, lenient=True)
+
+
+def calibrates(calibrate, rule):
+    """What ``calibrate="auto"`` stands for: learned rules alone, whose fits take longer."""
+    if isinstance(calibrate, str) and calibrate == "auto":
+        return rule is not None and rule.learnable
+    if not isinstance(calibrate, bool | np.bool_):
+        raise TypeError(f"calibrate must be 'auto', True or False; got {calibrate!r}.")
+    return bool(calibrate)
 
 
 def choose_solver(loss, rule):

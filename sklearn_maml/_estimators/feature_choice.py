@@ -116,15 +116,14 @@ def feature_sets(model, rows, told):
     """
     X, tasks = rows.X, rows.tasks
     if model.featurizer is None:
-        as_it_is = FunctionTransformer(feature_names_out="one-to-one", accept_sparse=True)
-        columns = FittedFeaturizer(as_it_is.fit(X), X)
+        columns = FittedFeaturizer(None, X)
     else:
         columns = _whole(fit_featurizer(model.featurizer, X, tasks, told), X)
     pooled = PooledPrediction(model.pooled, passthrough=False, n_jobs=model.n_jobs)
     prediction = fit_featurizer(pooled, X, tasks, told)
     if prediction.phi is None:  # one task, which has none to be cross-fitted from
         prediction = _whole(prediction, X)
-    sets = {"columns": columns, "columns and prediction": _beside(columns, prediction)}
+    sets = {"columns": columns, "columns and prediction": _beside(columns, prediction, X)}
     curved = _curved(X) if model.featurizer is None else ()
     if len(curved):
         bent = ColumnTransformer(
@@ -133,7 +132,7 @@ def feature_sets(model, rows, told):
             verbose_feature_names_out=False,
         )
         splines = _whole(fit_featurizer(bent, X, tasks, told), X)
-        sets |= {"splines": splines, "splines and prediction": _beside(splines, prediction)}
+        sets |= {"splines": splines, "splines and prediction": _beside(splines, prediction, X)}
     return sets
 
 
@@ -143,10 +142,14 @@ def _whole(featurizer, X):
     return featurizer._replace(phi=phi if sp.issparse(phi) else np.asarray(phi))
 
 
-def _beside(columns, prediction):
+def _beside(columns, prediction, X):
     """Both, as one fitted featurizer."""
+    transformer = columns.transformer
+    if transformer is None:
+        as_it_is = FunctionTransformer(feature_names_out="one-to-one", accept_sparse=True)
+        transformer = as_it_is.fit(X)
     union = FeatureUnion(
-        [("columns", columns.transformer), ("prediction", prediction.transformer)],
+        [("columns", transformer), ("prediction", prediction.transformer)],
         verbose_feature_names_out=False,
     )
     both = columns.phi, prediction.phi

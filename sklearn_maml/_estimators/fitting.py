@@ -21,6 +21,7 @@ from sklearn_maml._component import (
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     AUTO_ROWS,
+    calibrates,
     choose_solver,
     choose_support,
     default_rule,
@@ -32,6 +33,7 @@ from sklearn_maml._estimators.feature_choice import (
     choose_features,
     feature_sets,
 )
+from sklearn_maml._estimators.intervals import calibrated_in_fit
 from sklearn_maml._estimators.objectives import objective_of, with_offsets
 from sklearn_maml._estimators.prediction import (
     feature_names_of,
@@ -75,10 +77,10 @@ __all__ = [
 # beat, in trials, had bounds of 0.7 and more; those of default step lengths have 0.3 and less.
 SURE = 0.3
 
-# Reading, metric, strength, theta and certificate. A rule that is not learned has no second and
-# third, steps that are learned have their lengths there, a search has itself, and a choice of
-# features is one more.
-N_STAGES = 5
+# Reading, metric, strength, theta, certificate and intervals. A rule that is not learned has no
+# second and third, steps that are learned have their lengths there, a search has itself, and a
+# choice of features is one more.
+N_STAGES = 6
 
 
 class Plan(NamedTuple):
@@ -92,12 +94,15 @@ class Plan(NamedTuple):
     episodes : Episodes
     mixed : bool
         Whether the episodes are the mixed shots of ``support="auto"``.
+    calibrates : bool
+        Whether intervals are calibrated.
     """
 
     rule: Any
     solver: Any
     episodes: Episodes
     mixed: bool
+    calibrates: bool
 
     @property
     def learns(self):
@@ -115,7 +120,7 @@ def make_plan(model):
     episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
     check_featurizer(model.featurizer)
     check_pooled(model.pooled)
-    return Plan(rule, solver, episodes, mixed)
+    return Plan(rule, solver, episodes, mixed, calibrates(model.calibrate, rule))
 
 
 def make_solver(model, rule):
@@ -193,7 +198,13 @@ def fit_rows(model, plan, rows, featurizer=None):
         featurizer = _features(model, plan, rows, episodes)
     model.featurizer_ = featurizer.transformer
     features = featurizer.training_features(rows.X, model._has_intercept)
-    fit_blocks(model, plan, Blocks(rows.tasks, features, episodes), rows.ids, rows.named)
+    blocks = Blocks(rows.tasks, features, episodes)
+    with one_blas_thread():  # entered once, for all passes over the data
+        objective = fit_blocks(model, plan, blocks, rows.ids, rows.named)
+        model.calibration_ = None
+        if plan.calibrates:
+            with stage("intervals"):
+                model.calibration_ = calibrated_in_fit(model, objective)
 
 
 def keep_facts(model, episodes, untold):
@@ -223,12 +234,18 @@ def fit_blocks(model, plan, blocks, ids, named):
     ids : ndarray of shape (n_tasks,)
     named : bool
         Whether the tasks have names.
+
+    Returns
+    -------
+    MetaObjective
+        That was minimised.
     """
-    with one_blas_thread():  # entered once, for all passes over the data
+    with one_blas_thread():
         objective = _minimise(model, plan, blocks)
         _report_steps(model, objective)
         model.task_ids_, model.n_tasks_ = ids, len(ids)
         keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
+    return objective
 
 
 def _features(model, plan, rows, episodes):
@@ -358,10 +375,10 @@ def _report_steps(model, objective):
 
 def keep_tasks(model, blocks, ids):
     """Store the parameters of named tasks, adapted to all of their rows; None names none."""
-    model.task_coef_ = model.task_intercept_ = model._information = None
+    model.task_coef_ = model.task_intercept_ = model._information = model._n_rows = None
     model._known = TaskIndex()
     if ids is not None:
         # With the rule that knows the noise, and the rows that are kept.
         theta, model._information = objective_of(model, blocks).adapted(theta_of(model))
         model.task_coef_, model.task_intercept_ = split_theta(theta, model._has_intercept)
-        model._known = TaskIndex(ids)
+        model._known, model._n_rows = TaskIndex(ids), blocks.n_rows

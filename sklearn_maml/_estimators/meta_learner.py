@@ -12,12 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_maml._component import Documented
 from sklearn_maml._estimators.adapted import adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
+from sklearn_maml._estimators.defaults import scoring_episodes
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
     certified,
     fit_rows,
     make_plan,
 )
+from sklearn_maml._estimators.intervals import calibrated_on
 from sklearn_maml._estimators.objectives import (
     objective_of,
     objective_on,
@@ -171,7 +173,36 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
         with refusing_overflow():
             theta, information = objective.adapted(theta_of(self))
             check_overflow(theta)
-        return AdaptedTasks(self._frozen(), rows.ids, theta, information)
+        n_rows = rows.tasks.n_rows
+        return AdaptedTasks(self._frozen(), rows.ids, theta, information, n_rows=n_rows)
+
+    def recalibrate(self, X, y=None, *, groups=None, sample_weight=None):
+        """The same model with intervals that are calibrated on other tasks.
+
+        For these the guarantee is exact: theta and the rule know nothing of them.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            As in `fit`: tasks that the model was not fitted to.
+
+        Returns
+        -------
+        MAMLRegressor or MAMLClassifier
+            A fitted copy; the model itself is unchanged.
+
+        Raises
+        ------
+        ValueError
+            If no task has a row to spare for being predicted.
+        """
+        check_is_fitted(self)
+        episodes = scoring_episodes(self._episodes, self._judging)
+        objective = objective_on(self, X, y, groups, sample_weight, episodes)
+        other = copy(self)
+        with refusing_overflow():
+            other.calibration_ = calibrated_on(self, objective)
+        return other
 
     def random_effects(self):
         """By how much each task of the fit differs from the meta-parameters, and how surely.
@@ -279,7 +310,8 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
         """A fitted copy that later changes leave as it is, and that names no training task."""
         frozen = copy(self)
         frozen.coef_, frozen.intercept_ = self.coef_.copy(), copy(self.intercept_)
-        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = frozen._information = None
+        frozen.task_ids_ = frozen.task_coef_ = frozen.task_intercept_ = None
+        frozen._information = frozen._n_rows = None
         frozen._known = TaskIndex()
         return FrozenEstimator(frozen)
 

@@ -246,16 +246,17 @@ def uncertainty_of(model, information, at=None):
     ValueError
         If the rule knows of no such thing, or `information` was too large to be kept.
     """
-    prior = prior_of(model)  # a rule that knows nothing says so itself
+    width = prior_of(model)[1].shape[2]  # a rule that knows nothing says so itself
     if information is None:
+        n_effects = model.adaptation_.posterior(width).shape[1]
         raise ValueError(
             "return_std=True needs what support rows tell of each task, which was not kept: with "
-            f"{prior[1].shape[1]} parameters that differ between tasks it would have taken more "
-            "than 128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
+            f"{n_effects} parameters that differ between tasks it would have taken more than "
+            "128 MiB. Adapt to the rows of these tasks, one by adapt or fewer by adapt_tasks."
         )
     if at is not None:
         information = information[at] * (at >= 0)[:, None]
-    return model.adaptation_.uncertainty(prior[1].shape[2], np.atleast_2d(information))
+    return model.adaptation_.uncertainty(width, np.atleast_2d(information))
 
 
 def prior_of(model):
@@ -278,7 +279,7 @@ def targets_with_offsets(model, y, offset):
 
 
 def adapted_theta(model, X, y, sample_weight):
-    """Parameters of the one task whose support rows these are, and what the rows tell of it."""
+    """Parameters of the task whose support rows these are, what they tell, how many they are."""
     X, y, weight, offset = read_one_task(model, X, y, sample_weight)
     check_targets(model, y)
     y = targets_with_offsets(model, y, offset)
@@ -292,7 +293,7 @@ def adapted_theta(model, X, y, sample_weight):
         check_overflow(theta)
     if takes_uncapped_steps(rule):
         warn_if_diverging(rule, (loop.relative_step > 2).mean())
-    return theta, rule.information(risk.square_about(risk.predict(theta)))
+    return theta, rule.information(risk.square_about(risk.predict(theta))), float(size)
 
 
 def check_width(model, n_features):

@@ -2,9 +2,10 @@
 
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import check_bool, resolve
+from sklearn_maml._estimators.fitted_in_parts import FittedInParts
+from sklearn_maml._estimators.intervals import intervals_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -13,7 +14,6 @@ from sklearn_maml._estimators.prediction import (
     response,
     uncertainty_of,
 )
-from sklearn_maml._estimators.streaming import from_statistics, go_on, merged
 from sklearn_maml._tasks.tables import check_y
 from sklearn_maml.losses import LOSSES
 from sklearn_maml.losses.loss import Loss
@@ -21,7 +21,7 @@ from sklearn_maml.losses.loss import Loss
 __all__ = ["MAMLRegressor"]
 
 
-class MAMLRegressor(RegressorMixin, MetaLearner):
+class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner):
     """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
 
     Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
@@ -100,6 +100,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         What the certificate of a fit may cost, see `sklearn_maml.certify`: no more than about the
         fit; several times as much, for tighter bounds with other losses than the squared one; or
         as long as it takes, for few parameters. None makes none.
+    calibrate : "auto" or bool, default="auto"
+        Whether to calibrate intervals on the training tasks, see `predict_interval`; it takes less
+        than the fit again. "auto" does where the rule is learned.
     n_jobs : int, default=None
         Workers for blocks of tasks, as in joblib. It does not change the result in any bit.
     random_state : int, RandomState or None, default=None
@@ -149,6 +152,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
     statistics_ : TaskStatistics
         Of all tasks so far. Only after `partial_fit` with the squared loss, `from_statistics` and
         `merge`.
+    calibration_ : Calibration or None
+        Quantiles of the errors of training tasks, by number of support rows; None without
+        `calibrate`, and where tasks show no differences.
     n_features_in_ : int
         Columns of the X that was passed, the task column included.
     feature_names_in_ : ndarray of str
@@ -197,6 +203,7 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         offset_column=None,
         on_unknown_task="meta",
         certificate="fast",
+        calibrate="auto",
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -217,94 +224,10 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         self.offset_column = offset_column
         self.on_unknown_task = on_unknown_task
         self.certificate = certificate
+        self.calibrate = calibrate
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
-
-    def partial_fit(self, X, y=None, *, groups=None, sample_weight=None):
-        """Fit to more tasks; those of earlier calls stay in, without their rows.
-
-        With the squared loss, any number of calls gives the model that one `fit` on all tasks
-        gives, to rounding, whether the rule is learned or not: each call adds to `statistics_`,
-        and fits to all of them. Where many calls follow one another, it takes less time to add up
-        what `task_statistics` gives, and to fit once by `from_statistics`. ``support="auto"`` is
-        1, 2, 3, 5 and 10 shots, each drawn `n_episodes` times: the number that `fit` chooses from
-        the number of tasks cannot be known before all are there (it is 1 for 1,000 or more).
-
-        With another loss, the first call is a `fit`, and later ones take stochastic steps over the
-        tasks that they are given, an epoch or what ``solver=SGD(...)`` says, by the rule that the
-        first one learned; parameters of known tasks stay as they were when these were seen.
-
-        Parameters
-        ----------
-        X, y, groups, sample_weight
-            As in `fit`. Each task as a whole: its rows cannot be spread over several calls.
-            Rows without labels are one task.
-
-        Returns
-        -------
-        self : MAMLRegressor
-
-        Raises
-        ------
-        ValueError
-            If the data are not as described, or not as those of the first call, or a task was seen
-            in an earlier one. The model is then as it was before the call.
-
-        Notes
-        -----
-        The featurizer is fitted in the first call, and stays as it is; pass a fitted one as
-        ``FrozenEstimator``. What grows is `statistics_`: numbers for each task, however many its
-        rows. With the squared loss `fit` keeps none: after it, `partial_fit` warns and begins anew.
-        """
-        go_on(self, X, y, groups, sample_weight)
-        return self
-
-    @classmethod
-    def from_statistics(cls, statistics, **parameters):
-        """A model fitted to statistics of tasks, without their rows.
-
-        Parameters
-        ----------
-        statistics : TaskStatistics
-            What `task_statistics` gave, or a sum of such.
-        **parameters
-            Those of the model: any rule, penalty and solver; how tasks are read and split must be
-            as in the statistics. A featurizer has to be fitted, as ``FrozenEstimator``.
-
-        Returns
-        -------
-        MAMLRegressor
-            Fitted; `partial_fit` goes on from there.
-
-        Raises
-        ------
-        ValueError
-            Naming the settings in which model and statistics differ.
-        """
-        return from_statistics(cls(**parameters), statistics)
-
-    def merge(self, *others):
-        """One model of the tasks of several, as if it had been fitted to all of them.
-
-        Parameters
-        ----------
-        *others : MAMLRegressor or TaskStatistics
-            Models by `partial_fit`, `from_statistics` or `merge`, or statistics. No task may be in
-            two of them; tasks without labels are taken for different ones.
-
-        Returns
-        -------
-        MAMLRegressor
-            A new one, with the parameters of this model, which stays as it is.
-
-        Raises
-        ------
-        ValueError
-            If one keeps no statistics, was made with other settings, or shares a task.
-        """
-        check_is_fitted(self)
-        return merged(self, others)
 
     def predict(self, X, *, groups=None, return_std=False):
         """Predict rows: of a known task with its own parameters, else with the meta-parameters.
@@ -319,9 +242,9 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
             says so.
             Without `groups` or a task column all rows are predicted with the meta-parameters.
         return_std : bool, default=False
-            Whether to return the standard deviations of the rows' targets too: the noise and what
-            is not known of the task; for tasks not seen in `fit`, all that tasks differ by. For
-            rules that know of them, such as `Proximal`.
+            Whether to return the standard deviations of the rows' targets too: the noise, what is
+            not known of the task (for tasks not seen in `fit`, all that tasks differ by) and of the
+            meta-parameters. For rules that know of them, such as `Proximal`.
 
         Returns
         -------
@@ -345,6 +268,59 @@ class MAMLRegressor(RegressorMixin, MetaLearner):
         uncertainty = prior_of(self) if of_one else uncertainty_of(self, self._information, rows.at)
         z, deviation = linear_and_deviation(self, rows, uncertainty)
         return response(self, z), deviation
+
+    def predict_interval(self, X, coverage=0.9, *, signed=False, groups=None):
+        """Intervals in which targets are with a given probability, whatever tasks look like.
+
+        Calibrated on the training tasks, each of which has played the new one (see `calibrate`):
+        of rows of new tasks that are drawn as these were, the share `coverage` is inside, on
+        average over tasks. The guide has the guarantee with its proof (docs: intervals).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        coverage : float or sequence of float, default=0.9
+            Between 0 and 1, excluded.
+        signed : bool, default=False
+            Whether intervals may reach further to one side than to the other, for skewed
+            errors: each end then is missed with half the probability, which takes twice as many
+            tasks. Otherwise they are symmetric about the mean, in the range that targets have.
+        groups : array-like of shape (n_rows,), default=None
+            The task of each row, as in `predict`. Rows of a task seen in `fit` have intervals by
+            how many rows that has; others, those of a task of which nothing is known.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several coverages. They are nested.
+
+        Raises
+        ------
+        ValueError
+            If the model knows no intervals: it has no calibration, and its rule does not know how
+            tasks vary.
+        KeyError
+            For an unknown task, if `on_unknown_task` is "raise".
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer than ``coverage / (1 - coverage)`` tasks, 9 for 0.9 and 19 for 0.95:
+            then intervals are the model's own, as of normal errors.
+
+        Examples
+        --------
+        >>> from sklearn_maml import MAMLRegressor
+        >>> from sklearn_maml.datasets import make_linear_tasks
+        >>> *tasks, (X_new, y_new) = make_linear_tasks(n_tasks=101, noise=0.5, random_state=0)
+        >>> adapted = MAMLRegressor(random_state=0).fit(tasks).adapt(X_new[:5], y_new[:5])
+        >>> low, high = adapted.predict_interval(X_new[5:], coverage=0.8)
+        >>> int(((low <= y_new[5:]) & (y_new[5:] <= high)).sum()), len(low)
+        (13, 15)
+        """
+        rows = self._rows(X, groups)
+        n_rows = None if rows.at is None else self._n_rows
+        return intervals_of(self, rows, self._information, n_rows, coverage, signed)
 
     def score(self, X, y=None, *, groups=None, sample_weight=None):
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.

@@ -12,12 +12,14 @@ from sklearn.base import is_classifier
 
 from sklearn_maml._estimators.fitting import check_parameters
 from sklearn_maml._estimators.prediction import theta_of
+from sklearn_maml._intervals.calibration import Calibration
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.step_lengths import LearnedSteps
 from sklearn_maml._storage import pack, unpack
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml.adaptation import RULES
+from sklearn_maml.adaptation.doubt import Doubt
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.adaptation.rule import AdaptationRule
 from sklearn_maml.adaptation.standardization import Standardization
@@ -32,8 +34,8 @@ __all__ = ["read_model", "write_model"]
 FORMAT = 1
 
 COMPONENTS = {*LOSSES.values(), *RULES.values(), *SOLVERS.values()}
-DATA = {Curve, Episodes, GapCertificate, LearnedMetric, LearnedSteps}
-PRIOR = {Metric, Noise, Standardization, Starts}
+DATA = {Calibration, Curve, Episodes, GapCertificate, LearnedMetric, LearnedSteps}
+PRIOR = {Doubt, Metric, Noise, Standardization, Starts}
 PARTS = {cls.__name__: cls for cls in COMPONENTS | DATA | PRIOR}
 
 NOTHING = type(None)
@@ -54,12 +56,14 @@ REQUIRED = {
     "meta_loss_": Real,
     "meta_losses_": np.ndarray,
     "gap_certificate_": GapCertificate | NOTHING,
+    "calibration_": Calibration | NOTHING,
     "n_features_in_": Integral,
     "_alpha": Real,
     "_episodes": Episodes,
     "_has_intercept": bool,
     "_information": np.ndarray | NOTHING,
     "_judging": Episodes,
+    "_n_rows": np.ndarray | NOTHING,
     "_start": np.ndarray,
     "_untold": bool,
 }

@@ -144,7 +144,7 @@ def _check_sums(model, plan):
 
 def _statistics(model, plan, rows):
     """Statistics of all tasks so far, and the fitted featurizer."""
-    _refuse_pooled(model)
+    _refuse_what_takes_rows(model)
     before = getattr(model, "statistics_", None)
     model.loss_.check_targets(rows.tasks.y)
     rows = rows._replace(tasks=with_offsets(model, rows))  # of a residual: y without its offset
@@ -199,7 +199,7 @@ def _fit_statistics(model, plan, statistics, featurizer):
     model.featurizer_ = featurizer
     keep_facts(model, statistics.episodes, untold=not named and statistics.n_tasks == 1)
     fit_blocks(model, plan, statistics.blocks, statistics.task_ids, named)
-    model.statistics_ = statistics
+    model.statistics_, model.calibration_ = statistics, None
     if model.gap_certificate_ is not None:
         model.gap_certificate_ = model.gap_certificate_.assuming(
             f"the meta-loss is that of the statistics of {statistics.n_tasks} tasks, in which the "
@@ -268,8 +268,13 @@ def _solve(model, plan, statistics, featurizer):
         _fit_statistics(model, plan, statistics, featurizer)
 
 
-def _refuse_pooled(model):
-    """Raise for a choice of features, which takes the rows of all tasks."""
+def _refuse_what_takes_rows(model):
+    """Raise for a choice of features, and for calibration, which take the rows of all tasks."""
+    if model.calibrate is True:
+        raise ValueError(
+            "calibrate=True asks for the errors of rows, which statistics do not keep; leave it at "
+            "'auto', and call recalibrate on some tasks."
+        )
     if model.pooled is not None:
         raise ValueError(
             f"pooled={model.pooled!r} chooses features by all rows, which statistics do not keep; "
@@ -279,7 +284,7 @@ def _refuse_pooled(model):
 
 def _check_frozen(model):
     """Raise for a featurizer that would be fitted to some of the rows."""
-    _refuse_pooled(model)
+    _refuse_what_takes_rows(model)
     featurizer = model.featurizer
     if featurizer is not None and clone(featurizer) is not featurizer:
         raise ValueError(
@@ -320,13 +325,13 @@ def _take_steps(model, plan, rows):
                 "the meta-loss is that of the tasks of the last call", "by definition"
             )
         model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
-        model._start = start
+        model._start, model.calibration_ = start, None  # what it was of another theta is no more
         _add_tasks(model, blocks.unsplit(), rows)
 
 
 def _add_tasks(model, blocks, rows):
     """Store more tasks beside those of earlier calls, which stay as they were adapted then."""
-    names = "task_coef_", "task_intercept_", "_information"
+    names = "task_coef_", "task_intercept_", "_information", "_n_rows"
     before, ids = (
         [getattr(model, name) for name in names],
         np.arange(model.n_tasks_ + len(rows.ids)),

@@ -12,6 +12,7 @@ PRIVATE = (
     "_information",
     "_judging",
     "_known",
+    "_n_rows",
     "_start",
     "_untold",
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_maml._learning.doubt import doubt_of
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.noise import noise_variance
 from sklearn_maml._learning.proximal import learn_covariance
@@ -236,6 +237,10 @@ class LearningProblem:
         objective, theta, _ = Profile(self.objective, self.objective.blocks, self.solver)(rule)
         return learn_starts(objective, theta, shots, self._varying)
 
-    def noise(self, theta):
+    def doubt(self, varies):
+        """What is not known of theta and of the covariance of some effects, as a `Doubt`."""
+        return doubt_of(self.objective, varies)
+
+    def noise(self, theta, rule):
         """The variance of the noise, as a `Noise`, from residuals at theta with the set rule."""
-        return noise_variance(self.objective, theta)
+        return noise_variance(self.objective, theta, rule)

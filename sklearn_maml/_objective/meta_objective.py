@@ -217,14 +217,14 @@ class MetaObjective:
         known = self._kept.get(("linearization", i))
         if known is not None and np.array_equal(known.theta, theta):
             return known
-        loop, weight = self._loop(i)
+        loop, weight = self.loop(i)
         # A copy of theta: a solver may go on in the same memory.
         linearization = Linearization(loop.support, loop.query, weight, theta.copy(), loop)
         if self.blocks.kept:
             self._kept["linearization", i] = linearization
         return linearization
 
-    def _loop(self, i, again=True):
+    def loop(self, i, again=True):
         """The `InnerLoop` of block i, and its tasks' weights; kept if it is asked for again."""
         if ("loop", i) in self._kept:
             return self._kept["loop", i]
@@ -263,7 +263,7 @@ class MetaObjective:
         return np.concatenate(theta_i)[order], known
 
     def _adapted(self, theta, i):
-        loop, _ = self._loop(i, again=False)
+        loop, _ = self.loop(i, again=False)
         theta_i, _ = loop.adapt(theta[..., None, :])
         support = loop.support
         information = self._information(support.take([0]), theta_i[..., :1, :])
@@ -318,7 +318,7 @@ class MetaObjective:
         return self.fold(partial(self._shares, np.asarray(limits)), np.add)
 
     def _shares(self, limits, i):
-        loop, weight = self._loop(i)
+        loop, weight = self.loop(i)
         return (loop.relative_step > limits[:, None]) @ weight
 
     def batches(self, size, random):

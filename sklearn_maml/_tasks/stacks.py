@@ -127,6 +127,12 @@ class Tasks:
         return np.diff(self.offsets)
 
     @property
+    def n_rows(self):
+        """How many rows each task counts for: the sums of their weights, shape (n_tasks,)."""
+        weight = self.row_weight if self.rows is None else self.row_weight[self.rows]
+        return np.add.reduceat(weight, self.offsets[:-1])
+
+    @property
     def show_differences(self):
         """Whether it can be seen how tasks differ: two of them weigh, and some have two rows."""
         weighty = self.weight > 0

@@ -223,6 +223,11 @@ class SummaryBlocks(TaskBlocks):
     def __getstate__(self):
         return {**self.__dict__, "_blocks": {}}
 
+    @property
+    def n_rows(self):
+        """See `TaskBlocks.n_rows`."""
+        return self.summaries.whole.size
+
     def only(self, kept):
         """See `TaskBlocks.only`."""
         return self._with(self.summaries.only(kept), self.episodes)

@@ -115,6 +115,11 @@ class TaskBlocks(Sequence, metaclass=ABCMeta):
             blocks = blocks.sample(max(100, int(len(self.tasks.weight) / excess)))
         return blocks
 
+    @property
+    def n_rows(self):
+        """How many rows each task counts for, shape (n_tasks,)."""
+        return self.tasks.n_rows
+
     @abstractmethod
     def _block(self, i):
         """Block i, made anew."""

@@ -9,21 +9,15 @@ from sklearn_maml._linalg import chain, matvec
 from sklearn_maml._progress import stage
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
+from sklearn_maml.adaptation.doubt import Doubt, crossed_grams, unknown_of_tasks
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.adaptation.ridge import RidgeLoop, ridge_gain
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
 from sklearn_maml.adaptation.step_geometry import Geometry
+from sklearn_maml.adaptation.structure import chosen_structure
 
 __all__ = ["Proximal"]
-
-# "auto" fits a mixed model with a full covariance up to the first number of random effects, and one
-# with less of a structure up to the second: beyond, matrices of that size for each task cost too
-# much.
-MANY_EFFECTS, TOO_MANY_EFFECTS = 15, 100
-
-# With losses that are not squares, tasks tell less: a full covariance wants so many an entry.
-TASKS_AN_ENTRY = 2
 
 KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
@@ -76,6 +70,10 @@ class Proximal(AdaptationRule):
         Variance of the noise, for ``predict(return_std=True)`` with the squared error, and for
         ``random_effects()`` unless a mixed model was learned, which has one. None estimates it in
         `fit`: where tasks are split at several numbers of support rows, for each.
+    doubt : "auto" or None, default="auto"
+        Whether ``predict(return_std=True)`` counts what is not known of theta and, to first order,
+        of a metric that was learned: "auto", for the squared error, where tasks are not so many
+        that it would not be seen. None takes both for known, as lme4's ``condVar`` does.
 
     References
     ----------
@@ -95,6 +93,7 @@ class Proximal(AdaptationRule):
     """
 
     affine = of_moments = True
+    doubt = None  # of rules that were pickled before there was any
 
     def __init__(
         self,
@@ -105,6 +104,7 @@ class Proximal(AdaptationRule):
         criterion="auto",
         starts="auto",
         noise=None,
+        doubt="auto",
     ):
         self.strength = strength
         self.metric = metric
@@ -112,6 +112,7 @@ class Proximal(AdaptationRule):
         self.criterion = criterion
         self.starts = starts
         self.noise = noise
+        self.doubt = doubt
 
     @classmethod
     def examples(cls):
@@ -133,6 +134,9 @@ class Proximal(AdaptationRule):
         automatic = isinstance(self.starts, str) and self.starts == "auto"
         if not (self.starts is None or automatic or isinstance(self.starts, Starts)):
             raise ValueError(f"starts must be 'auto' or None; got {self.starts!r}.")
+        named_doubt = isinstance(self.doubt, str) and self.doubt in ("auto", "theta")
+        if not (self.doubt is None or self._doubts or named_doubt):
+            raise ValueError(f"doubt must be 'auto' or None; got {self.doubt!r}.")
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
@@ -223,12 +227,50 @@ class Proximal(AdaptationRule):
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
+    def spread_of_theta(self, V, risk=None):
+        """Variance of ``V J_i theta`` by what is not known of theta; arguments as of `spread`."""
+        if not self._doubts:
+            return 0.0
+        return np.square(self._moved(V, risk)[..., : len(self.doubt.theta)]).sum(axis=-1)
+
+    @property
+    def _doubts(self):
+        """Whether it is known what is not known of theta, as it is after `calibrate`."""
+        return isinstance(self.doubt, Doubt)
+
+    def _moved(self, V, risk):
+        """``V J_i (D', E')`` for rows V (..., k, d), by way of the support rows."""
+        moved = np.matmul(V, self.doubt.rows.T)
+        if risk is None:
+            return moved
+        metric = self._metric(V.shape[-1])
+        rows = metric.rows(risk.features)
+        gain = ridge_gain(risk.weights, rows, self._strength(risk))
+        return moved - chain(metric.rows(V), gain, np.matmul(risk.features, self.doubt.rows.T))
+
+    def deviation(self, V, risk=None):
+        """By the noise and all that is not known, where the noise is; see `AdaptationRule`."""
+        if self.noise is None:
+            return None
+        unknown = self.spread(V, risk)
+        n_rows = np.zeros(V.shape[:-2]) if risk is None else risk.n_rows
+        if self._doubts:
+            share = n_rows
+            if risk is not None:  # tr(E P_i E')
+                moved, own = self._moved(risk.features, risk), len(self.doubt.theta)
+                crossed = moved[..., own:] * np.matmul(risk.features, self.doubt.sigma.T)
+                share = n_rows * (risk.weights * crossed.sum(axis=-1)).sum(axis=-1)
+            moved = self._moved(V, risk) * self.doubt.sizes(share)[..., None, :]
+            unknown = unknown + np.square(moved).sum(axis=-1)
+        noise = Noise.read(self.noise).at(n_rows)
+        return np.sqrt(noise.T[..., None] * (1.0 + unknown))
+
     def information(self, risk):
-        """Rows, and ``G_i = L'F' W F L / lambda_i`` with Sigma = LL'; see `AdaptationRule`."""
+        """Rows, and what `crossed_grams` makes of them; see `AdaptationRule`."""
         root = np.sqrt(risk.weights / self._strength(risk)[..., None])
-        rows = self._metric(risk.features.shape[-1]).rows(root[..., None] * risk.features)
-        gram = np.matmul(np.swapaxes(rows, -1, -2), rows)
-        flat = gram.reshape(*gram.shape[:-2], -1)
+        scaled = root[..., None] * risk.features
+        rows = self._metric(risk.features.shape[-1]).rows(scaled)
+        flat = crossed_grams(rows, scaled, self.doubt if self._doubts else None)
         n_rows = np.broadcast_to(risk.n_rows, flat.shape[:-1])
         return np.concatenate([n_rows[..., None], flat], axis=-1)
 
@@ -238,23 +280,28 @@ class Proximal(AdaptationRule):
         Of normal parameters under normal noise it does not depend on targets. For other losses it
         is Laplace's approximation about theta_i, whose noise is half the loss's dispersion.
         """
-        factor = self._metric(n_parameters).factor / np.sqrt(self.strength)
-        q = factor.shape[1]
+        return self._unknown(n_parameters, information)[0]
+
+    def _unknown(self, n_parameters, information):
+        """The `posterior`, and the same of what was estimated; see `unknown_of_tasks`."""
+        metric, doubt = self._metric(n_parameters), self.doubt if self._doubts else None
         if information is None:
-            information = np.zeros((1, 1 + q * q))
-        values, vectors = np.linalg.eigh(information[:, 1:].reshape(len(information), q, q))
-        root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
-        return np.swapaxes(np.matmul(factor, root), -1, -2)
+            nothing = np.zeros((1, 1, n_parameters))
+            flat = crossed_grams(metric.rows(nothing), nothing, doubt)
+        else:
+            flat = information[:, 1:]
+        return unknown_of_tasks(metric.factor, self.strength, doubt, flat)
 
     def uncertainty(self, n_parameters, information=None):
-        """The `posterior`, and the noise that `calibrate` found; see `AdaptationRule`."""
+        """The `posterior`, what is not known of theta, and the noise; see `AdaptationRule`."""
         if self.noise is None:
             raise ValueError(
                 f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
                 "squared error."
             )
         n_rows = np.zeros(1) if information is None else information[:, 0]
-        return Noise.read(self.noise).at(n_rows), self.posterior(n_parameters, information)
+        unknown = np.concatenate(self._unknown(n_parameters, information), axis=1)
+        return Noise.read(self.noise).at(n_rows), unknown
 
     def learn(self, problem):
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
@@ -262,7 +309,7 @@ class Proximal(AdaptationRule):
         if isinstance(self.metric, str):
             with stage("metric"):
                 effects = problem.random_effects(self.random_effects)
-                chosen = self._choose(problem, int(effects.varies.sum()))
+                chosen = chosen_structure(self, problem, int(effects.varies.sum()))
                 metric, found = problem.covariance(
                     effects, *chosen, lambda metric: Proximal(1.0, metric)
                 )
@@ -279,19 +326,26 @@ class Proximal(AdaptationRule):
             starts = problem.starts(self._with(metric, strength)) if wanted else None
             shots = () if starts is None else tuple(starts.shots[1:].tolist())
             found = replace(found, starts=shots)
-        rule = self._with(metric, strength, starts, self.noise)
+        automatic = isinstance(self.doubt, str)
+        doubt = ("auto" if isinstance(self.metric, str) else "theta") if automatic else self.doubt
+        rule = self._with(metric, strength, starts, self.noise, doubt)
         return rule, replace(found, strength=rule.strength)
 
     def calibrate(self, problem, theta):
-        """The rule with estimates of the noise's variance, where none was given."""
+        """The rule that knows the noise, and what it does not know of theta."""
         if not problem.is_quadratic:
             return self
+        doubt = self.doubt
+        if isinstance(doubt, str):
+            varies = self._metric(problem.n_parameters).factor.any(axis=1)
+            doubt = problem.doubt(varies if doubt == "auto" else ~np.ones_like(varies))
         noise = self.noise
         if noise is None:
-            noise = problem.noise(theta)
+            rule = self._with(self.metric, self.strength, self.starts, None, doubt)
+            noise = problem.noise(theta, rule)
         elif problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
-        return self._with(self.metric, self.strength, self.starts, noise)
+        return self._with(self.metric, self.strength, self.starts, noise, doubt)
 
     def _check_noise(self, problem):
         """Raise for a variance of the noise that would be ignored."""
@@ -309,30 +363,6 @@ class Proximal(AdaptationRule):
                 "number, or one a target."
             )
 
-    def _choose(self, problem, n_effects):
-        """Structure of the metric, criterion and the reason for them."""
-        square, n_tasks = problem.loss.constant_hessian, problem.n_tasks
-        if self.metric == "low_rank" and (self.criterion == "query" or not square):
-            raise ValueError(
-                "metric='low_rank' is learned by REML, the likelihood of the squared error; got "
-                f"criterion={self.criterion!r} and {problem.loss!r}. Use metric='diagonal' there."
-            )
-        if self.metric != "auto":
-            criterion = "reml" if self.metric in ("full", "low_rank") else "query"
-            criterion = criterion if self.criterion == "auto" else self.criterion
-            return self.metric, None if self.metric == "identity" else criterion, "as asked for"
-        reason = f"{n_effects} parameter(s) can differ between tasks"
-        n_entries = n_effects * (n_effects + 1) // 2
-        if n_effects <= MANY_EFFECTS and not square and n_tasks < TASKS_AN_ENTRY * n_entries:
-            few = f"{n_tasks} tasks are few for the {n_entries} entries of a full covariance"
-            return "diagonal", "reml", f"{reason}, and {few}"
-        if n_effects <= MANY_EFFECTS:
-            return "full", "reml", f"{reason}, few enough for a full covariance"
-        if n_effects <= TOO_MANY_EFFECTS:
-            kind = "auto" if square else "diagonal"
-            return kind, "reml", f"{reason}, too many for a full covariance"
-        return "intercept", "query", f"{reason}, too many for a variance each"
-
     def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
         if not problem.shows_differences or found.criterion == "query":
@@ -345,8 +375,8 @@ class Proximal(AdaptationRule):
         theta = found.fixed_effects if near and not problem.loss.constant_hessian else None
         return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
-    def _with(self, metric, strength, starts=None, noise=None):
-        return Proximal(float(strength), metric, starts=starts, noise=noise)
+    def _with(self, metric, strength, starts=None, noise=None, doubt=None):
+        return Proximal(float(strength), metric, starts=starts, noise=noise, doubt=doubt)
 
     def _metric(self, d):
         """Sigma of d parameters, as a `Metric`."""

@@ -235,6 +235,23 @@ class AdaptationRule(Component):
             f"{type(self).__name__} does not."
         )
 
+    def deviation(self, V, risk=None):
+        """Standard deviations of the targets of rows, given a task's support rows.
+
+        Parameters
+        ----------
+        V : ndarray of shape (..., k, d)
+            Rows, of each task of a stack.
+        risk : Risk, default=None
+            Support rows; None for tasks of which nothing is known.
+
+        Returns
+        -------
+        ndarray of shape (..., k) or (n_targets, ..., k), or None
+            None, by default, for a rule that does not know how tasks vary.
+        """
+        return None
+
     def slope_form(self, risk):
         """The rule's `SlopeForm` on a stack of tasks; None, by default, where it has none.
 

@@ -9,6 +9,9 @@ from sklearn_maml.losses.loss import Loss
 __all__ = ["DEVIANCES", "Gamma", "LogLinkDeviance", "Poisson", "Tweedie"]
 
 
+TINY = np.finfo(float).tiny
+
+
 class LogLinkDeviance(Loss):
     """Base of the unit deviances of Tweedie distributions with variance mean^power, log link.
 
@@ -20,6 +23,8 @@ class LogLinkDeviance(Loss):
     power : float
         p: of a subclass's own, or a hyperparameter.
     """
+
+    target_range = (0.0, np.inf)
 
     @property
     def third_ratios(self):
@@ -77,6 +82,10 @@ class LogLinkDeviance(Loss):
         """``exp(z)``."""
         return np.exp(z)
 
+    def deviation(self, mean):
+        """``mean^(power / 2)``; the smallest number where that is 0."""
+        return np.maximum(np.power(mean, 0.5 * self.power), TINY)
+
 
 class Poisson(LogLinkDeviance):
     """The Poisson deviance with log link, for counts: ``2 (mu - y z + y log y - y)``.
@@ -94,7 +103,7 @@ class Poisson(LogLinkDeviance):
 
     def value(self, y, z):
         """``2 (mu - y z + y log y - y)``."""
-        saturated = y * np.log(np.maximum(y, np.finfo(float).tiny)) - y  # y log y is 0 at 0
+        saturated = y * np.log(np.maximum(y, TINY)) - y  # y log y is 0 at 0
         return 2.0 * (self._terms(y, z)[0] - np.multiply(y, z) + saturated)
 
     def dual(self, y, slope):

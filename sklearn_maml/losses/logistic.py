@@ -36,6 +36,7 @@ class LogLoss(Loss):
     """
 
     dispersion = 1.0
+    target_range = (0.0, 1.0)
     gradient_bound = 1.0
     hessian_bound = 0.25
     third_bound = 1.0 / 108.0**0.5
@@ -86,6 +87,10 @@ class LogLoss(Loss):
     def inverse_link(self, z):
         """``1 / (1 + exp(-z))``: the probability of class 1."""
         return expit(z)
+
+    def deviation(self, mean):
+        """``sqrt(mean (1 - mean))``; the smallest number where that is 0."""
+        return np.maximum(np.sqrt(mean * np.subtract(1.0, mean)), np.finfo(float).tiny)
 
 
 LOGISTIC_LOSSES = {"log_loss": LogLoss}

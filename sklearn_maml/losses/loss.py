@@ -34,6 +34,8 @@ class Loss(Component):
     least_at_target : bool
         Whether the loss is least where the prediction z is about the target y. Solvers then know
         how far they are from it, also where ``l''`` vanishes.
+    target_range : (float, float)
+        The smallest and the largest target there is.
     of_residual : bool
         Whether the loss is a function of ``z - y`` alone. An offset of the prediction is then
         subtracted from the target.
@@ -65,6 +67,7 @@ class Loss(Component):
     least_at_target = False
     of_residual = False
     dispersion = None
+    target_range = (-np.inf, np.inf)
     gradient_bound = np.inf
     hessian_bound = np.inf
     third_bound = np.inf
@@ -150,6 +153,10 @@ class Loss(Component):
         ValueError
             Saying what was got and what is expected.
         """
+
+    def deviation(self, mean):
+        """The standard deviation of targets of a mean, up to a factor; by default 1 for all."""
+        return np.ones(np.shape(mean))
 
     @property
     def identity_link(self):

@@ -14,12 +14,13 @@ from sklearn_maml._linalg import matvec
 from sklearn_maml._memory import room
 from sklearn_maml._objective.meta_objective import MetaObjective, add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._objective.task_sums import Summable, minimiser, normal_equations
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.losses.residual import SquaredError
-from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, minimiser, ridge_path
+from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, ridge_path
 from sklearn_maml.solvers.least_squares import LeastSquares
 
-__all__ = ["Folds", "Summable"]
+__all__ = ["Folds"]
 
 
 class Folds:
@@ -134,19 +135,13 @@ class Folds:
     def _sums(self, objective, cell):
         """For each cell of tasks A (n_cells, d, d) and the gradient, at a start near solutions."""
         start = objective.origin()
-        hessian, gradient = self._normal_equations(objective, start, cell, with_hessian=True)
+        hessian, gradient = normal_equations(objective, start, cell)
         penalty = np.diag(self.alphas.max() * self.penalised)
         step = minimiser(hessian.sum(axis=0) + penalty, 0.5 * gradient.sum(axis=0))
         if step is not None:  # so that large offsets of y do not cancel
             start = start - step
-            _, gradient = self._normal_equations(objective, start, cell, with_hessian=False)
+            _, gradient = normal_equations(objective, start, cell, with_hessian=False)
         return hessian, gradient, start
-
-    def _normal_equations(self, objective, theta, cell, with_hessian):
-        part = partial(_normal_equations, objective, theta, cell, with_hessian)
-        sums = objective.fold(part, _merge)
-        hessian, gradient = zip(*(sums[c] for c in range(cell.max() + 1)), strict=True)
-        return np.array(hessian), np.array(gradient)
 
     def _refit(self, rule, kept, alpha):
         """The exact solver's minimiser on some tasks, however ill-conditioned."""
@@ -154,19 +149,6 @@ class Folds:
         blocks = Blocks(blocks.tasks.only(kept), blocks.features, blocks.episodes)
         objective = self._objective(blocks, rule, alpha)
         return LeastSquares().minimize(objective, objective.origin()).theta
-
-
-class Summable:
-    """Parts whose sum over any selection is wanted, by way of the fewer terms."""
-
-    def __init__(self, parts):
-        self.parts, self.total = parts, parts.sum(axis=0)
-
-    def where(self, kept):
-        """The sum of the parts that are kept."""
-        if kept.sum() <= len(kept) / 2:
-            return self.parts[kept].sum(axis=0)
-        return self.total - self.parts[~kept].sum(axis=0)
 
 
 def _rounds(test):
@@ -179,40 +161,6 @@ def _rounds(test):
     rounds = np.full((turn.max() + 1, test.shape[1]), -1)
     rounds[turn, task] = which
     return rounds
-
-
-def _merge(total, part):
-    """Add a part's sums, by key, to the total's; the total is changed."""
-    for key, values in part.items():
-        known = total.get(key)
-        total[key] = (
-            values if known is None else [a + b for a, b in zip(known, values, strict=True)]
-        )
-    return total
-
-
-def _normal_equations(objective, theta, cell, with_hessian, i):
-    """A block's sums for each cell of tasks: [A, gradient at theta]."""
-    at = objective.linearize(i, theta)
-    cells, of = np.unique(cell[objective.blocks.owner(i)], return_inverse=True)
-    gradients = at.weight[:, None] * at.task_gradients
-    members = (of == np.arange(len(cells))[:, None]).astype(float)
-    sums = np.matmul(members, gradients)
-    if with_hessian:
-        root = np.sqrt(0.5 * at.query.loss.hessian_bound * at.row_weight)
-        hessians = _grams(root[..., None] * at.design, of, len(cells))
-    else:
-        hessians = [0.0] * len(cells)
-    return {c: [hessians[k], sums[..., k, :]] for k, c in enumerate(cells.tolist())}
-
-
-def _grams(rows, of, n_cells):
-    """``F' F`` over the rows (n, m, d) of each cell of tasks."""
-    if n_cells == len(of):  # a task each
-        grams = np.matmul(np.swapaxes(rows, -1, -2), rows)
-        return grams[np.argsort(of)]
-    flat = [rows[of == k].reshape(-1, rows.shape[-1]) for k in range(n_cells)]
-    return [part.T @ part for part in flat]
 
 
 def _block_sums(errors, split_of, n_splits, origin, i):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import (
-    cho_solve,
     eigh,
     eigvalsh_tridiagonal,
     lapack,
@@ -20,7 +19,7 @@ from scipy.linalg import (
 
 from sklearn_maml._objective.quadratic import safe_cholesky
 
-__all__ = ["Diagonal", "diagonalise", "left_out", "minimiser", "ridge_path"]
+__all__ = ["Diagonal", "diagonalise", "left_out", "ridge_path"]
 
 # With a smallest eigenvalue below this share of its largest entry, A is left to `minimiser`, which
 # compares columns each in its own unit.
@@ -36,19 +35,6 @@ SAFELY_STIFFER = 1e6
 
 # LAPACK reduces this many columns at a time, if given the memory.
 PANEL = 64
-
-
-def minimiser(hessian, half_gradient):
-    """``A^-1 g`` for symmetric A (d, d) and g (..., d); None where A is not safely definite."""
-    scale = np.sqrt(np.diag(hessian))
-    if not scale.all():
-        return None
-    unit = hessian / scale
-    unit /= scale[:, None]
-    factor = safe_cholesky(unit)
-    if factor is None:
-        return None
-    return cho_solve((factor, False), (half_gradient / scale).T).T / scale
 
 
 def ridge_path(hessian, fixed, growing, penalties, intercept):

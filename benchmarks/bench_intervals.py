@@ -1,0 +1,182 @@
+"""Intervals for new groups on 21 public data sets: how often they hold, and how wide they are.
+
+    python benchmarks/bench_intervals.py            # both protocols, about four minutes
+    python benchmarks/bench_intervals.py --quick    # four small data sets
+
+Protocol: that of `public_suite`, five draws of random rows, and the first rows of series.
+A cell is a data set and a number of support rows. Rows inside are counted over all rows of held-out
+groups; widths are geometric means over cells relative to the normal interval of a model that takes
+its meta-parameters and covariances for known. Methods:
+
+- calibrated: `predict_interval`, conformal over tasks
+- signed: the same with ``signed=True``
+- normal: of ``predict(return_std=True)``
+- plug-in: the same with ``Proximal(doubt=None)``, the width that others are relative to
+- REML plug-in: a mixed model as lme4 has it, normal with its residual variance and condVar
+- pooled split: gradient boosting on half of the groups, absolute residuals of the others' rows
+- group alone: the k rows of the group, Student's t about their mean; for k above 1
+
+Needs the ``test`` extra.
+"""
+
+import argparse
+import warnings
+from collections import defaultdict
+
+import numpy as np
+from public_suite import (
+    NAMES,
+    PROTOCOLS,
+    SHOTS,
+    Source,
+    fold_of_groups,
+    load,
+    pad,
+    row_orders,
+    split_rows,
+)
+from scipy.stats import norm, t
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from sklearn_maml import MAMLRegressor, Proximal
+
+COVERAGES = (0.5, 0.9, 0.95)
+N_DRAWS = 5
+QUICK = ("Milk", "Oxboys", "Orthodont", "sleepstudy")
+ENOUGH = 20  # groups, for the worst cell
+MORE = (
+    Source("nlme", "BodyWeight", "weight", "Rat", ("Time",), ("Diet",), order="Time"),
+    Source("nlme", "RatPupWeight", "weight", "Litter", ("Lsize",), ("sex", "Treatment")),
+    Source("nlme", "Soybean", "weight", "Plot", ("Time",), ("Variety", "Year"), order="Time"),
+    Source("nlme", "Spruce", "logSize", "Tree", ("days",), order="days"),
+    Source("nlme", "Dialyzer", "rate", "Subject", ("pressure", "QB"), order="index"),
+    Source("nlme", "Glucose2", "glucose", "Subject", ("Time",)),
+    Source("datasets", "Loblolly", "height", "Seed", ("age",), order="age"),
+    Source("mlmRev", "Hsb82", "mAch", "school", ("cses", "meanses"), ("sector", "minrty")),
+    Source("mlmRev", "Early", "cog", "id", ("age",), ("trt",), order="age"),
+    Source("geepack", "dietox", "Weight", "Pig", ("Time",), ("Cu",), order="Time"),
+    Source("MASS", "Sitka", "size", "tree", ("Time",), ("treat",), order="Time"),
+    Source("plm", "Cigar", "sales", "state", ("price", "cpi", "ndi"), order="year"),
+)
+
+
+def fits(data, train, split):
+    """The models of one fold."""
+    rows = data.X[train], data.y[train]
+    given = {"split": split, "random_state": 0, "certificate": None}
+    groups = data.groups[train]
+    model = MAMLRegressor(**given).fit(*rows, groups=groups)
+    plain = MAMLRegressor(adaptation=Proximal(doubt=None), **given).fit(*rows, groups=groups)
+    mixed = Proximal(1.0, "full", starts=None)
+    found = MAMLRegressor(adaptation=mixed, **given).fit(*rows, groups=groups).learned_
+    noise = float(np.ravel(found.residual_variance)[0])
+    mixed.set_params(noise=noise, doubt=None)
+    reml = MAMLRegressor(adaptation=mixed, **given).fit(*rows, groups=groups)
+    return model, plain, reml, pooled_split(*rows, groups)
+
+
+def pooled_split(X, y, groups):
+    """One boosted model for all, and the quantiles of its errors on the rows of other groups."""
+    fold = fold_of_groups(groups, n_folds=2)
+    model = HistGradientBoostingRegressor(random_state=0).fit(X[fold == 0], y[fold == 0])
+    errors = np.sort(np.abs(y[fold == 1] - model.predict(X[fold == 1])))
+    n = len(errors)
+    half = [errors[min(n, int(np.ceil(c * (n + 1)))) - 1] for c in COVERAGES]
+    return model, np.array(half)
+
+
+def intervals(models, X_s, y_s, X_q):
+    """(low, high) of each method, (n, q, n_coverages), and mean and deviation of two of them."""
+    model, plain, reml, (boosted, half) = models
+    n, q, d = X_q.shape
+    support, query = X_s.reshape(-1, d), X_q.reshape(-1, d)
+    own, other = np.repeat(np.arange(n), X_s.shape[1]), np.repeat(np.arange(n), q)
+    z, found, normal = norm.ppf(0.5 + 0.5 * np.array(COVERAGES)), {}, {}
+    for name, fitted in (("normal", model), ("plug-in", plain), ("REML plug-in", reml)):
+        adapted = fitted.adapt_tasks(support, y_s.ravel(), groups=own)
+        mean, std = adapted.predict(query, groups=other, return_std=True)
+        normal[name] = mean.reshape(n, q), std.reshape(n, q)
+        found[name] = (mean[:, None] - std[:, None] * z, mean[:, None] + std[:, None] * z)
+        if name == "normal":
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*too few for a coverage")
+                for kind, signed in (("calibrated", False), ("signed", True)):
+                    found[kind] = adapted.predict_interval(
+                        query, COVERAGES, groups=other, signed=signed
+                    )
+    mean = boosted.predict(query)[:, None]
+    found["pooled split"] = mean - half, mean + half
+    k = X_s.shape[1]
+    if k > 1:
+        reach = t.ppf(0.5 + 0.5 * np.array(COVERAGES), k - 1) * np.sqrt(1.0 + 1.0 / k)
+        mean, spread = y_s.mean(axis=1), y_s.std(axis=1, ddof=1)
+        sides = [(mean[:, None] + sign * spread[:, None] * reach)[other] for sign in (-1, 1)]
+        found["group alone"] = tuple(sides)
+    return {
+        name: [side.reshape(n, q, -1) for side in sides] for name, sides in found.items()
+    }, normal
+
+
+def cells(data, split):
+    """Of each k and method: the share inside (n_coverages), and the log of the mean width."""
+    fold, sums = fold_of_groups(data.groups), defaultdict(lambda: np.zeros((2, len(COVERAGES))))
+    rows, scores = defaultdict(int), defaultdict(float)
+    for held in range(5):
+        train = fold != held
+        models = fits(data, train, split)
+        padded = pad(data.X[~train], data.y[~train], data.groups[~train])
+        for order in row_orders(padded, split, N_DRAWS, [0, held]):
+            for k in SHOTS:
+                X_s, y_s, X_q, y_q, valid = split_rows(padded, order, k)
+                if not len(X_s):
+                    continue
+                found, normal = intervals(models, X_s, y_s, X_q)
+                rows[k] += valid.sum()
+                for name, (low, high) in found.items():
+                    inside = (low <= y_q[..., None]) & (y_q[..., None] <= high)
+                    sums[k, name] += [inside[valid].sum(axis=0), (high - low)[valid].sum(axis=0)]
+                for name, (mean, std) in normal.items():
+                    scores[k, name] += norm.logpdf(y_q, mean, std)[valid].sum()
+    inside = {key: (hits / rows[key[0]], np.log(width)) for key, (hits, width) in sums.items()}
+    return inside, {key: total / rows[key[0]] for key, total in scores.items()}
+
+
+def show(split, names, every):
+    """Print the table of one protocol."""
+    table, likelihood = defaultdict(list), defaultdict(list)
+    print(f"\n{split} rows; 90 % intervals, k = 1, 3, 5, 10: calibrated | normal | plug-in")
+    for source in names:
+        data = load(source)
+        if split == "first" and not data.ordered:
+            continue
+        found, scores = cells(data, split)
+        n_groups = len(np.unique(data.groups))
+        line = ""
+        for name in ("calibrated", "normal", "plug-in"):
+            line += " ".join(f"{found[k, name][0][1]:.2f}" for k in SHOTS if (k, name) in found)
+            line += " | "
+        print(f"{data.name:14s}{n_groups:5d} groups  {line}", flush=True)
+        for (k, name), (inside, width) in found.items():
+            table[name].append((n_groups, inside, width - found[k, "plug-in"][1]))
+        for (k, name), score in scores.items():
+            likelihood[name].append(score - scores[k, "plug-in"])
+    print(f"\n{'':14s}{'inside, mean over cells':>26s}{'worst cell':>22s}{'width':>24s}")
+    head = "".join(f"{100 * c:8.0f}" for c in COVERAGES)
+    print(f"{'':14s}{head}{head}{head}  log likelihood")
+    for name in every:
+        n_groups, inside, width = (np.array(part) for part in zip(*table[name], strict=True))
+        worst = inside[n_groups >= ENOUGH].min(axis=0)
+        parts = (inside.mean(axis=0), worst, np.exp(width.mean(axis=0)))
+        line = "".join(f"{value:8.3f}" for part in parts for value in part)
+        told = f"{np.mean(likelihood[name]):+12.3f}" if name in likelihood else ""
+        print(f"{name:14s}{line}{told}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    names = QUICK if parser.parse_args().quick else (*NAMES, *MORE)
+    methods = ["calibrated", "signed", "normal", "plug-in", "REML plug-in"]
+    methods += ["pooled split", "group alone"]
+    for protocol in PROTOCOLS:
+        show(protocol, names, methods)

@@ -1,0 +1,182 @@
+"""Intervals and label sets of fitted models: calibrated in `fit`, asked for by whoever holds one.
+
+Every function takes a fitted `MAMLRegressor` or `MAMLClassifier`, called `model`.
+"""
+
+import numpy as np
+
+from sklearn_maml._component import check_bool
+from sklearn_maml._estimators.defaults import scoring_episodes
+from sklearn_maml._estimators.prediction import (
+    linear,
+    linear_and_deviation,
+    prior_of,
+    response,
+    theta_of,
+    uncertainty_of,
+)
+from sklearn_maml._intervals.bounds import (
+    interval,
+    label_set,
+    multipliers,
+    own_label_set,
+    read_coverage,
+)
+from sklearn_maml._intervals.calibration import calibration_of, tasks_needed
+from sklearn_maml._intervals.scores import (
+    folds_of_tasks,
+    misfit,
+    scores_of_tasks,
+    standardised,
+)
+from sklearn_maml._progress import warn_user
+from sklearn_maml._tasks.classes import probabilities
+from sklearn_maml._tasks.stacks import Blocks
+
+__all__ = ["calibrated_in_fit", "calibrated_on", "intervals_of", "label_sets_of"]
+
+
+def calibrated_in_fit(model, objective):
+    """The `Calibration` by the tasks of the fit, each with theta from other folds of tasks.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    objective : MetaObjective
+        That was minimised.
+
+    Returns
+    -------
+    Calibration or None
+        None where tasks do not show how they differ.
+    """
+    if not objective.blocks.tasks.show_differences:
+        return None
+    folds = folds_of_tasks(objective, theta_of(model))
+    return _calibration(model, _scoring(model, objective), folds)
+
+
+def calibrated_on(model, objective):
+    """The `Calibration` by tasks that theta was not learned from."""
+    fold = np.zeros(len(objective.blocks.tasks.weight), dtype=int)
+    return _calibration(model, _scoring(model, objective), (fold, theta_of(model)[None]))
+
+
+def _scoring(model, objective):
+    """The objective with tasks split at some numbers of support rows."""
+    blocks = objective.blocks
+    episodes = scoring_episodes(model._episodes, model._judging)
+    if blocks.episodes != episodes:
+        blocks = Blocks(blocks.tasks, blocks.features, episodes)
+    return objective.vary(blocks=blocks)
+
+
+def _calibration(model, objective, folds):
+    classifies = hasattr(model, "classes_")
+    score = misfit if classifies else standardised(model.loss_, model.adaptation_.deviation)
+    scores = scores_of_tasks(objective, folds, score)
+    return calibration_of(scores, with_signs=not classifies)
+
+
+def intervals_of(model, rows, information, n_rows, coverage, signed):
+    """Intervals of rows.
+
+    Parameters
+    ----------
+    model : MAMLRegressor
+    rows : Rows
+    information : ndarray or None
+        See `uncertainty_of`; of the tasks that ``rows.at`` counts.
+    n_rows : ndarray of shape (n_tasks,), or None
+        Support rows of these tasks; None where nothing is known of the task.
+    coverage, signed
+        As a user gave them.
+
+    Returns
+    -------
+    low, high : ndarray of shape (n_rows,) or (n_rows, n_targets)
+        With one more axis, the last, for several coverages.
+    """
+    coverages, several = read_coverage(coverage)
+    check_bool("signed", signed)
+    knows_deviation = _knows_deviation(model)
+    given = _support_rows(rows, n_rows)
+    own, found = [], []
+    for c in coverages:
+        low, high, holds = multipliers(model.calibration_, c, given, signed, knows_deviation)
+        if high is None:
+            raise ValueError(
+                f"{type(model).__name__} knows no intervals: {model.adaptation_!r} does not know "
+                "how tasks vary, and there is no calibration. Fit it with calibrate=True on "
+                "several tasks."
+            )
+        own += [] if holds else [c]
+        found.append((low, high))
+    _say_that_tasks_are_few(model, own, signed)
+    mean, scale = _mean_and_scale(model, rows, information, n_rows, knows_deviation)
+    which = np.zeros(len(mean), dtype=np.intp) if rows.which is None else rows.which
+    found = [_of_rows(bounds, which, mean) for bounds in found]
+    sides = [interval(mean, scale, *bounds, model.loss_.target_range) for bounds in found]
+    if not several:
+        return sides[0]
+    low, high = zip(*sides, strict=True)
+    return np.stack(low, axis=-1), np.stack(high, axis=-1)
+
+
+def label_sets_of(model, rows, n_rows, coverage):
+    """Classes that rows may have, as `intervals_of`: (n_rows, n_classes[, n_coverages]) of bool."""
+    coverages, several = read_coverage(coverage)
+    share = probabilities(linear(model, rows))
+    which = np.zeros(len(share), dtype=np.intp) if rows.which is None else rows.which
+    given, own, sets = _support_rows(rows, n_rows), [], []
+    for c in coverages:
+        bound = None if model.calibration_ is None else model.calibration_.upper(c, given)
+        own += [c] if bound is None else []
+        sets.append(own_label_set(share, c) if bound is None else label_set(share, bound[which]))
+    _say_that_tasks_are_few(model, own, signed=False)
+    return np.stack(sets, axis=-1) if several else sets[0]
+
+
+def _knows_deviation(model):
+    """Whether the rule knows the standard deviation of targets."""
+    width = theta_of(model).shape[-1]
+    return model.adaptation_.deviation(np.zeros((1, width))) is not None
+
+
+def _support_rows(rows, n_rows):
+    """Numbers of support rows of the tasks of some rows, 0 for those that are not known."""
+    if n_rows is None:
+        return np.zeros(len(rows.theta))
+    if rows.at is None:
+        return np.atleast_1d(n_rows)
+    return np.where(rows.at >= 0, n_rows[rows.at], 0.0)
+
+
+def _mean_and_scale(model, rows, information, n_rows, knows_deviation):
+    if not knows_deviation:
+        mean = response(model, linear(model, rows))
+        return mean, model.loss_.deviation(mean)
+    nothing = n_rows is None
+    uncertainty = prior_of(model) if nothing else uncertainty_of(model, information, rows.at)
+    z, deviation = linear_and_deviation(model, rows, uncertainty)
+    return response(model, z), deviation
+
+
+def _of_rows(bounds, which, mean):
+    """Bounds of tasks, (n_tasks,) or (n_tasks, n_targets), as those of rows."""
+    return [side[which].reshape(len(mean), *[-1] * (mean.ndim - 1)) for side in bounds]
+
+
+def _say_that_tasks_are_few(model, coverages, signed):
+    """Warn where intervals are the model's own, unless nobody wanted others."""
+    if not coverages or (model.calibration_ is None and model.calibrate is False):
+        return
+    n_tasks = 0 if model.calibration_ is None else round(model.calibration_.n_tasks.max())
+    needed = tasks_needed(max(coverages), signed)
+    told = ", ".join(f"{c:g}" for c in coverages)
+    warn_user(
+        f"{n_tasks} calibration tasks are too few for a coverage of {told} that holds whatever "
+        f"tasks look like, which takes {needed}. What is returned is the model's own, "
+        f"{'as its probabilities are' if hasattr(model, 'classes_') else 'as of normal errors'}.",
+        UserWarning,
+    )

@@ -1,0 +1,1 @@
+"""Intervals that hold for a new task: conformal calibration over tasks."""

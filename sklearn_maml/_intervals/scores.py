@@ -1,0 +1,171 @@
+"""Scores of training tasks: each plays the new one, with meta-parameters from tasks of other folds.
+
+theta without a fold of tasks is a difference of sums over tasks (`_objective/task_sums.py`). The
+task is adapted from there to its support rows, and its other rows are scored.
+"""
+
+from functools import partial
+from operator import add
+
+import numpy as np
+
+from sklearn_maml._memory import room
+from sklearn_maml._objective.task_sums import solutions_without
+from sklearn_maml._tasks.classes import codes_of, probabilities
+from sklearn_maml._tasks.stacks import Blocks
+from sklearn_maml.losses.offset import split_offset
+
+__all__ = ["folds_of_tasks", "misfit", "scores_of_tasks", "standardised"]
+
+# Tasks are dealt to so many folds; to each its own where they are fewer.
+N_FOLDS = 20
+
+# So many tasks, and scores, determine a distribution of scores.
+MOST_TASKS, MOST_SCORES = 5000, 2**21
+
+
+def folds_of_tasks(objective, theta):
+    """Each task's fold, and the meta-parameters without each fold.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+    theta : ndarray of shape (d,) or (n_targets, d)
+        That minimises it.
+
+    Returns
+    -------
+    fold : ndarray of shape (n_tasks,)
+    thetas : ndarray of shape (n_folds, d) or (n_folds, n_targets, d)
+        theta itself, for one fold of all, where the normal equations of two would not fit into a
+        quarter of scikit-learn's ``working_memory``, or only one task weighs something.
+    """
+    weighty = np.flatnonzero(objective.blocks.tasks.weight)
+    fold = np.zeros(len(objective.blocks.tasks.weight), dtype=int)
+    n_folds = int(min(len(weighty), N_FOLDS, room() / objective.n_parameters**2 / 2))
+    if n_folds < 2:
+        return fold, theta[None]
+    fold[weighty] = np.arange(len(weighty)) % n_folds
+    return fold, solutions_without(objective.exact(), theta, fold)
+
+
+def scores_of_tasks(objective, folds, score):
+    """Scores of query rows, by number of support rows.
+
+    Parameters
+    ----------
+    objective : MetaObjective
+        Whose tasks are split at some numbers of support rows. At 0 rows all rows are scored.
+    folds : (fold, thetas)
+        What `folds_of_tasks` returns.
+    score : callable
+        From a query risk, predictions z (..., n, m) and the support risk, or None, to the scores
+        of rows, (n, m) or (n_targets, n, m).
+
+    Returns
+    -------
+    dict of int to (values, mass, n_tasks)
+        See `calibration_of`. Tasks of different weights are as many as count for as much,
+        ``(sum p_i)^2 / sum p_i^2``.
+    """
+    objective, fold = _sample(objective, folds[0])
+    one = partial(_adapted_scores, objective, fold, folds[1], score)
+    parts = objective.fold(one, add)
+    unsplit = objective.vary(blocks=objective.blocks.unsplit())
+    parts = parts + unsplit.fold(partial(_prior_scores, unsplit, fold, folds[1], score), add)
+    shots = np.unique([k for k, *_ in parts])
+    weight = objective.blocks.tasks.weight
+    return {int(k): _joined([own for own in parts if own[0] == k], weight) for k in shots}
+
+
+def standardised(loss, deviation):
+    """A score for regression: a residual on the scale of the response, in units of its deviation.
+
+    Parameters
+    ----------
+    loss : Loss
+    deviation : callable
+        From rows (n, m, d) and a support risk, or None, to the deviations of their targets; or to
+        None where these are not known: then Pearson's, by the loss's variance function.
+
+    Returns
+    -------
+    callable
+        See `scores_of_tasks`.
+    """
+
+    def score(query, z, support):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            truth, offset = split_offset(query.targets)
+            mean = loss.inverse_link(z + offset)
+            scale = deviation(query.features, support)
+            scale = loss.deviation(mean) if scale is None else scale
+            found = (truth - mean) / scale
+        return np.where(np.isnan(found), np.inf, found)
+
+    return score
+
+
+def misfit(query, z, support):
+    """A score for classes: 1 minus the probability of the class that a row has."""
+    truth, offset = split_offset(query.targets)
+    flat, codes = (part.reshape(*z.shape[:-2], -1).T for part in (z + offset, truth))
+    share = probabilities(flat)[np.arange(len(flat)), codes_of(codes)]
+    return 1.0 - np.nan_to_num(share.reshape(z.shape[-2:]))
+
+
+def _sample(objective, fold):
+    """The objective on not too many tasks, evenly chosen, and their folds."""
+    tasks = objective.blocks.tasks
+    weighty = np.flatnonzero(tasks.weight)
+    rows = objective.blocks.n_query / len(tasks.weight)
+    most = int(np.clip(MOST_SCORES / rows, 100, MOST_TASKS))
+    if len(weighty) <= most:
+        return objective, fold
+    kept = np.zeros(len(tasks.weight), dtype=bool)
+    kept[weighty[np.linspace(0, len(weighty) - 1, most).astype(int)]] = True
+    blocks = Blocks(tasks.only(kept), objective.blocks.features, objective.blocks.episodes)
+    return objective.vary(blocks=blocks), fold[kept]
+
+
+def _adapted_scores(objective, fold, thetas, score, i):
+    """A block's scores after adapting: a list of (shots, scores, mass, owners)."""
+    blocks = objective.blocks
+    loop, weight = objective.loop(i)
+    owner, episodes = blocks.owner(i), blocks.episodes
+    theta = np.moveaxis(thetas[fold[owner]], 0, -2)
+    z = loop.respond(theta).predictions
+    scores = score(loop.query, z, loop.support)
+    shot = np.atleast_1d(episodes.support)[blocks.draw(i) // episodes.n_episodes]
+    # An episode of weight 0 stands for a task that is too small for it, one without support rows
+    # for a task too small for any.
+    fits = (weight > 0) & (loop.support.weights > 0).any(axis=-1)
+    return [
+        (k, *_rows(scores, loop.query, blocks.tasks.weight, owner, fits & (shot == k)))
+        for k in np.unique(shot[fits & (shot > 0)])
+    ]
+
+
+def _prior_scores(objective, fold, thetas, score, i):
+    """A block's scores without adapting, as `_adapted_scores`."""
+    _, query, weight = objective.risks(i)
+    owner = objective.blocks.owner(i)
+    z = query.predict(np.moveaxis(thetas[fold[owner]], 0, -2))
+    scores = score(query, z, None)
+    return [(0, *_rows(scores, query, objective.blocks.tasks.weight, owner, weight > 0))]
+
+
+def _rows(scores, query, weight, owner, members):
+    """Scores (..., n_rows) of the real rows of some entries, their mass and owners."""
+    mass = weight[owner][:, None] * query.weights
+    real = members[:, None] & (mass > 0)
+    scores = np.broadcast_to(scores, (*scores.shape[:-2], *mass.shape))
+    return scores[..., real], mass[real], np.broadcast_to(owner[:, None], mass.shape)[real]
+
+
+def _joined(parts, weight):
+    """(values, mass, n_tasks) of several parts of the same number of shots."""
+    _, values, mass, owners = zip(*parts, strict=True)
+    members = weight[np.unique(np.concatenate(owners))]
+    n_tasks = members.sum() ** 2 / np.square(members).sum()
+    return np.concatenate(values, axis=-1), np.concatenate(mass), n_tasks
