@@ -131,7 +131,7 @@ class GPBoost:
             gp_model=effects(),
             num_boost_round=self.most_rounds,
             early_stopping_rounds=10,
-            folds=list(GroupKFold(5).split(X, y, groups)),
+            folds=list(GroupKFold(min(5, len(np.unique(groups)))).split(X, y, groups)),
             metric="mse",
             use_gp_model_for_validation=False,  # groups that are held out have no effects
             verbose_eval=False,

@@ -86,7 +86,7 @@ def test_a_loaded_model_gives_the_same_bits(model, data, tmp_path):
     assert str(loaded.learned_) == str(model.learned_)
     assert loaded.adaptation_.get_params().keys() == model.adaptation_.get_params().keys()
     assert vars(loaded).keys() == vars(model).keys()
-    assert path.stat().st_size < 15_000
+    assert path.stat().st_size < 45_000  # most of it quantiles of errors
     loaded.fit(rows, y, groups=groups)  # its parameters are those of the model
     assert_array_equal(loaded.coef_, model.coef_)
 
@@ -131,13 +131,13 @@ def test_a_model_adapts_in_another_process_without_the_training_data(tmp_path):
     assert json.loads(run.stdout) == [part.tolist() for part in expected]
 
 
-def test_a_file_of_a_thousand_tasks_takes_a_hundred_bytes_a_task(tmp_path):
+def test_a_file_of_a_thousand_tasks_takes_two_hundred_bytes_a_task(tmp_path):
     rng = np.random.default_rng(0)
     rows, groups = rng.normal(size=(4000, 3)), np.repeat(np.arange(1000), 4)
     y = rows.sum(axis=1) + np.repeat(rng.normal(size=1000), 4) + rng.normal(size=4000)
     model = MAMLRegressor(random_state=0).fit(rows, y, groups=groups)
-    # theta_i, and what random_effects needs: 1 + 4 * 4 numbers.
-    assert saved(model, tmp_path).stat().st_size < 1000 * 8 * (4 + 17)
+    # theta_i; what random_effects needs, 1 + 4 * 4 numbers; and 4 * 2 more for the doubt of Sigma.
+    assert saved(model, tmp_path).stat().st_size < 1000 * 8 * (4 + 17 + 8) + 30_000
 
 
 # -- what is refused ------------------------------------------------------------------------------
