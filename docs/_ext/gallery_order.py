@@ -1,8 +1,16 @@
 """The order of the gallery: new groups first, then other losses, then how it works."""
 
 ORDER = (
-    *("new_person", "stores_dataframe", "growth_curves", "first_rows", "from_mixed_models"),
-    *("task_effects", "any_regressor", "sinusoids", "classification", "counts", "robust_loss"),
+    *("new_person", "stores_dataframe", "growth_curves", "first_rows", "intervals"),
+    *(
+        "from_mixed_models",
+        "task_effects",
+        "any_regressor",
+        "sinusoids",
+        "classification",
+        "counts",
+        "robust_loss",
+    ),
     *("choosing_rule", "certificate_routes", "certificate_width", "first_order", "own_parts"),
 )
 
