@@ -106,7 +106,7 @@ class TaskStatistics:
     """
 
     summaries: Summaries
-    task_ids: np.ndarray
+    task_ids: Array
     settings: Settings
     episodes: Episodes
 

@@ -8,8 +8,6 @@ three.
 from abc import abstractmethod
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from sklearn_maml._component import Component
 from sklearn_maml._objective.linearization import Linearization
 from sklearn_maml._objective.risk import Risk
@@ -46,8 +44,8 @@ class SlopeForm(NamedTuple):
     1
     """
 
-    length: np.ndarray
-    factor: np.ndarray
+    length: Floats
+    factor: Floats
     n_steps: int = 1
     implicit: bool = False
 

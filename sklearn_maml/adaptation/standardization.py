@@ -37,8 +37,8 @@ class Standardization:
     array([[1., 2.]])
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
+    mean: Floats
+    scale: Floats
 
     @classmethod
     def from_moments(

@@ -159,13 +159,13 @@ class GapCertificate:
     slack: float
     rounding: float
     comparator: str
-    assumptions: tuple
+    assumptions: tuple[tuple[str, str], ...]
     curve: Curve
     route: str = "Theorem 1"
     corollary: "GapCertificate | None" = None
-    routes: tuple = ()
+    routes: tuple[tuple[str, float], ...] = ()
     unresolved: float = 0.0
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
     effort: str = "fast"
 
     @property

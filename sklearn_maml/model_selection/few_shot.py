@@ -16,7 +16,7 @@ from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml._estimators.prediction import response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
-from sklearn_maml._typing import Floats, PerRow, Random, Shots, Split, Support, Tasks
+from sklearn_maml._typing import Array, Floats, PerRow, Random, Shots, Split, Support, Tasks
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.rule import AdaptationRule
 from sklearn_maml.model_selection.errors import CLASS_ERRORS, choose_metric, mean_errors
@@ -251,8 +251,8 @@ class FewShotCurve:
     True
     """
 
-    supports: np.ndarray
-    task_errors: np.ndarray
+    supports: Array
+    task_errors: Floats
     metric: str
 
     @property

@@ -38,10 +38,10 @@ class SolverResult:
     2.5
     """
 
-    theta: np.ndarray
+    theta: Floats
     n_iter: int
     converged: bool
-    values: tuple
+    values: tuple[float, ...]
 
 
 class Solver(Component):
