@@ -1,15 +1,15 @@
 """The same problems by this package and by its peers: CPU seconds, and how good the answer is.
 
-    python benchmarks/compare_peers.py          # five minutes
+    python benchmarks/compare_peers.py          # eight minutes
     python benchmarks/compare_peers.py --quick  # smaller problems: below two minutes
     python benchmarks/compare_peers.py --keep   # also what docs/benchmarks.md shows
 
 Each peer of `peers` has a process of its own, one core and one thread. Its seconds are those of the
 CPU, so that what else the machine does counts for nobody; R counts its own. Imports are apart, and
 so is what a first call takes beyond later ones (compilation, for JAX). Fits of less than a second
-are repeated for a second, and their time is the mean. A peer that takes more than the limit on one
-problem, all in, is stopped, and not asked for larger ones. The loss is computed here, from what a
-peer returns, and shown as what it is above the least of all.
+are repeated for a second (an eighth of it if --quick), and their time is the mean. A peer that
+takes more than the limit on one problem, all in, is stopped, and not asked for larger ones. The
+loss is computed here, from what a peer returns, and shown as what it is above the least of all.
 
 Needs the ``test`` extra, and for those who are compared ``pip install 'sklearn_maml[peer]' glmm
 mixedlm-rs`` and R with lme4; who is missing is named.
@@ -53,7 +53,7 @@ MIXED = {f"{n:,}": MixedProblem(n) for n in (100, 1_000, 10_000, 100_000)}
 KINDS = {"meta": META_PEERS, "mixed": MIXED_PEERS}
 VERSIONS = ("sklearn_maml", "numpy", "scipy", "jax", "torch", "glmm", "mixedlm-rs", "statsmodels")
 LIMIT, QUICK_LIMIT = 60, 8
-ENOUGH = 1.0  # seconds for which fits are repeated: clocks tick in milliseconds
+ENOUGH = 1 / 60  # of the limit, for which fits are repeated: clocks tick in milliseconds
 ROUNDING = 1e-12  # a relative excess that is none
 
 
@@ -68,7 +68,7 @@ def seconds(call):
     return time.process_time() - start, result
 
 
-def measured(peer, problem):
+def measured(peer, problem, enough):
     """Seconds of a fit, and of the first call beyond it, and the loss reached."""
     solve = peer.solver(problem)
     if peer.module == "lme4":
@@ -76,7 +76,7 @@ def measured(peer, problem):
         return {"fit": solve.seconds, "first": 0.0, "imports": solve.imports, "loss": loss}
     first, solution = seconds(solve)
     fits, start = 0, time.process_time()
-    while not fits or time.process_time() - start < ENOUGH:
+    while not fits or time.process_time() - start < enough:
         solution, fits = solve(), fits + 1
     fit = (time.process_time() - start) / fits
     return {"fit": fit, "first": max(first - fit, 0.0), "loss": float(problem.loss(solution))}
@@ -95,7 +95,7 @@ def in_child(connection, kind, index, problems, limit):
             end = int(time.process_time()) + limit
             resource.setrlimit(resource.RLIMIT_CPU, (end, hard))
             try:
-                found = {"imports": imports} | measured(peer, problem)
+                found = {"imports": imports} | measured(peer, problem, ENOUGH * limit)
             except TimeoutError:  # of a program that the peer runs
                 return
             except Exception as error:  # a table has room for any
