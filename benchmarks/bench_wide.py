@@ -159,7 +159,7 @@ def draw(tables, path):
     """A picture of the tables: all cells of each method, and their geometric means."""
     import matplotlib.pyplot as plt
 
-    plt.rcParams["svg.hashsalt"] = "wide"  # so that the same figures give the same file
+    plt.rcParams |= {"svg.hashsalt": "wide", "svg.fonttype": "none"}  # the same file each time
     figure, axes = plt.subplots(1, len(tables), figsize=(9, 4), sharey=True, layout="constrained")
     for ax, (split, cells) in zip(np.atleast_1d(axes), tables.items(), strict=True):
         for at, values in enumerate(cells.values()):
