@@ -675,3 +675,10 @@ def test_counts_and_classes_are_scored_with_their_offsets():
     classifier = MAMLClassifier(**given).fit(table[:420], labels[:420], groups=G[:420])
     sets = classifier.predict_set(table[420:])
     assert sets[np.arange(140), labels[420:]].mean() > 0.8
+
+
+def test_a_level_that_masses_reach_exactly_takes_the_value_that_reaches_it():
+    # Ten tenths add up to less than 1, and three of them to more than 0.3: neither may cost a value.
+    levels = np.arange(1, 11) / 10
+    values = np.arange(1.0, 11.0)
+    assert_array_equal(weighted_quantiles(values, np.full(10, 0.1), levels), values)

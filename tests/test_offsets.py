@@ -242,3 +242,11 @@ def test_what_is_no_offset_is_refused():
         fitted(np.array(["a", "b", "c"])[np.arange(len(X)) % 3])
     with pytest.raises(ValueError, match="no place for offset_column=2"):
         fitted(NUMBERS).adapt(X[:3], NUMBERS[:3]).to_linear()
+
+
+def test_the_largest_offset_may_have_either_sign_and_be_reached():
+    y = np.ones(3)
+    reached = with_offset(LOSSES["poisson"](), y, np.array([100.0, -100.0, 0.0]))
+    assert_array_equal(reached.imag, [100.0, -100.0, 0.0])
+    with pytest.raises(ValueError, match=r"the largest is 100\.5, beyond 100"):
+        with_offset(LOSSES["poisson"](), y, np.array([0.0, -100.5, 0.0]))
