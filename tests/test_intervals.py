@@ -678,7 +678,7 @@ def test_counts_and_classes_are_scored_with_their_offsets():
 
 
 def test_a_level_that_masses_reach_exactly_takes_the_value_that_reaches_it():
-    # Ten tenths add up to less than 1, and three of them to more than 0.3: neither may cost a value.
+    # Ten tenths add up to less than 1, three to more than 0.3: neither may cost a value.
     levels = np.arange(1, 11) / 10
     values = np.arange(1.0, 11.0)
     assert_array_equal(weighted_quantiles(values, np.full(10, 0.1), levels), values)

@@ -383,3 +383,17 @@ def test_whole_batches_take_the_steps_of_the_papers(method):
     result = solver.minimize(objective, objective.origin(), lambda at, _: found.append(at))
     np.testing.assert_allclose(found, told, rtol=1e-10)
     np.testing.assert_allclose(result.theta, told[-1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("units", [np.ones(4), np.array([0.01, 1.0, 10.0, 100.0])])
+def test_null_directions_count_as_curved_like_the_diagonal_and_others_as_they_are(units):
+    root = np.random.default_rng(0).normal(size=(4, 2))
+    hessian = root @ root.T
+    scale = np.sqrt(np.diagonal(hessian))
+    unit = hessian / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(unit)
+    whole = unit + vectors[:, :2] @ vectors[:, :2].T
+    lower = damped_cholesky(hessian * np.outer(units, units), 1e-9)
+    found = lower @ lower.T / np.outer(scale * units, scale * units)
+    np.testing.assert_allclose(found, whole, atol=1e-8)
+    assert values[1] < 1e-14 < 0.1 < values[2]
