@@ -4,7 +4,8 @@
 each named folder (or of the files named in it), runs for each the tests that reach the mutated
 line, quickest first, until one fails, and shows each survivor as a diff. A survivor is another way
 to write the same, or a choice of speed, or a test that is missing. For a mutant tests are run that
-take up to ``--seconds`` together; run again with more before believing a survivor.
+take up to ``--seconds`` together, and what a test finds computed already it does not reach: before
+believing a survivor, run its test files on it.
 
 The tests of a folder are those of `TESTS`. They are run once unmutated, under coverage, to learn
 how long each takes and which lines it reaches. Each run is a fork of a process that has imported
@@ -15,7 +16,6 @@ import argparse
 import ast
 import bisect
 import contextlib
-import copy
 import difflib
 import importlib
 import itertools
@@ -29,7 +29,6 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-os.environ |= {"SCIPY_ARRAY_API": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 import coverage
 import pytest
 
@@ -47,23 +46,19 @@ TESTS = {
 }
 ALWAYS = "fitting invariances"
 WARM = {"numpy", "scipy", "sklearn", "joblib", "pandas", "mpmath", "polars"}  # imported once
-PAIRS = [
+SWAPS = defaultdict(list)
+for one, other in (
     *[(ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Lt, ast.GtE), (ast.Gt, ast.LtE)],
     *[(ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn), (ast.And, ast.Or)],
     *[(ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Mult, ast.Pow), (ast.BitOr, ast.BitAnd)],
-    *[("min", "max"), ("minimum", "maximum"), ("fmin", "fmax"), ("argmin", "argmax")],
-    *[("any", "all"), ("floor", "ceil")],
-]
-SWAPS = defaultdict(list)
-for one, other in PAIRS:
+    *[("min", "max"), ("minimum", "maximum"), ("argmin", "argmax"), ("any", "all")],
+):
     SWAPS[one].append(other)
     SWAPS[other].append(one)
 
 
 def changed(node, **fields):
-    node = copy.copy(node)
-    vars(node).update(fields)
-    return node
+    return type(node)(**vars(node) | fields)
 
 
 def variants(node):
@@ -82,7 +77,7 @@ def variants(node):
         case ast.Constant(value=int(value)):
             yield from (changed(node, value=value + step) for step in (1, -1))
         case ast.Constant(value=float(value)):
-            yield from (changed(node, value=other) for other in (2 * value, value + 1.0))
+            yield from (changed(node, value=other) for other in {2 * value, value + 1.0} - {value})
         case ast.Call(func=ast.Name(id=name) as f):
             yield from (changed(node, func=changed(f, id=other)) for other in SWAPS[name])
         case ast.Call(func=ast.Attribute(attr=name) as f):
@@ -129,9 +124,8 @@ class Watch:
 
     def pytest_collection_modifyitems(self, items):
         if self.chosen:
-            order = {name: place for place, name in enumerate(self.chosen)}
-            items[:] = [item for item in items if item.nodeid in order]
-            items.sort(key=lambda item: order[item.nodeid])
+            named = {item.nodeid: item for item in items}
+            items[:] = [named[name] for name in self.chosen if name in named]
 
     def pytest_runtest_logstart(self, nodeid):
         if self.cover:
@@ -179,26 +173,26 @@ def forked(package, tests, learn=False, limit=None):
 
 
 def draw(parts, size, chance):
-    """So many mutants of each folder, in random order, and the folders."""
-    paths = [HOUSE / part for part in parts]
-    paths = {file for path in paths for file in ([path] if path.suffix else path.rglob("*.py"))}
-    every, drawn = defaultdict(list), []
-    for path in sorted(paths):
-        every[path.relative_to(HOUSE).parts[0]] += mutants(path)
-    for some in every.values():
-        drawn += chance.sample(some, min(size or len(some), len(some)))
-    return chance.sample(drawn, len(drawn)), list(every)
+    """So many mutants of each folder, in random order."""
+    every = defaultdict(list)
+    for path in sorted({HOUSE / part for part in parts}):
+        for file in [path] if path.suffix else sorted(path.rglob("*.py")):
+            every[file.relative_to(HOUSE).parts[0]] += mutants(file)
+    drawn = [m for some in every.values() for m in chance.sample(some, min(size, len(some)))]
+    return chance.sample(drawn, len(drawn))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="+", help="folders and files, relative to the package")
-    parser.add_argument("--sample", type=int, help="how many mutants of each folder; default: all")
+    parser.add_argument("--sample", type=int, default=40, help="how many mutants of each folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20.0, help="of tests, for a mutant")
     given = parser.parse_args()
-    drawn, folders = draw(given.parts, given.sample, random.Random(given.seed))
-    names = sorted({name for folder in folders for name in f"{TESTS[folder]} {ALWAYS}".split()})
+    os.environ |= {"SCIPY_ARRAY_API": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    drawn = draw(given.parts, given.sample, random.Random(given.seed))
+    folders = {path.relative_to(HOUSE).parts[0] for path, *_ in drawn}
+    names = {name for folder in folders for name in f"{TESTS[folder]} {ALWAYS}".split()}
     counts = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch, HOUSE.name)
@@ -212,8 +206,9 @@ def main():
         for path, lines, mutant in drawn:
             place = path.relative_to(HOUSE)
             reached = set().union(*(reach.get((place, line), []) for line in lines))
-            reached = set(seconds) if "" in reached else reached & set(seconds)
-            tests = sorted(reached, key=seconds.get)
+            if "" in reached:  # at import: then what reaches the file
+                reached = set().union(*(some for (file, _), some in reach.items() if file == place))
+            tests = sorted(reached & set(seconds), key=seconds.get)
             spent = list(itertools.accumulate(seconds[test] for test in tests))
             tests = tests[: max(1, bisect.bisect(spent, given.seconds))]
             (package / place).write_bytes(mutant)

@@ -250,3 +250,13 @@ def test_the_largest_offset_may_have_either_sign_and_be_reached():
     assert_array_equal(reached.imag, [100.0, -100.0, 0.0])
     with pytest.raises(ValueError, match=r"the largest is 100\.5, beyond 100"):
         with_offset(LOSSES["poisson"](), y, np.array([0.0, -100.5, 0.0]))
+
+
+@pytest.mark.parametrize("name", ["squared_error", "poisson"])
+def test_several_targets_share_the_offset_of_a_row(name):
+    y, offset = np.arange(6.0).reshape(3, 2), np.array([1.0, 2.0, 4.0])
+    found = with_offset(LOSSES[name](), y, offset)
+    if name == "squared_error":
+        assert_array_equal(found, [[-1, 0], [0, 1], [0, 1]])
+    else:
+        assert_array_equal(found, y + 1j * np.array([[1, 1], [2, 2], [4, 4]]))
