@@ -296,7 +296,8 @@ class BoostingWithOffset:
         from sklearn.model_selection import GroupKFold, cross_val_predict
 
         trees = HistGradientBoostingRegressor(random_state=self.seed)
-        held_out = cross_val_predict(trees, X, y, groups=groups, cv=GroupKFold(5))
+        folds = GroupKFold(min(5, len(np.unique(groups))))
+        held_out = cross_val_predict(trees, X, y, groups=groups, cv=folds)
         kappa = variance_ratio(y - held_out, groups)
         trees.fit(X, y)
 
