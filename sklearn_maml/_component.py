@@ -2,6 +2,7 @@
 
 from inspect import signature
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -39,7 +40,7 @@ class Component(Documented, BaseEstimator):
     hyperparameters (``adaptation__n_steps``).
     """
 
-    def validate(self):
+    def validate(self) -> None:
         """Check the hyperparameters; a leaf that has some overrides this.
 
         Raises
@@ -49,7 +50,7 @@ class Component(Documented, BaseEstimator):
         """
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """Instances by which tests try whatever is registered; one with the defaults, by default.
 
         A class with an argument that has no default, or with parameters to learn, gives others.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,21 +22,31 @@ __all__ = [
     "with_callbacks",
 ]
 
-try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # pragma: no cover (before scikit-learn 1.9)
+if TYPE_CHECKING:
+    Method = TypeVar("Method")
 
     class CallbackSupportMixin:
-        """Stands in for the mixin of scikit-learn 1.9; without effect."""
+        """As that of scikit-learn, which has no types."""
 
-    def with_callbacks(method):
-        """Stands in for the decorator of scikit-learn 1.9: one call deeper, without effect."""
+    def with_callbacks(method: Method) -> Method:
+        """As that of scikit-learn, which has no types: a method stays what it is."""
 
-        @wraps(method)
-        def called(*args, **kwargs):
-            return method(*args, **kwargs)
+else:
+    try:
+        from sklearn.callback import CallbackSupportMixin, with_callbacks
+    except ImportError:  # pragma: no cover (before scikit-learn 1.9)
 
-        return called
+        class CallbackSupportMixin:
+            """Stands in for the mixin of scikit-learn 1.9; without effect."""
+
+        def with_callbacks(method):
+            """Stands in for the decorator of scikit-learn 1.9: one call deeper, without effect."""
+
+            @wraps(method)
+            def called(*args, **kwargs):
+                return method(*args, **kwargs)
+
+            return called
 
 
 LOGGER = logging.getLogger("sklearn_maml")

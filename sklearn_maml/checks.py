@@ -8,6 +8,7 @@ import copy
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from sklearn_maml._objective.meta_objective import MetaObjective
@@ -16,8 +17,11 @@ from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.adaptation.rule import AdaptationRule
 from sklearn_maml.certificate.spot_checks import affine_error, pullback_error
 from sklearn_maml.losses import LogLoss, PseudoHuber, SquaredError
+from sklearn_maml.losses.loss import Loss
+from sklearn_maml.solvers.solver import Solver
 
 __all__ = ["check_adaptation_rule", "check_loss", "check_solver"]
 
@@ -46,7 +50,7 @@ def _check_component(part):
 # Losses
 
 
-def check_loss(loss, targets=None):
+def check_loss(loss: Loss, targets: ArrayLike | None = None) -> None:
     """Check a loss: derivatives, convexity, bounds, duals, targets, broadcasting, purity.
 
     Parameters
@@ -182,7 +186,7 @@ def _check_dual(loss, y, z):
 # Rules
 
 
-def check_adaptation_rule(rule):
+def check_adaptation_rule(rule: AdaptationRule) -> None:
     """Check a rule: its pullback, that it is as affine as it says, broadcasting, padding, purity.
 
     Parameters
@@ -312,7 +316,7 @@ def _check_slope_form(rule, theta, support):
 # Solvers
 
 
-def check_solver(solver, tolerance=1e-3):
+def check_solver(solver: Solver, tolerance: float = 1e-3) -> None:
     """Check a solver: that it lowers meta-losses to their minimum, for one and several targets.
 
     Parameters

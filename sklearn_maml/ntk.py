@@ -1,5 +1,7 @@
 """Tangent features of a random two-layer network: a wide network as a featurizer."""
 
+from typing import Literal, Self
+
 import numpy as np
 from scipy.special import erf, expit
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -7,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_maml._component import Documented, check_int
+from sklearn_maml._typing import Floats, Random, Table
 
 __all__ = ["NTKFeatures"]
 
@@ -64,12 +67,18 @@ class NTKFeatures(Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     (4, 250)
     """
 
-    def __init__(self, n_hidden=100, *, activation="relu", random_state=None):
+    def __init__(
+        self,
+        n_hidden: int = 100,
+        *,
+        activation: Literal["erf", "relu", "softplus", "tanh"] = "relu",
+        random_state: Random | None = None,
+    ) -> None:
         self.n_hidden = n_hidden
         self.activation = activation
         self.random_state = random_state
 
-    def fit(self, X, y=None):
+    def fit(self, X: Table, y: None = None) -> Self:
         """Draw the weights.
 
         Parameters
@@ -92,13 +101,13 @@ class NTKFeatures(Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if self.activation not in ACTIVATIONS:
             known = ", ".join(map(repr, sorted(ACTIVATIONS)))
             raise ValueError(f"activation must be one of {known}; got {self.activation!r}.")
-        X = validate_data(self, X, dtype=np.float64)
+        rows = validate_data(self, X, dtype=np.float64)
         random = check_random_state(self.random_state)
-        self.hidden_weights_ = random.standard_normal((X.shape[1] + 1, self.n_hidden))
+        self.hidden_weights_ = random.standard_normal((rows.shape[1] + 1, self.n_hidden))
         self.output_weights_ = random.standard_normal(self.n_hidden)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Table) -> Floats:
         """The tangent features.
 
         Parameters
@@ -111,13 +120,13 @@ class NTKFeatures(Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             The gradient in the output weights, then in each hidden unit's weights.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        with_bias = np.column_stack([X, np.ones(len(X))])
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        with_bias = np.column_stack([rows, np.ones(len(rows))])
         at = with_bias @ self.hidden_weights_
         activate, derivative = ACTIVATIONS[self.activation]
         slopes = self.output_weights_ * derivative(at)
         inner = slopes[:, :, None] * with_bias[:, None, :]
-        features = np.concatenate([activate(at), inner.reshape(len(X), -1)], axis=1)
+        features = np.concatenate([activate(at), inner.reshape(len(rows), -1)], axis=1)
         return features / np.sqrt(self.n_hidden)
 
     @property

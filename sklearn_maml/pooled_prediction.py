@@ -1,9 +1,11 @@
 """One model for all tasks as a feature of a model for each: predictions, cross-fitted by task."""
 
 from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -22,6 +24,7 @@ from sklearn.utils.validation import (
 from sklearn_maml._component import Documented, check_bool, check_int, check_n_jobs, check_option
 from sklearn_maml._tasks.features import take_rows
 from sklearn_maml._tasks.labels import group_rows
+from sklearn_maml._typing import Array, PerRow, Table
 
 __all__ = ["PooledPrediction"]
 
@@ -122,14 +125,24 @@ class PooledPrediction(Documented, TransformerMixin, BaseEstimator):
     # scikit-learn takes a request of fit_transform for one of fit.
     __metadata_request__fit = {"groups": True, "sample_weight": True}
 
-    def __init__(self, estimator=None, *, cv=5, method="auto", passthrough=True, n_jobs=None):
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        cv: Any = 5,
+        method: Literal["auto", "predict", "predict_proba", "decision_function"] = "auto",
+        passthrough: bool = True,
+        n_jobs: int | None = None,
+    ) -> None:
         self.estimator = estimator
         self.cv = cv
         self.method = method
         self.passthrough = passthrough
         self.n_jobs = n_jobs
 
-    def fit(self, X, y, *, groups=None, sample_weight=None):
+    def fit(
+        self, X: Table, y: ArrayLike, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> Self:
         """Fit the estimator on all rows, once.
 
         For rows that are trained on use `fit_transform`, which cross-fits.
@@ -155,7 +168,9 @@ class PooledPrediction(Documented, TransformerMixin, BaseEstimator):
         self._fit_each([slice(None)], X, y, weight)
         return self
 
-    def fit_transform(self, X, y, *, groups=None, sample_weight=None):
+    def fit_transform(
+        self, X: Table, y: ArrayLike, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> Any:
         """Fit the estimator once a fold, and predict each task by one that saw none of its rows.
 
         Parameters
@@ -178,16 +193,16 @@ class PooledPrediction(Documented, TransformerMixin, BaseEstimator):
             As in `fit`; if there are fewer than two tasks, or rows without `groups`; or if `cv`
             puts rows of one task on both sides, or does not test each row once.
         """
-        X, y, weight = self._read_training_rows(X, y, sample_weight)
-        train, test = zip(*_folds(self.cv, X, y, groups), strict=True)
+        X, targets, weight = self._read_training_rows(X, y, sample_weight)
+        train, test = zip(*_folds(self.cv, X, targets, groups), strict=True)
         rows = np.concatenate(test)
-        if not np.array_equal(np.sort(rows), np.arange(len(y))):
+        if not np.array_equal(np.sort(rows), np.arange(len(targets))):
             raise ValueError("cv must test each row once, as a partition of the rows does.")
-        self._fit_each(train, X, y, weight)
+        self._fit_each(train, X, targets, weight)
         found = map(self._predicted, self.estimators_, (take_rows(X, own) for own in test))
         return self._beside(X, np.concatenate(list(found))[np.argsort(rows)])
 
-    def transform(self, X):
+    def transform(self, X: Table) -> Any:
         """The mean of what the fitted estimators predict.
 
         Parameters
@@ -202,7 +217,7 @@ class PooledPrediction(Documented, TransformerMixin, BaseEstimator):
         X = self._read_rows(X, reset=False)
         return self._beside(X, self._mean(X))
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> Array:
         """Names of the columns: those of X, then "pooledprediction0" and so on.
 
         Parameters

@@ -18,6 +18,7 @@ FLOORS = {
     "_progress": 1,
     "_report": 1,
     "_storage": 1,
+    "_typing": 1,
     "_tasks": 2,
     "losses": 3,
     "datasets": 3,

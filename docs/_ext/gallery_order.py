@@ -11,7 +11,8 @@ ORDER = (
         "counts",
         "robust_loss",
     ),
-    *("choosing_rule", "certificate_routes", "certificate_width", "first_order", "own_parts"),
+    *("choosing_rule", "certificate_routes", "certificate_width", "gap_along_descent"),
+    *("first_order", "streaming", "own_parts"),
 )
 
 

@@ -1,8 +1,10 @@
 """What adapting to one task returns: an estimator for that task."""
 
 from abc import ABCMeta, abstractmethod
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -25,17 +27,28 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import feature_names
+from sklearn_maml._typing import Array, Coverage, Floats, PerRow, Table
 
-__all__ = ["Adapted", "AdaptedClassifier", "AdaptedRegressor", "adapter", "check_meta"]
+__all__ = [
+    "Adapted",
+    "AdaptedClassifier",
+    "AdaptedRegressor",
+    "AdaptedT",
+    "adapter",
+    "check_meta",
+]
+
+# What a meta-model adapts to.
+AdaptedT = TypeVar("AdaptedT")
 
 
 class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
     """Base class of what `adapt` returns: the parameters of one task, and the fitted meta-model."""
 
-    def __init__(self, meta):
+    def __init__(self, meta: Any) -> None:
         self.meta = meta
 
-    def fit(self, X, y, *, sample_weight=None):
+    def fit(self, X: Table, y: ArrayLike, *, sample_weight: PerRow = None) -> Self:
         """Adapt to the rows of one task.
 
         Parameters
@@ -58,7 +71,7 @@ class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
         check_meta(meta, type(self).__name__, is_classifier(self))
         return self._keep(*adapted_theta(meta, X, y, sample_weight))
 
-    def to_linear(self):
+    def to_linear(self) -> Any:
         """The same predictions by scikit-learn's own classes, for export (ONNX, PMML) or speed.
 
         Returns
@@ -156,7 +169,11 @@ class AdaptedRegressor(RegressorMixin, Adapted):
     LinearRegression()
     """
 
-    def predict(self, X, *, return_std=False):
+    @overload
+    def predict(self, X: Table, *, return_std: Literal[False] = False) -> Floats: ...
+    @overload
+    def predict(self, X: Table, *, return_std: Literal[True]) -> tuple[Floats, Floats]: ...
+    def predict(self, X: Table, *, return_std: bool = False) -> Floats | tuple[Floats, Floats]:
         """Predict rows of the task.
 
         Parameters
@@ -184,7 +201,9 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         z, deviation = linear_and_deviation(meta, rows, uncertainty)
         return response(meta, z), deviation
 
-    def predict_interval(self, X, coverage=0.9, *, signed=False):
+    def predict_interval(
+        self, X: Table, coverage: Coverage = 0.9, *, signed: bool = False
+    ) -> tuple[Floats, Floats]:
         """Intervals in which targets of rows of the task are.
 
         Parameters
@@ -244,19 +263,19 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
     (5,)
     """
 
-    def decision_function(self, X):
+    def decision_function(self, X: Table) -> Floats:
         """Scores; see `MAMLClassifier.decision_function`."""
         return self._linear(X)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Table) -> Floats:
         """Probabilities of the classes; see `MAMLClassifier.predict_proba`."""
         return probabilities(self._linear(X))
 
-    def predict(self, X):
+    def predict(self, X: Table) -> Array:
         """The most probable classes; see `MAMLClassifier.predict`."""
         return response(self._meta(), self._linear(X))
 
-    def predict_set(self, X, coverage=0.9):
+    def predict_set(self, X: Table, coverage: Coverage = 0.9) -> NDArray[np.bool_]:
         """Sets of classes that rows of the task may have; see `MAMLClassifier.predict_set`."""
         meta, rows = self._rows(X)
         return label_sets_of(meta, rows, self._n_rows, coverage)

@@ -1,15 +1,16 @@
 """What adapting to many tasks returns: a mapping from task labels to estimators."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import available_if
 
 from sklearn_maml._component import check_bool
-from sklearn_maml._estimators.adapted import adapter
+from sklearn_maml._estimators.adapted import AdaptedT, adapter
 from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -19,9 +20,10 @@ from sklearn_maml._estimators.prediction import (
     split_theta,
     uncertainty_of,
 )
-from sklearn_maml._estimators.task_effects import task_effects
+from sklearn_maml._estimators.task_effects import TaskEffects, task_effects
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import TaskIndex
+from sklearn_maml._typing import Array, Coverage, Floats, PerRow, Table, available_if
 
 __all__ = ["AdaptedTasks", "in_pipeline", "of_classes", "through"]
 
@@ -36,7 +38,7 @@ def of_numbers(tasks):
     return not of_classes(tasks)
 
 
-class AdaptedTasks(Mapping):
+class AdaptedTasks(Mapping[Any, AdaptedT]):
     """Many tasks, each with its adapted estimator; what `adapt_tasks` returns.
 
     A read-only mapping from a task's label (its position, for a list of tasks) to its
@@ -76,7 +78,15 @@ class AdaptedTasks(Mapping):
     True
     """
 
-    def __init__(self, meta, task_ids, theta, information=None, steps=(), n_rows=None):
+    def __init__(
+        self,
+        meta: FrozenEstimator,
+        task_ids: Array,
+        theta: Floats,
+        information: Floats | None = None,
+        steps: Sequence[tuple[str, Any]] = (),
+        n_rows: Array | None = None,
+    ) -> None:
         if not isinstance(meta, FrozenEstimator):
             raise TypeError(
                 "AdaptedTasks is what adapt_tasks returns; to make one, pass a fitted model in a "
@@ -88,27 +98,37 @@ class AdaptedTasks(Mapping):
         self._known = TaskIndex(task_ids)
         self._n_rows = np.zeros(len(task_ids)) if n_rows is None else n_rows
 
-    def __getitem__(self, label):
+    def __getitem__(self, label: Any) -> AdaptedT:
         at = self._known.at[label]
         information = None if self._information is None else self._information[at]
         adapted = adapter(self.meta)._keep(self._theta[at], information, self._n_rows[at])
         return in_pipeline(self.steps, adapted)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._known.at)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._known.at)
 
     def __repr__(self):
         return f"<AdaptedTasks: {len(self)} tasks>"
 
-    def behind(self, steps):
+    def behind(self, steps: Sequence[tuple[str, Any]]) -> Self:
         """The same tasks, for an X that goes through fitted pipeline steps first."""
         known = self._theta, self._information
         return type(self)(self.meta, self.task_ids, *known, steps, self._n_rows)
 
-    def predict(self, X, *, groups=None, return_std=False):
+    @overload
+    def predict(
+        self, X: Table, *, groups: PerRow = None, return_std: Literal[False] = False
+    ) -> Array: ...
+    @overload
+    def predict(
+        self, X: Table, *, groups: PerRow = None, return_std: Literal[True]
+    ) -> tuple[Floats, Floats]: ...
+    def predict(
+        self, X: Table, *, groups: PerRow = None, return_std: bool = False
+    ) -> Array | tuple[Floats, Floats]:
         """Predict rows of several tasks, each with its task's parameters.
 
         Parameters
@@ -142,7 +162,9 @@ class AdaptedTasks(Mapping):
         return response(model, z), deviation
 
     @available_if(of_numbers)
-    def predict_interval(self, X, coverage=0.9, *, signed=False, groups=None):
+    def predict_interval(
+        self, X: Table, coverage: Coverage = 0.9, *, signed: bool = False, groups: PerRow = None
+    ) -> tuple[Floats, Floats]:
         """Intervals in which targets of rows are, each by its own task.
 
         Parameters
@@ -162,7 +184,9 @@ class AdaptedTasks(Mapping):
         return intervals_of(model, rows, self._information, self._n_rows, coverage, signed)
 
     @available_if(of_classes)
-    def predict_set(self, X, coverage=0.9, *, groups=None):
+    def predict_set(
+        self, X: Table, coverage: Coverage = 0.9, *, groups: PerRow = None
+    ) -> NDArray[np.bool_]:
         """Sets of classes that rows may have, each by its own task, of classifiers.
 
         Parameters
@@ -181,7 +205,7 @@ class AdaptedTasks(Mapping):
         rows = self._rows(X, groups)
         return label_sets_of(self.meta.estimator, rows, self._n_rows, coverage)
 
-    def random_effects(self):
+    def random_effects(self) -> TaskEffects:
         """By how much each task differs from the meta-parameters, and how surely.
 
         Returns
@@ -192,7 +216,7 @@ class AdaptedTasks(Mapping):
         return task_effects(self.meta.estimator, self.task_ids, self._theta, self._information)
 
     @available_if(of_classes)
-    def predict_proba(self, X, *, groups=None):
+    def predict_proba(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Probabilities of the classes, of classifiers; see `predict`.
 
         Returns
@@ -202,7 +226,7 @@ class AdaptedTasks(Mapping):
         return probabilities(self._linear(X, groups))
 
     @available_if(of_classes)
-    def decision_function(self, X, *, groups=None):
+    def decision_function(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Scores, of classifiers; see `predict`.
 
         Returns

@@ -1,20 +1,41 @@
 """Few-shot classification: one logistic regression a class, meta-learned together."""
 
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_maml._estimators.adapted import AdaptedClassifier
 from sklearn_maml._estimators.intervals import label_sets_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
 from sklearn_maml._estimators.streaming import go_on
 from sklearn_maml._tasks.classes import check_kind, probabilities, read_classes
+from sklearn_maml._typing import (
+    Array,
+    Column,
+    Coverage,
+    Effort,
+    Floats,
+    PerRow,
+    Random,
+    Split,
+    Support,
+    Table,
+    Tasks,
+    Unknown,
+)
+from sklearn_maml.adaptation.rule import AdaptationRule
 from sklearn_maml.losses.logistic import LogLoss
+from sklearn_maml.solvers.solver import Solver
 
 __all__ = ["MAMLClassifier"]
 
 
-class MAMLClassifier(ClassifierMixin, MetaLearner):
+class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
     """Few-shot classification: meta-parameters from which a new task is learned with a few rows.
 
     As `MAMLRegressor`, with the logistic loss. Two classes are one logistic regression; more
@@ -91,27 +112,27 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
 
     def __init__(
         self,
-        inner_lr=None,
-        n_steps=None,
+        inner_lr: float | Literal["auto"] | None = None,
+        n_steps: int | None = None,
         *,
-        featurizer=None,
-        pooled=None,
-        adaptation=None,
-        solver="auto",
-        alpha=1e-3,
-        fit_intercept=True,
-        support="auto",
-        split="random",
-        n_episodes=1,
-        task_column=None,
-        offset_column=None,
-        on_unknown_task="meta",
-        certificate="fast",
-        calibrate="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        featurizer: Any = None,
+        pooled: Any = None,
+        adaptation: str | AdaptationRule | None = None,
+        solver: str | Solver = "auto",
+        alpha: float = 1e-3,
+        fit_intercept: bool = True,
+        support: Support = "auto",
+        split: Split = "random",
+        n_episodes: int = 1,
+        task_column: Column | None = None,
+        offset_column: Column | None = None,
+        on_unknown_task: Unknown = "meta",
+        certificate: Effort | None = "fast",
+        calibrate: bool | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: Random | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.featurizer = featurizer
@@ -132,7 +153,15 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         self.random_state = random_state
         self.verbose = verbose
 
-    def partial_fit(self, X, y=None, *, groups=None, sample_weight=None, classes=None):
+    def partial_fit(
+        self,
+        X: Tasks,
+        y: PerRow = None,
+        *,
+        groups: PerRow = None,
+        sample_weight: PerRow = None,
+        classes: ArrayLike | None = None,
+    ) -> Self:
         """Go on with more tasks: the first call is a `fit`, later ones take stochastic steps.
 
         By the rule that the first call learned, over the tasks that they are given: an epoch, or
@@ -159,7 +188,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         go_on(self, X, y, groups, sample_weight, classes)
         return self
 
-    def decision_function(self, X, *, groups=None):
+    def decision_function(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Scores: log odds of each class against the rest.
 
         Parameters
@@ -183,7 +212,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         """
         return self._linear(X, groups)
 
-    def predict_proba(self, X, *, groups=None):
+    def predict_proba(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Probabilities of the classes, in the order of ``classes_``.
 
         Parameters
@@ -198,7 +227,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         """
         return probabilities(self._linear(X, groups))
 
-    def predict(self, X, *, groups=None):
+    def predict(self, X: Table, *, groups: PerRow = None) -> Array:
         """The most probable classes.
 
         Parameters
@@ -212,7 +241,9 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         """
         return response(self, self._linear(X, groups))
 
-    def predict_set(self, X, coverage=0.9, *, groups=None):
+    def predict_set(
+        self, X: Table, coverage: Coverage = 0.9, *, groups: PerRow = None
+    ) -> NDArray[np.bool_]:
         """Sets of classes that hold the true one with a given probability, whatever tasks are like.
 
         All classes of a probability above a bound, and the most probable one. The bound is
@@ -241,7 +272,9 @@ class MAMLClassifier(ClassifierMixin, MetaLearner):
         n_rows = None if rows.at is None else self._n_rows
         return label_sets_of(self, rows, n_rows, coverage)
 
-    def score(self, X, y=None, *, groups=None, sample_weight=None):
+    def score(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> float:
         """Accuracy on query rows after adapting to support rows; or plain accuracy, without tasks.
 
         Parameters

@@ -1,8 +1,12 @@
 """What a regressor has that is fitted in parts: to streams, and to sums of others' tasks."""
 
+from typing import Any, Self
+
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._estimators.streaming import from_statistics, go_on, merged
+from sklearn_maml._tasks.statistics import TaskStatistics
+from sklearn_maml._typing import PerRow, Tasks
 
 __all__ = ["FittedInParts"]
 
@@ -10,7 +14,9 @@ __all__ = ["FittedInParts"]
 class FittedInParts:
     """The methods of `MAMLRegressor` by which tasks need not be at hand at the same time."""
 
-    def partial_fit(self, X, y=None, *, groups=None, sample_weight=None):
+    def partial_fit(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> Self:
         """Fit to more tasks; those of earlier calls stay in, without their rows.
 
         With the squared loss, any number of calls gives the model that one `fit` on all tasks
@@ -50,7 +56,7 @@ class FittedInParts:
         return self
 
     @classmethod
-    def from_statistics(cls, statistics, **parameters):
+    def from_statistics(cls, statistics: TaskStatistics, **parameters: Any) -> Self:
         """A model fitted to statistics of tasks, without their rows.
 
         Parameters
@@ -73,7 +79,7 @@ class FittedInParts:
         """
         return from_statistics(cls(**parameters), statistics)
 
-    def merge(self, *others):
+    def merge(self, *others: Self | TaskStatistics) -> Self:
         """One model of the tasks of several, as if it had been fitted to all of them.
 
         Parameters

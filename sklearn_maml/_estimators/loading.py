@@ -3,11 +3,12 @@
 from sklearn_maml._estimators.classifier import MAMLClassifier
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._estimators.stored import read_model
+from sklearn_maml._typing import Path
 
 __all__ = ["load_model"]
 
 
-def load_model(path):
+def load_model(path: Path) -> MAMLRegressor | MAMLClassifier:
     """A fitted model from a file that its method ``save`` wrote.
 
     Nothing in the file is run, imported or unpickled: it holds numbers, text, and names of the

@@ -3,14 +3,16 @@
 from abc import ABCMeta, abstractmethod
 from copy import copy
 from inspect import signature
+from typing import Generic, Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import Documented
-from sklearn_maml._estimators.adapted import adapter
+from sklearn_maml._estimators.adapted import AdaptedT, adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import scoring_episodes
 from sklearn_maml._estimators.fitting import (
@@ -40,7 +42,7 @@ from sklearn_maml._estimators.prediction import (
     warn_if_diverging,
 )
 from sklearn_maml._estimators.stored import write_model
-from sklearn_maml._estimators.task_effects import task_effects
+from sklearn_maml._estimators.task_effects import TaskEffects, task_effects
 from sklearn_maml._estimators.wholeness import all_or_nothing
 from sklearn_maml._progress import (
     CallbackSupportMixin,
@@ -55,11 +57,15 @@ from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.single_task import warn_of_lost_tasks, warn_of_single_task
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import read_tasks
+from sklearn_maml._typing import Path, PerRow, Table, Tasks
+from sklearn_maml.certificate.gap_certificate import GapCertificate
 
 __all__ = ["MetaLearner"]
 
 
-class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABCMeta):
+class MetaLearner(
+    CallbackSupportMixin, Documented, BaseEstimator, Generic[AdaptedT], metaclass=ABCMeta
+):
     """Base class of the estimators; a subclass says which loss, and predicts and scores.
 
     It has the parameters of `MAMLClassifier`, and reads y as classes if it is a classifier.
@@ -76,7 +82,9 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
         """The loss, checked."""
 
     @with_callbacks
-    def fit(self, X, y=None, *, groups=None, sample_weight=None):
+    def fit(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> Self:
         """Find the meta-parameters.
 
         Parameters
@@ -117,7 +125,7 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
             fit_rows(self, plan, rows)
         return self
 
-    def adapt(self, X, y, *, sample_weight=None):
+    def adapt(self, X: Table, y: ArrayLike, *, sample_weight: PerRow = None) -> AdaptedT:
         """Learn a new task from its support rows; the model itself is unchanged.
 
         Parameters
@@ -138,7 +146,9 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
             warn_of_single_task("The model adapts from a fit in which all rows were one task.")
         return adapter(self._frozen()).fit(X, y, sample_weight=sample_weight)
 
-    def adapt_tasks(self, X, y=None, *, groups=None, sample_weight=None):
+    def adapt_tasks(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> AdaptedTasks[AdaptedT]:
         """Learn many new tasks at once; the model itself is unchanged.
 
         Parameters
@@ -176,7 +186,9 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
         n_rows = rows.tasks.n_rows
         return AdaptedTasks(self._frozen(), rows.ids, theta, information, n_rows=n_rows)
 
-    def recalibrate(self, X, y=None, *, groups=None, sample_weight=None):
+    def recalibrate(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> Self:
         """The same model with intervals that are calibrated on other tasks.
 
         For these the guarantee is exact: theta and the rule know nothing of them.
@@ -204,7 +216,7 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
             other.calibration_ = calibrated_on(self, objective)
         return other
 
-    def random_effects(self):
+    def random_effects(self) -> TaskEffects:
         """By how much each task of the fit differs from the meta-parameters, and how surely.
 
         lme4's ``ranef(condVar = TRUE)``, about the meta-parameters. Standard errors take these,
@@ -235,7 +247,7 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
             )
         return task_effects(self, self.task_ids_, self._task_theta(), self._information)
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Write the fitted model to a small file of numbers and text, for `load_model`.
 
         The file holds what `adapt`, `predict`, `score` and `random_effects` need: the
@@ -258,7 +270,9 @@ class MetaLearner(CallbackSupportMixin, Documented, BaseEstimator, metaclass=ABC
         check_is_fitted(self)
         write_model(self, path)
 
-    def certify(self, X, y=None, *, groups=None, sample_weight=None):
+    def certify(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> GapCertificate | None:
         """Certify the meta-parameters on other tasks.
 
         Parameters

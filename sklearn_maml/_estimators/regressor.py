@@ -1,9 +1,12 @@
 """Few-shot regression."""
 
+from typing import Any, Literal, overload
+
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from sklearn_maml._component import check_bool, resolve
+from sklearn_maml._estimators.adapted import AdaptedRegressor
 from sklearn_maml._estimators.fitted_in_parts import FittedInParts
 from sklearn_maml._estimators.intervals import intervals_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
@@ -15,13 +18,28 @@ from sklearn_maml._estimators.prediction import (
     uncertainty_of,
 )
 from sklearn_maml._tasks.tables import check_y
+from sklearn_maml._typing import (
+    Column,
+    Coverage,
+    Effort,
+    Floats,
+    PerRow,
+    Random,
+    Split,
+    Support,
+    Table,
+    Tasks,
+    Unknown,
+)
+from sklearn_maml.adaptation.rule import AdaptationRule
 from sklearn_maml.losses import LOSSES
 from sklearn_maml.losses.loss import Loss
+from sklearn_maml.solvers.solver import Solver
 
 __all__ = ["MAMLRegressor"]
 
 
-class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner):
+class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]):
     """Few-shot regression: meta-parameters from which a new task is learned with a few rows.
 
     Every task i (a patient, a store, a school) has its own parameters ``theta_i``, reached from
@@ -186,28 +204,28 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner):
 
     def __init__(
         self,
-        inner_lr=None,
-        n_steps=None,
+        inner_lr: float | Literal["auto"] | None = None,
+        n_steps: int | None = None,
         *,
-        featurizer=None,
-        pooled=None,
-        loss="squared_error",
-        adaptation=None,
-        solver="auto",
-        alpha=0.0,
-        fit_intercept=True,
-        support="auto",
-        split="random",
-        n_episodes=1,
-        task_column=None,
-        offset_column=None,
-        on_unknown_task="meta",
-        certificate="fast",
-        calibrate="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        featurizer: Any = None,
+        pooled: Any = None,
+        loss: str | Loss = "squared_error",
+        adaptation: str | AdaptationRule | None = None,
+        solver: str | Solver = "auto",
+        alpha: float = 0.0,
+        fit_intercept: bool = True,
+        support: Support = "auto",
+        split: Split = "random",
+        n_episodes: int = 1,
+        task_column: Column | None = None,
+        offset_column: Column | None = None,
+        on_unknown_task: Unknown = "meta",
+        certificate: Effort | None = "fast",
+        calibrate: bool | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: Random | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.featurizer = featurizer
@@ -229,7 +247,17 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner):
         self.random_state = random_state
         self.verbose = verbose
 
-    def predict(self, X, *, groups=None, return_std=False):
+    @overload
+    def predict(
+        self, X: Table, *, groups: PerRow = None, return_std: Literal[False] = False
+    ) -> Floats: ...
+    @overload
+    def predict(
+        self, X: Table, *, groups: PerRow = None, return_std: Literal[True]
+    ) -> tuple[Floats, Floats]: ...
+    def predict(
+        self, X: Table, *, groups: PerRow = None, return_std: bool = False
+    ) -> Floats | tuple[Floats, Floats]:
         """Predict rows: of a known task with its own parameters, else with the meta-parameters.
 
         Parameters
@@ -269,7 +297,9 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner):
         z, deviation = linear_and_deviation(self, rows, uncertainty)
         return response(self, z), deviation
 
-    def predict_interval(self, X, coverage=0.9, *, signed=False, groups=None):
+    def predict_interval(
+        self, X: Table, coverage: Coverage = 0.9, *, signed: bool = False, groups: PerRow = None
+    ) -> tuple[Floats, Floats]:
         """Intervals in which targets are with a given probability, whatever tasks look like.
 
         Calibrated on the training tasks, each of which has played the new one (see `calibrate`):
@@ -322,7 +352,9 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner):
         n_rows = None if rows.at is None else self._n_rows
         return intervals_of(self, rows, self._information, n_rows, coverage, signed)
 
-    def score(self, X, y=None, *, groups=None, sample_weight=None):
+    def score(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> float:
         """R2 of query rows after adapting to support rows; or plain R2, without tasks.
 
         Parameters

@@ -5,6 +5,7 @@ Other losses have no such summaries: they take steps over the tasks that are at 
 """
 
 from dataclasses import replace
+from typing import Any
 
 import joblib
 import numpy as np
@@ -39,12 +40,15 @@ from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.statistics import Settings, TaskStatistics, joined_labels
 from sklearn_maml._tasks.summaries import summarise
 from sklearn_maml._tasks.tables import read_tasks
+from sklearn_maml._typing import PerRow, Tasks
 from sklearn_maml.solvers.sgd import SGD
 
 __all__ = ["from_statistics", "go_on", "merged", "task_statistics"]
 
 
-def task_statistics(model, X, y=None, *, groups=None, sample_weight=None):
+def task_statistics(
+    model: Any, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+) -> TaskStatistics:
     """Statistics of tasks, from which a model is fitted without their rows.
 
     Parts of the data, wherever they are, give parts of the statistics: each task has to be in one

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from sklearn_maml._estimators.prediction import feature_names_of, has_intercept, theta_of
 from sklearn_maml._report import LEFT, html_rows, text_rows
 from sklearn_maml._tasks.features import parameter_names
+from sklearn_maml._typing import Array, Floats
 
 __all__ = ["TaskEffects", "task_effects"]
 
@@ -47,12 +49,12 @@ class TaskEffects:
     True
     """
 
-    tasks: np.ndarray
-    features: tuple
-    deviations: np.ndarray
-    standard_errors: np.ndarray
+    tasks: Array
+    features: tuple[str, ...]
+    deviations: Floats
+    standard_errors: Floats
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """The table as a `pandas.DataFrame`.
 
         Returns
@@ -69,7 +71,7 @@ class TaskEffects:
             columns[name], columns[f"se_{name}"] = deviations, errors
         return pd.DataFrame(columns, index=pd.Index(self.tasks, name="task"))
 
-    def columns(self):
+    def columns(self) -> list[tuple[str, Floats, Floats]]:
         """(name, deviations, standard errors) of each effect, of each target in turn.
 
         Returns

@@ -58,7 +58,7 @@ class Profile:
         """The objective with that rule, theta, and the loss; infinite where it overflows."""
         at = self.objective.vary(rule=rule)
         if at.is_quadratic and not rule.first_order:
-            theta, value, note = *_solved(at), ""
+            (theta, value), note = _solved(at), ""
         elif not np.isfinite(at.value_and_gradient(self.theta)[0]):
             return at, self.theta, np.inf
         else:

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from functools import cache, reduce
 from itertools import chain
 from threading import Lock
+from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
@@ -14,7 +15,8 @@ __all__ = ["fold_blocks", "one_blas_thread"]
 # Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
 
-_LOCK, _LIMITS = Lock(), []
+_LOCK = Lock()
+_LIMITS: list[Any] = []
 
 
 @cache

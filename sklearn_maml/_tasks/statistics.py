@@ -1,13 +1,16 @@
 """Statistics of tasks that add up: all that a fit with the squared loss needs of them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sklearn_maml._storage import pack, unpack
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.summaries import Roots, Summaries, SummaryBlocks
+from sklearn_maml._typing import Array
 
 __all__ = ["Settings", "TaskStatistics", "joined_labels"]
 
@@ -103,12 +106,12 @@ class TaskStatistics:
     """
 
     summaries: Summaries
-    task_ids: np.ndarray
+    task_ids: Array
     settings: Settings
     episodes: Episodes
 
     @classmethod
-    def joined(cls, parts):
+    def joined(cls, parts: Iterable[Self]) -> Self:
         """The sum of several at once, which takes less time than to add one after another.
 
         Parameters
@@ -137,43 +140,43 @@ class TaskStatistics:
         return replace(first, summaries=summaries, task_ids=ids)
 
     @property
-    def n_tasks(self):
+    def n_tasks(self) -> int:
         """How many tasks there are."""
         return len(self.task_ids)
 
     @property
-    def n_rows(self):
+    def n_rows(self) -> int:
         """How many rows they had."""
         return int(self.summaries.sizes.sum())
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """How many bytes the roots take."""
         sets = (self.summaries.whole, *self.summaries.support, *self.summaries.query)
         return sum(roots.rows.nbytes for roots in sets)
 
     @property
-    def blocks(self):
+    def blocks(self) -> SummaryBlocks:
         """The tasks, stacked, for a meta-objective."""
         settings = self.settings
         return SummaryBlocks(
             self.summaries, self.episodes, settings.n_targets, settings.fit_intercept
         )
 
-    def __add__(self, other):
+    def __add__(self, other: "TaskStatistics") -> "TaskStatistics":
         """The statistics of the tasks of both, which must have none in common."""
         if not isinstance(other, TaskStatistics):
             return NotImplemented
         return TaskStatistics.joined([self, other])
 
-    def __radd__(self, other):
+    def __radd__(self, other: int) -> "TaskStatistics":
         """For ``sum(parts)``, which begins with 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __repr__(self):
         return f"<TaskStatistics: {self.n_tasks} tasks, {self.n_rows} rows>"
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Array]:
         """The same as plain arrays, one of them the bytes of a JSON text; for ``numpy.savez``.
 
         Returns
@@ -188,7 +191,7 @@ class TaskStatistics:
         return pack(self, PARTS)
 
     @classmethod
-    def from_dict(cls, arrays):
+    def from_dict(cls, arrays: Mapping[str, ArrayLike]) -> Self:
         """What `to_dict` was made of; nothing in it is run.
 
         Parameters

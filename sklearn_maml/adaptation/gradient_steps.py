@@ -2,11 +2,16 @@
 
 from functools import cached_property, partial
 from numbers import Integral
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sklearn_maml._linalg import geometric_sum
+from sklearn_maml._objective.linearization import Linearization
+from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import stage
+from sklearn_maml._typing import Floats, Pullback
 from sklearn_maml.adaptation.affine import AffineLoop
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
@@ -87,14 +92,14 @@ class GradientSteps(AdaptationRule):
 
     def __init__(
         self,
-        inner_lr=0.1,
-        n_steps=1,
+        inner_lr: ArrayLike | Literal["learn"] = 0.1,
+        n_steps: int = 1,
         *,
-        cap=True,
-        relative=False,
-        coordinates=None,
-        first_order=False,
-    ):
+        cap: bool = True,
+        relative: bool = False,
+        coordinates: Standardization | None = None,
+        first_order: bool = False,
+    ) -> None:
         self.inner_lr = inner_lr
         self.n_steps = n_steps
         self.cap = cap
@@ -103,7 +108,7 @@ class GradientSteps(AdaptationRule):
         self.first_order = first_order
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """No step, one and several, of each kind of length; see `Component.examples`."""
         units = Standardization(np.array([0.5, -0.2, 0.0]), np.array([1.0, 2.0, 0.25]))
         lengths = [0.2, 0.0, 0.1]
@@ -119,7 +124,7 @@ class GradientSteps(AdaptationRule):
             cls(0.3, 3, first_order=True),
         ]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise for a step length that is not positive, or a number of steps that is not one."""
         if not self.learnable:
             check_step_lengths(self.inner_lr)
@@ -143,16 +148,16 @@ class GradientSteps(AdaptationRule):
             )
 
     @property
-    def lengths(self):
+    def lengths(self) -> tuple[Any, bool]:
         """`inner_lr`, and whether steps are capped."""
         return self.inner_lr, self.cap
 
     @property
-    def learnable(self):
+    def learnable(self) -> bool:
         """Whether the lengths are to be learned."""
         return isinstance(self.inner_lr, str) and self.inner_lr == "learn"
 
-    def learn(self, problem):
+    def learn(self, problem: Any) -> tuple[AdaptationRule, Any]:
         """Learn one length a parameter, if asked to; see `AdaptationRule.learn`."""
         if not self.learnable:
             return self, None
@@ -174,7 +179,7 @@ class GradientSteps(AdaptationRule):
             found = found.scaled(scale)
         return steps(found.inner_lr), found
 
-    def slope(self, theta, linearization):
+    def slope(self, theta: Floats, linearization: Linearization) -> Floats:
         """Derivative in the lengths l of uncapped or damped steps; see `AdaptationRule.slope`.
 
         With v the loss's derivative in ``theta^{k+1}``, and ``s L diag(l) L' g`` the step, damped
@@ -197,13 +202,13 @@ class GradientSteps(AdaptationRule):
             v = path.walk_back([stride], v[..., None, :])[..., 0, :]
         return total
 
-    def exact(self):
+    def exact(self) -> Self:
         """These steps with ``first_order=False``."""
         if not self.first_order:
             return self
         return type(self)(**{**self.get_params(deep=False), "first_order": False})
 
-    def slope_form(self, risk):
+    def slope_form(self, risk: Risk) -> SlopeForm | None:
         """Steps of given length, or capped ones; see `AdaptationRule.slope_form`."""
         d = risk.features.shape[-1]
         if self.n_steps == 0:
@@ -214,7 +219,7 @@ class GradientSteps(AdaptationRule):
         factor = geometry.metric.rows(np.eye(d))
         return SlopeForm(EvenLengths(self._step, geometry).length, factor, self.n_steps)
 
-    def adapt(self, theta, risk):
+    def adapt(self, theta: Floats, risk: Risk) -> tuple[Floats, Pullback]:
         """Take the steps; see `AdaptationRule.adapt`."""
         if self.n_steps == 0:
             shape = np.broadcast_shapes(theta.shape, (*risk.weights.shape[:-1], 1))
@@ -222,7 +227,7 @@ class GradientSteps(AdaptationRule):
         theta_i, pullback = self._bind_exact(risk).adapt(theta)
         return theta_i, (lambda V: V) if self.first_order else pullback
 
-    def bind(self, support, query=None):
+    def bind(self, support: Risk, query: Risk | None = None) -> InnerLoop:
         """The steps of a stack of tasks: their lengths, and for a square the closed form."""
         if self.n_steps == 0:
             return InnerLoop(self, support, query)

@@ -1,14 +1,19 @@
 """Proximal adaptation: a task's parameters stay near the meta-parameters."""
 
 from dataclasses import replace
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sklearn_maml._component import check_number, check_option
 from sklearn_maml._linalg import chain, matvec
+from sklearn_maml._objective.linearization import Linearization
+from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import stage
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
+from sklearn_maml._typing import Floats, Pullback
 from sklearn_maml.adaptation.doubt import Doubt, crossed_grams, unknown_of_tasks
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
@@ -93,19 +98,19 @@ class Proximal(AdaptationRule):
     """
 
     affine = of_moments = True
-    doubt = None  # of rules that were pickled before there was any
+    doubt: Any = None  # of rules that were pickled before there was any
 
     def __init__(
         self,
-        strength=None,
-        metric="auto",
+        strength: float | None = None,
+        metric: str | ArrayLike = "auto",
         *,
-        random_effects=None,
-        criterion="auto",
-        starts="auto",
-        noise=None,
-        doubt="auto",
-    ):
+        random_effects: Literal["intercept"] | ArrayLike | None = None,
+        criterion: Literal["auto", "reml", "query"] = "auto",
+        starts: Any = "auto",
+        noise: float | Floats | None = None,
+        doubt: Any = "auto",
+    ) -> None:
         self.strength = strength
         self.metric = metric
         self.random_effects = random_effects
@@ -115,12 +120,12 @@ class Proximal(AdaptationRule):
         self.doubt = doubt
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """Metrics of full rank, singular ones, and a diagonal; see `Component.examples`."""
         singular = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 4.0]])
         return [cls(0.7, singular + 0.1 * np.eye(3)), cls(0.1, singular), cls(2.0, [1.0, 2.0, 0.0])]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise for a strength, metric or criterion that is none."""
         if self.strength is not None:
             check_number("strength", self.strength, above=True)
@@ -156,12 +161,12 @@ class Proximal(AdaptationRule):
             )
 
     @property
-    def learnable(self):
+    def learnable(self) -> bool:
         """Whether metric or strength are to be learned."""
         named = isinstance(self.metric, str) and self.metric != "identity"
         return named or self.strength is None
 
-    def adapt(self, theta, risk):
+    def adapt(self, theta: Floats, risk: Risk) -> tuple[Floats, Pullback]:
         """Solve for the task's parameters; see `AdaptationRule.adapt`."""
         if risk.loss.constant_hessian:
             return self.bind(risk).adapt(theta)
@@ -179,7 +184,7 @@ class Proximal(AdaptationRule):
 
         return theta_i, pullback
 
-    def bind(self, support, query=None):
+    def bind(self, support: Risk, query: Risk | None = None) -> InnerLoop:
         """In closed form for a square, else by `adapt`; see `AdaptationRule.bind`."""
         if not support.loss.constant_hessian:
             return InnerLoop(self, support, query)
@@ -187,7 +192,7 @@ class Proximal(AdaptationRule):
         starts = self.starts if isinstance(self.starts, Starts) else None
         return RidgeLoop(self, Geometry(support, metric), query, self._strength(support), starts)
 
-    def slope(self, theta, linearization):
+    def slope(self, theta: Floats, linearization: Linearization) -> Floats:
         """Derivative in Sigma, not yet symmetric, shape (d, d); see `AdaptationRule.slope`.
 
         ``theta_i - theta = Sigma e_i`` with ``e_i = -grad R_i(theta_i) / (2 strength_i)``, so that
@@ -200,12 +205,12 @@ class Proximal(AdaptationRule):
         d = force.shape[-1]
         return pulled.reshape(-1, d).T @ force.reshape(-1, d)
 
-    def slope_form(self, risk):
+    def slope_form(self, risk: Risk) -> SlopeForm | None:
         """``theta - Sigma F' (w s) / (2 strength_i)``; see `AdaptationRule.slope_form`."""
         length = 0.5 / self._strength(risk)
         return SlopeForm(length, self._metric(risk.features.shape[-1]).factor, implicit=True)
 
-    def spread(self, V, risk=None):
+    def spread(self, V: Floats, risk: Risk | None = None) -> Floats:
         """Variance of ``V theta_i`` given the support rows, in units of the noise's.
 
         Parameters
@@ -227,7 +232,7 @@ class Proximal(AdaptationRule):
             left = rows - np.matmul(np.matmul(rows, gain), support)
         return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
 
-    def spread_of_theta(self, V, risk=None):
+    def spread_of_theta(self, V: Floats, risk: Risk | None = None) -> Floats | float:
         """Variance of ``V J_i theta`` by what is not known of theta; arguments as of `spread`."""
         if not self._doubts:
             return 0.0
@@ -248,7 +253,7 @@ class Proximal(AdaptationRule):
         gain = ridge_gain(risk.weights, rows, self._strength(risk))
         return moved - chain(metric.rows(V), gain, np.matmul(risk.features, self.doubt.rows.T))
 
-    def deviation(self, V, risk=None):
+    def deviation(self, V: Floats, risk: Risk | None = None) -> Floats | None:
         """By the noise and all that is not known, where the noise is; see `AdaptationRule`."""
         if self.noise is None:
             return None
@@ -265,7 +270,7 @@ class Proximal(AdaptationRule):
         noise = Noise.read(self.noise).at(n_rows)
         return np.sqrt(noise.T[..., None] * (1.0 + unknown))
 
-    def information(self, risk):
+    def information(self, risk: Risk) -> Floats:
         """Rows, and what `crossed_grams` makes of them; see `AdaptationRule`."""
         root = np.sqrt(risk.weights / self._strength(risk)[..., None])
         scaled = root[..., None] * risk.features
@@ -274,7 +279,7 @@ class Proximal(AdaptationRule):
         n_rows = np.broadcast_to(risk.n_rows, flat.shape[:-1])
         return np.concatenate([n_rows[..., None], flat], axis=-1)
 
-    def posterior(self, n_parameters, information=None):
+    def posterior(self, n_parameters: int, information: Floats | None = None) -> Floats:
         """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.posterior`.
 
         Of normal parameters under normal noise it does not depend on targets. For other losses it
@@ -292,7 +297,9 @@ class Proximal(AdaptationRule):
             flat = information[:, 1:]
         return unknown_of_tasks(metric.factor, self.strength, doubt, flat)
 
-    def uncertainty(self, n_parameters, information=None):
+    def uncertainty(
+        self, n_parameters: int, information: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """The `posterior`, what is not known of theta, and the noise; see `AdaptationRule`."""
         if self.noise is None:
             raise ValueError(
@@ -303,7 +310,7 @@ class Proximal(AdaptationRule):
         unknown = np.concatenate(self._unknown(n_parameters, information), axis=1)
         return Noise.read(self.noise).at(n_rows), unknown
 
-    def learn(self, problem):
+    def learn(self, problem: Any) -> tuple[AdaptationRule, Any]:
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
         self._check_noise(problem)
         if isinstance(self.metric, str):
@@ -331,7 +338,7 @@ class Proximal(AdaptationRule):
         rule = self._with(metric, strength, starts, self.noise, doubt)
         return rule, replace(found, strength=rule.strength)
 
-    def calibrate(self, problem, theta):
+    def calibrate(self, problem: Any, theta: Floats) -> Self:
         """The rule that knows the noise, and what it does not know of theta."""
         if not problem.is_quadratic:
             return self

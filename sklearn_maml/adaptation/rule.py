@@ -6,11 +6,12 @@ three.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple, Self
 
 from sklearn_maml._component import Component
+from sklearn_maml._objective.linearization import Linearization
+from sklearn_maml._objective.risk import Risk
+from sklearn_maml._typing import Floats, Pullback
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 
 __all__ = ["AdaptationRule", "SlopeForm"]
@@ -43,8 +44,8 @@ class SlopeForm(NamedTuple):
     1
     """
 
-    length: np.ndarray
-    factor: np.ndarray
+    length: Floats
+    factor: Floats
     n_steps: int = 1
     implicit: bool = False
 
@@ -92,7 +93,7 @@ class AdaptationRule(Component):
     affine = False
     first_order = False
     learnable = False
-    lengths = None
+    lengths: tuple[Any, bool] | None = None
     of_moments = False
 
     def __init_subclass__(cls, **options):
@@ -103,12 +104,12 @@ class AdaptationRule(Component):
         if "adapt" in vars(cls) and "of_moments" not in vars(cls):
             cls.of_moments = False
 
-    def exact(self):
+    def exact(self) -> Self:
         """The rule that adapts in the same way, with its true derivative."""
         return self
 
     @abstractmethod
-    def adapt(self, theta, risk):
+    def adapt(self, theta: Floats, risk: Risk) -> tuple[Floats, Pullback]:
         """Adapt theta to the rows of a support risk.
 
         Parameters
@@ -126,7 +127,7 @@ class AdaptationRule(Component):
             Maps rows V (..., k, d) to ``V J_i``, of the same shape.
         """
 
-    def bind(self, support, query=None):
+    def bind(self, support: Risk, query: Risk | None = None) -> InnerLoop:
         """The rule bound to the rows of a stack of tasks.
 
         By default it adapts by `adapt` and keeps nothing. A rule overrides it where there is
@@ -143,7 +144,7 @@ class AdaptationRule(Component):
         """
         return InnerLoop(self, support, query)
 
-    def learn(self, problem):
+    def learn(self, problem: Any) -> tuple["AdaptationRule", Any]:
         """Learn the parameters that were left to be learned; by default there are none.
 
         Parameters
@@ -160,7 +161,7 @@ class AdaptationRule(Component):
         """
         return self, None
 
-    def slope(self, theta, linearization):
+    def slope(self, theta: Floats, linearization: Linearization) -> Floats:
         """Derivative of a block's part of the meta-loss in what is learned, theta held fixed.
 
         Parameters
@@ -175,11 +176,11 @@ class AdaptationRule(Component):
         """
         raise NotImplementedError(f"{type(self).__name__} has nothing that a slope would teach.")
 
-    def calibrate(self, problem, theta):
+    def calibrate(self, problem: Any, theta: Floats) -> Self:
         """The rule with what it has to know of the noise once theta is found; by default itself."""
         return self
 
-    def information(self, risk):
+    def information(self, risk: Risk) -> Floats | None:
         """What support rows tell of their tasks: all that `uncertainty` has to know of them.
 
         Parameters
@@ -196,7 +197,7 @@ class AdaptationRule(Component):
         """
         return None
 
-    def posterior(self, n_parameters, information=None):
+    def posterior(self, n_parameters: int, information: Floats | None = None) -> Floats | None:
         """How sure the parameters of tasks are, in units of the noise's variance.
 
         Parameters
@@ -214,7 +215,9 @@ class AdaptationRule(Component):
         """
         return None
 
-    def uncertainty(self, n_parameters, information=None):
+    def uncertainty(
+        self, n_parameters: int, information: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """How sure predictions are: a row's target has the variance ``noise (1 + |U phi|^2)``.
 
         Parameters
@@ -235,7 +238,7 @@ class AdaptationRule(Component):
             f"{type(self).__name__} does not."
         )
 
-    def deviation(self, V, risk=None):
+    def deviation(self, V: Floats, risk: Risk | None = None) -> Floats | None:
         """Standard deviations of the targets of rows, given a task's support rows.
 
         Parameters
@@ -252,7 +255,7 @@ class AdaptationRule(Component):
         """
         return None
 
-    def slope_form(self, risk):
+    def slope_form(self, risk: Risk) -> SlopeForm | None:
         """The rule's `SlopeForm` on a stack of tasks; None, by default, where it has none.
 
         Parameters

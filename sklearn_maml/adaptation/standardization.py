@@ -1,10 +1,12 @@
 """Coordinates in which features are centred and of unit size."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from sklearn_maml._tasks.lists import as_array
+from sklearn_maml._typing import Floats
 
 __all__ = ["Standardization"]
 
@@ -35,11 +37,13 @@ class Standardization:
     array([[1., 2.]])
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
+    mean: Floats
+    scale: Floats
 
     @classmethod
-    def from_moments(cls, mean, deviation, intercept, intercept_step):
+    def from_moments(
+        cls, mean: Floats, deviation: Floats, intercept: bool, intercept_step: float
+    ) -> Self:
         """Coordinates for features with these moments.
 
         Parameters
@@ -64,7 +68,7 @@ class Standardization:
         scale[-1] = 1.0 / np.sqrt(intercept_step)
         return cls(np.append(mean[:-1], 0.0), scale)
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise unless mean and scale are one finite number a parameter, and the scale positive."""
         mean, scale = as_array(self.mean), as_array(self.scale)
         if not all(part.dtype.kind in "iuf" for part in (mean, scale)):
@@ -82,13 +86,13 @@ class Standardization:
                 f"scale={self.scale!r}."
             )
 
-    def rows(self, V):
+    def rows(self, V: Floats) -> Floats:
         """``V L`` for rows V (..., d): centred on the last column's multiples, then scaled."""
         out = self._centred(V)
         out *= 1.0 / self.scale
         return out
 
-    def lift(self, U):
+    def lift(self, U: Floats) -> Floats:
         """``U L'`` for rows U (..., d), back in the parameters' own coordinates."""
         return self._uncentre(U / self.scale)
 

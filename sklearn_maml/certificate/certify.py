@@ -9,7 +9,10 @@ where epsilon = ||grad L(omega)||, w = l'(h_omega), u = h_omega - h_theta* and p
 for convex losses, on bounds of this package that need no comparator.
 """
 
+from sklearn_maml._objective.meta_objective import MetaObjective
+from sklearn_maml._typing import Effort, Floats
 from sklearn_maml.certificate.convex_route import certify_convex
+from sklearn_maml.certificate.gap_certificate import GapCertificate
 from sklearn_maml.certificate.quadratic_route import certify_quadratic
 from sklearn_maml.certificate.spot_checks import spot_check_rule
 from sklearn_maml.certificate.tight import EFFORTS
@@ -26,7 +29,9 @@ def check_effort(certificate):
         )
 
 
-def certify(objective, theta, certificate="fast"):
+def certify(
+    objective: MetaObjective, theta: Floats, certificate: Effort | None = "fast"
+) -> GapCertificate | None:
     """Bound the suboptimality of theta, knowing nothing of how it was found.
 
     Where the meta-loss is quadratic, the minimiser is a Newton step away: the bound is Theorem 1

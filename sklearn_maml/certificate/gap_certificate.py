@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from html import escape
 from numbers import Real
+from typing import Self
 
 import numpy as np
 
@@ -158,17 +159,17 @@ class GapCertificate:
     slack: float
     rounding: float
     comparator: str
-    assumptions: tuple
+    assumptions: tuple[tuple[str, str], ...]
     curve: Curve
     route: str = "Theorem 1"
     corollary: "GapCertificate | None" = None
-    routes: tuple = ()
+    routes: tuple[tuple[str, float], ...] = ()
     unresolved: float = 0.0
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
     effort: str = "fast"
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         """Whether omega is proved to be a global minimiser, to rounding.
 
         True where nothing but `rounding` and 1e-12 of the meta-loss is left of the bound, and
@@ -180,11 +181,11 @@ class GapCertificate:
         )
 
     @property
-    def lower_bound(self):
+    def lower_bound(self) -> float:
         """``meta_loss - bound``: no meta-parameters have a smaller meta-loss."""
         return self.meta_loss - self.bound
 
-    def at(self, radius):
+    def at(self, radius: float) -> float:
         """The bound of Theorem 1 (or Corollary 1) at a given R.
 
         Parameters
@@ -206,11 +207,11 @@ class GapCertificate:
         error = self.curve(radius)
         return radius * self.epsilon + self.weight_norm * error + self.slack + self.rounding
 
-    def assuming(self, what, status):
+    def assuming(self, what: str, status: str) -> Self:
         """The same with one more assumption: what, and whether it was checked."""
         return replace(self, assumptions=(*self.assumptions, (what, status)))
 
-    def __float__(self):
+    def __float__(self) -> float:
         return self.bound
 
     def _rows(self):

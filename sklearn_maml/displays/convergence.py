@@ -1,7 +1,11 @@
 """The meta-loss by iteration of the solver, drawn."""
 
-import numpy as np
+from typing import Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sklearn_maml._typing import Axes, PerRow, Tasks
 from sklearn_maml.displays.display import Display, certificate_of, plain_log_scale
 from sklearn_maml.model_selection.convergence import certified_path
 from sklearn_maml.model_selection.pipelines import find_model
@@ -41,14 +45,21 @@ class ConvergenceDisplay(Display):
     True
     """
 
-    def __init__(self, values, lower_bounds):
+    def __init__(self, values: ArrayLike, lower_bounds: ArrayLike) -> None:
         self.values = np.asarray(values, dtype=float)
         self.lower_bounds = np.fmax.accumulate(np.broadcast_to(lower_bounds, self.values.shape))
 
     @classmethod
     def from_estimator(
-        cls, estimator, tasks=None, y=None, *, groups=None, sample_weight=None, ax=None
-    ):
+        cls,
+        estimator: Any,
+        tasks: Tasks | None = None,
+        y: PerRow = None,
+        *,
+        groups: PerRow = None,
+        sample_weight: PerRow = None,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw the convergence of a fit.
 
         Parameters

@@ -1,12 +1,21 @@
 """What all displays do: they are computed, and drawn on axes."""
 
+from abc import abstractmethod
+from typing import Self
+
+from sklearn_maml._typing import Axes
+
 __all__ = ["Display", "certificate_of", "check_axes", "plain_log_scale"]
 
 
 class Display:
     """What all displays do; each draws itself on axes in `_draw`."""
 
-    def plot(self, ax=None):
+    @abstractmethod
+    def _draw(self, ax):
+        """Draw on axes."""
+
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw on `ax`, or on new axes.
 
         Parameters

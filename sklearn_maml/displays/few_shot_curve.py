@@ -1,8 +1,12 @@
 """Errors on new tasks after so many rows, drawn."""
 
+from typing import Any, Self
+
+from sklearn_maml._typing import Axes, PerRow, Random, Shots, Tasks
 from sklearn_maml.displays.display import Display, plain_log_scale
 from sklearn_maml.model_selection import few_shot_curve
 from sklearn_maml.model_selection.baselines import own_ridge, pooled_task_errors
+from sklearn_maml.model_selection.few_shot import FewShotCurve
 
 __all__ = ["FewShotCurveDisplay"]
 
@@ -40,24 +44,30 @@ class FewShotCurveDisplay(Display):
     (5,)
     """
 
-    def __init__(self, curve, prior, own=None, pooled=None):
+    def __init__(
+        self,
+        curve: FewShotCurve,
+        prior: float,
+        own: FewShotCurve | None = None,
+        pooled: float | None = None,
+    ) -> None:
         self.curve, self.prior, self.own, self.pooled = curve, prior, own, pooled
 
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        tasks,
-        y=None,
+        estimator: Any,
+        tasks: Tasks,
+        y: PerRow = None,
         *,
-        groups=None,
-        supports=(0, 1, 3, 5, 10),
-        pooled=None,
-        n_draws=10,
-        metric=None,
-        random_state=0,
-        ax=None,
-    ):
+        groups: PerRow = None,
+        supports: Shots = (0, 1, 3, 5, 10),
+        pooled: Any = None,
+        n_draws: int = 10,
+        metric: str | None = None,
+        random_state: Random | None = 0,
+        ax: Axes | None = None,
+    ) -> Self:
         """Compute and draw the curve of a model, and of the alternatives.
 
         Parameters
@@ -77,7 +87,7 @@ class FewShotCurveDisplay(Display):
         -------
         FewShotCurveDisplay
         """
-        shared = {"groups": groups, "n_draws": n_draws, "metric": metric}
+        shared: dict[str, Any] = {"groups": groups, "n_draws": n_draws, "metric": metric}
         shared["random_state"] = random_state
         curve = few_shot_curve(estimator, tasks, y, supports=supports, **shared)
         (prior,) = few_shot_curve(estimator, tasks, y, supports=[0], **shared).mean

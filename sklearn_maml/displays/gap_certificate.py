@@ -1,7 +1,11 @@
 """The bound of a gap certificate, drawn."""
 
+from typing import Any, Self
+
 import numpy as np
 
+from sklearn_maml._typing import Axes
+from sklearn_maml.certificate.gap_certificate import GapCertificate
 from sklearn_maml.displays.display import Display, certificate_of
 from sklearn_maml.model_selection.pipelines import find_model
 
@@ -36,7 +40,7 @@ class GapCertificateDisplay(Display):
     True
     """
 
-    def __init__(self, certificate):
+    def __init__(self, certificate: GapCertificate) -> None:
         self.certificate = certificate
         best = certificate.radius or certificate.curve.distance or 1.0
         # Denser just below the best radius, where one term falls to zero.
@@ -45,7 +49,7 @@ class GapCertificateDisplay(Display):
         self.bounds = np.array([certificate.at(radius) for radius in self.radii])
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> Self:
         """Draw the certificate of a fit.
 
         Parameters

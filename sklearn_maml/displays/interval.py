@@ -1,8 +1,10 @@
 """Intervals of one new task that narrow as its rows arrive, drawn."""
 
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import (
     _safe_indexing,
     check_array,
@@ -11,6 +13,7 @@ from sklearn.utils import (
 )
 
 from sklearn_maml._tasks.lists import as_array
+from sklearn_maml._typing import Axes, Floats, Shots, Table
 from sklearn_maml.displays.display import Display
 from sklearn_maml.model_selection import adapt
 
@@ -50,12 +53,31 @@ class IntervalDisplay(Display):
     True
     """
 
-    def __init__(self, x, y, shots, mean, low, high, coverage=0.9):
+    def __init__(
+        self,
+        x: Floats,
+        y: Floats,
+        shots: Shots,
+        mean: Floats,
+        low: Floats,
+        high: Floats,
+        coverage: float = 0.9,
+    ) -> None:
         self.x, self.y, self.shots, self.coverage = x, y, shots, coverage
         self.mean, self.low, self.high = mean, low, high
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, shots=(1, 3, 5), coverage=0.9, feature=0, ax=None):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Table,
+        y: ArrayLike,
+        *,
+        shots: Shots = (1, 3, 5),
+        coverage: float = 0.9,
+        feature: int = 0,
+        ax: Axes | None = None,
+    ) -> Self:
         """Adapt to the first rows of a new task, and draw the intervals of those that follow.
 
         Parameters
@@ -77,13 +99,15 @@ class IntervalDisplay(Display):
         IntervalDisplay
         """
         values = check_array(X, dtype=None)
-        y = column_or_1d(check_array(y, ensure_2d=False, dtype="numeric"))
-        check_consistent_length(values, y)
+        targets = column_or_1d(check_array(y, ensure_2d=False, dtype="numeric"))
+        check_consistent_length(values, targets)
         kept = as_array(shots)
         if kept.dtype.kind not in "iu" or kept.ndim != 1:
             raise TypeError(f"shots must be a sequence of int; got {shots!r}.")
-        if not (kept.size and kept.min() >= 1 and kept.max() < len(y)):
-            raise ValueError(f"shots must be between 1 and {len(y) - 1}, one or more; got {shots}.")
+        if not (kept.size and kept.min() >= 1 and kept.max() < len(targets)):
+            raise ValueError(
+                f"shots must be between 1 and {len(targets) - 1}, one or more; got {shots}."
+            )
         if not isinstance(coverage, float):
             raise TypeError(f"coverage must be one number, such as 0.9; got {coverage!r}.")
         if not isinstance(feature, Integral) or not 0 <= feature < values.shape[1]:
@@ -92,7 +116,9 @@ class IntervalDisplay(Display):
                 f"{feature!r}."
             )
         X = X if hasattr(X, "iloc") else values
-        adapted = [adapt(estimator, _safe_indexing(X, slice(k)), y[:k]) for k in kept.tolist()]
+        adapted = [
+            adapt(estimator, _safe_indexing(X, slice(k)), targets[:k]) for k in kept.tolist()
+        ]
         if not hasattr(adapted[0], "predict_interval"):
             raise TypeError(
                 "estimator must be a MAMLRegressor, a Pipeline that ends in one, or a search over "
@@ -101,7 +127,7 @@ class IntervalDisplay(Display):
         mean = np.array([own.predict(X) for own in adapted])
         low, high = np.moveaxis([own.predict_interval(X, coverage) for own in adapted], 1, 0)
         x = values[:, feature].astype(float)
-        return cls(x, y, kept.tolist(), mean, low, high, coverage).plot(ax=ax)
+        return cls(x, targets, kept.tolist(), mean, low, high, coverage).plot(ax=ax)
 
     def _draw(self, ax):
         lines = zip(self.shots, self.mean, self.low, self.high, strict=True)

@@ -1,7 +1,12 @@
 """Random effects of tasks with their intervals, drawn: the caterpillar plot."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import numpy as np
 
+from sklearn_maml._estimators.task_effects import TaskEffects
+from sklearn_maml._typing import Array, Axes
 from sklearn_maml.displays.display import check_axes
 from sklearn_maml.model_selection.pipelines import find_model
 
@@ -47,11 +52,17 @@ class TaskEffectsDisplay:
     (2,)
     """
 
-    def __init__(self, effects, feature=None):
+    def __init__(self, effects: TaskEffects, feature: str | Sequence[str] | None = None) -> None:
         self.effects, self.feature = effects, feature
 
     @classmethod
-    def from_estimator(cls, estimator, *, feature=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        feature: str | Sequence[str] | None = None,
+        ax: Axes | Sequence[Axes] | Array | None = None,
+    ) -> Self:
         """Draw the random effects of the tasks of a fit.
 
         Parameters
@@ -76,7 +87,7 @@ class TaskEffectsDisplay:
         effects = (estimator if told else find_model(estimator)).random_effects()
         return cls(effects, feature).plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Axes | Sequence[Axes] | Array | None = None) -> Self:
         """Draw on axes that are given, or on new ones.
 
         Parameters

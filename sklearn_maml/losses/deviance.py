@@ -1,9 +1,12 @@
 """Unit deviances with the log link, for counts and amounts."""
 
+from typing import Any
+
 import numpy as np
 from scipy.special import xlogy
 
 from sklearn_maml._component import check_number
+from sklearn_maml._typing import Floats, Numbers
 from sklearn_maml.losses.loss import Loss
 
 __all__ = ["DEVIANCES", "Gamma", "LogLinkDeviance", "Poisson", "Tweedie"]
@@ -27,11 +30,11 @@ class LogLinkDeviance(Loss):
     target_range = (0.0, np.inf)
 
     @property
-    def third_ratios(self):
+    def third_ratios(self) -> tuple[float, float]:
         """``(2 - p, p - 1)``, reached where one term of the loss outweighs the other."""
         return 2.0 - self.power, self.power - 1.0
 
-    def slope_range(self, y):
+    def slope_range(self, y: Numbers) -> tuple[Floats, Floats]:
         """``(-2 y, inf)`` for p = 1, ``(-inf, 2)`` for p = 2; no bounds in between if y > 0."""
         y, p = np.asarray(y, float), self.power
         low = -2.0 * y if p == 1 else np.where(y > 0, -np.inf, 0.0)
@@ -47,28 +50,28 @@ class LogLinkDeviance(Loss):
             rising = 1.0 if p == 2 else np.exp(np.multiply(2.0 - p, z))
             return rising, np.where(np.greater(y, 0), y * falling, 0.0)
 
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``2 (mu^(2-p) - y mu^(1-p))``."""
         rising, falling = self._terms(y, z)
         return 2.0 * (rising - falling)
 
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``2 ((2-p) mu^(2-p) + (p-1) y mu^(1-p))``."""
         p = self.power
         rising, falling = self._terms(y, z)
         return 2.0 * ((2.0 - p) * rising + (p - 1.0) * falling) + 0.0 * np.asarray(y)
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``2 ((2-p)^2 mu^(2-p) - (p-1)^2 y mu^(1-p))``."""
         p = self.power
         rising, falling = self._terms(y, z)
         return 2.0 * ((2.0 - p) ** 2 * rising - (p - 1.0) ** 2 * falling) + 0.0 * np.asarray(y)
 
-    def saturated_hessian(self, y):
+    def saturated_hessian(self, y: Numbers) -> Floats:
         """``2 y^(2-p)``, at ``mu = y``."""
         return 2.0 * np.power(np.asarray(y, float), 2.0 - self.power)
 
-    def check_targets(self, y):
+    def check_targets(self, y: Numbers) -> None:
         """Raise for negative targets, and for zeros where power is 2."""
         low = np.min(y)
         if low < 0 or (self.power == 2 and low == 0):
@@ -78,11 +81,11 @@ class LogLinkDeviance(Loss):
                 f"{low:g}. Shift or drop such rows, or choose a loss for real targets."
             )
 
-    def inverse_link(self, z):
+    def inverse_link(self, z: Numbers) -> Floats:
         """``exp(z)``."""
         return np.exp(z)
 
-    def deviation(self, mean):
+    def deviation(self, mean: Numbers) -> Floats:
         """``mean^(power / 2)``; the smallest number where that is 0."""
         return np.maximum(np.power(mean, 0.5 * self.power), TINY)
 
@@ -101,12 +104,12 @@ class Poisson(LogLinkDeviance):
 
     power = 1
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``2 (mu - y z + y log y - y)``."""
         saturated = y * np.log(np.maximum(y, TINY)) - y  # y log y is 0 at 0
         return 2.0 * (self._terms(y, z)[0] - np.multiply(y, z) + saturated)
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """Attained at ``mu = y + slope / 2``."""
         half = np.multiply(slope, 0.5)
         mean = np.maximum(y + half, 0.0)
@@ -128,11 +131,11 @@ class Gamma(LogLinkDeviance):
 
     power = 2
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``2 (z - log y + y / mu - 1)``."""
         return 2.0 * (np.subtract(z, np.log(y)) + self._terms(y, z)[1] - 1.0)
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """Attained at ``mu = y / (1 - slope / 2)``."""
         rest = 1.0 - np.multiply(slope, 0.5)
         positive = np.maximum(rest, 0.0)
@@ -158,15 +161,15 @@ class Tweedie(LogLinkDeviance):
     4.0
     """
 
-    def __init__(self, power=1.5):
+    def __init__(self, power: float = 1.5) -> None:
         self.power = power
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """The ends of the range, and near them; see `Component.examples`."""
         return [cls(), cls(1.1), cls(1.9), cls(1.0), cls(2.0)]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise unless the power is in [1, 2]."""
         check_number("power", self.power, above=True)
         if not 1 <= self.power <= 2:
@@ -175,7 +178,7 @@ class Tweedie(LogLinkDeviance):
                 f"link; got {self.power!r}."
             )
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``2 (y^(2-p) / ((1-p)(2-p)) - y mu^(1-p) / (1-p) + mu^(2-p) / (2-p))``."""
         p = self.power
         if p in (1, 2):

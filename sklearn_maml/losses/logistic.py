@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import entr, expit
 
+from sklearn_maml._typing import Floats, Numbers
 from sklearn_maml.losses.loss import Loss
 
 __all__ = ["LOGISTIC_LOSSES", "LogLoss", "logistic", "logistic_slope"]
@@ -43,40 +44,40 @@ class LogLoss(Loss):
     fourth_bound = 0.125
     third_ratios = (1.0, 1.0)
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``y log(1 + exp(-z)) + (1 - y) log(1 + exp(z))``, precise where it is small."""
         y = np.asarray(y)
         linear = y * np.maximum(np.negative(z), 0.0) + (1.0 - y) * np.maximum(z, 0.0)
         return linear + np.log1p(np.exp(-np.abs(z)))
 
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``sigma(z) - y``, precise where it is small."""
         y, (up, down) = np.asarray(y), logistic(z)
         return (1.0 - y) * up - y * down
 
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``sigma (1 - sigma)``."""
         return logistic_slope(z) + 0.0 * np.asarray(y)
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``sigma (1 - sigma) (1 - 2 sigma)``."""
         up, down = logistic(z)
         return up * down * (down - up) + 0.0 * np.asarray(y)
 
-    def slope_range(self, y):
+    def slope_range(self, y: Numbers) -> tuple[Floats, Floats]:
         """``(-y, 1 - y)``."""
         return np.negative(y), 1.0 - np.asarray(y, float)
 
-    def slope_turn(self, y):
+    def slope_turn(self, y: Numbers) -> Floats:
         """0, whatever the class."""
         return np.zeros(np.shape(y))
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """The entropy of ``y + slope``."""
         share = np.add(y, slope)
         return entr(share) + entr(1.0 - share)
 
-    def check_targets(self, y):
+    def check_targets(self, y: Numbers) -> None:
         """Raise for targets outside [0, 1]."""
         if np.min(y) < 0 or np.max(y) > 1:
             raise ValueError(
@@ -84,11 +85,11 @@ class LogLoss(Loss):
                 f"ranges from {np.min(y):g} to {np.max(y):g}."
             )
 
-    def inverse_link(self, z):
+    def inverse_link(self, z: Numbers) -> Floats:
         """``1 / (1 + exp(-z))``: the probability of class 1."""
         return expit(z)
 
-    def deviation(self, mean):
+    def deviation(self, mean: Numbers) -> Floats:
         """``sqrt(mean (1 - mean))``; the smallest number where that is 0."""
         return np.maximum(np.sqrt(mean * np.subtract(1.0, mean)), np.finfo(float).tiny)
 

@@ -5,6 +5,7 @@ from abc import abstractmethod
 import numpy as np
 
 from sklearn_maml._component import Component
+from sklearn_maml._typing import Floats, Numbers
 
 __all__ = ["Loss"]
 
@@ -66,7 +67,7 @@ class Loss(Component):
     constant_hessian = False
     least_at_target = False
     of_residual = False
-    dispersion = None
+    dispersion: float | None = None
     target_range = (-np.inf, np.inf)
     gradient_bound = np.inf
     hessian_bound = np.inf
@@ -75,18 +76,18 @@ class Loss(Component):
     third_ratios = (np.inf, np.inf)
 
     @abstractmethod
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``l(y, z)``."""
 
     @abstractmethod
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``dl/dz``."""
 
     @abstractmethod
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``d2l/dz2``, non-negative."""
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``d3l/dz3``."""
         raise NotImplementedError(
             f"The loss {type(self).__name__} has no third derivative. Steps of losses without a "
@@ -94,11 +95,11 @@ class Loss(Component):
             "and saturated_hessian(), or set hessian_bound, or use GradientSteps(cap=False)."
         )
 
-    def saturated_hessian(self, y):
+    def saturated_hessian(self, y: Numbers) -> Floats:
         """``l''`` where the prediction fits the target exactly: how curved the loss is, by y."""
         return np.zeros(np.shape(y))
 
-    def guesses(self, y):
+    def guesses(self, y: Numbers) -> tuple[Numbers, Numbers]:
         """Predictions z from which a search for small losses may start.
 
         Returns
@@ -108,7 +109,7 @@ class Loss(Component):
         """
         return y, np.sign(y) * np.log1p(np.abs(y))
 
-    def slope_range(self, y):
+    def slope_range(self, y: Numbers) -> tuple[Floats, Floats]:
         """Infimum and supremum of ``l'`` over all predictions, for each target.
 
         Returns
@@ -119,7 +120,7 @@ class Loss(Component):
         bound = np.full(np.shape(y), float(self.gradient_bound))
         return -bound, bound
 
-    def slope_turn(self, y):
+    def slope_turn(self, y: Numbers) -> Floats | None:
         """Where ``l''`` is largest, if it is even about that z and falls on both sides of it.
 
         ``l'`` is then convex below and concave above, and certificates know its envelopes.
@@ -131,7 +132,7 @@ class Loss(Component):
         """
         return None
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """``inf over z of l(y, z) - slope * z``: the concave dual, -inf where unbounded.
 
         With ``slope = 0`` it is the loss's infimum. The default brackets the z at which ``l'`` is
@@ -145,7 +146,7 @@ class Loss(Component):
             bound = bound + np.minimum((self.gradient(y, low) - slope) * (high - low), 0.0)
         return np.where(found & np.isfinite(bound), bound, -np.inf)
 
-    def check_targets(self, y):
+    def check_targets(self, y: Numbers) -> None:
         """Raise for targets that the loss is not defined for; all are allowed by default.
 
         Raises
@@ -154,16 +155,16 @@ class Loss(Component):
             Saying what was got and what is expected.
         """
 
-    def deviation(self, mean):
+    def deviation(self, mean: Numbers) -> Floats:
         """The standard deviation of targets of a mean, up to a factor; by default 1 for all."""
         return np.ones(np.shape(mean))
 
     @property
-    def identity_link(self):
+    def identity_link(self) -> bool:
         """Whether the response is the prediction z itself: `inverse_link` is as it is here."""
         return type(self).inverse_link is Loss.inverse_link
 
-    def inverse_link(self, z):
+    def inverse_link(self, z: Numbers) -> Numbers:
         """The response that a prediction ``z`` stands for; the identity by default."""
         return z
 

@@ -3,10 +3,13 @@
 The formulas are in ``e = z - y``, the error of a prediction: minus the residual.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.special import entr, expit
 
 from sklearn_maml._component import check_number, check_scale
+from sklearn_maml._typing import Floats, Numbers
 from sklearn_maml.losses.logistic import logistic, logistic_slope
 from sklearn_maml.losses.loss import Loss
 
@@ -30,23 +33,23 @@ class SquaredError(Loss):
     third_bound = fourth_bound = 0.0
     third_ratios = (0.0, 0.0)
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``(z - y)**2``."""
         return np.square(np.subtract(z, y))
 
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``2 (z - y)``."""
         return 2.0 * np.subtract(z, y)
 
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``2``."""
         return np.full(np.broadcast_shapes(np.shape(y), np.shape(z)), 2.0)
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``0``."""
         return np.zeros(np.broadcast_shapes(np.shape(y), np.shape(z)))
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """``-slope y - slope^2 / 4``."""
         return -np.multiply(slope, y) - np.square(slope) / 4.0
 
@@ -77,63 +80,63 @@ class PseudoHuber(Loss):
     least_at_target = of_residual = True
     hessian_bound = 2.0
 
-    def __init__(self, delta=1.0):
+    def __init__(self, delta: float = 1.0) -> None:
         self.delta = delta
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """Small residuals and large ones; see `Component.examples`."""
         return [cls(), cls(0.3), cls(20.0)]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise unless delta is a positive number."""
         check_scale("delta", self.delta)
 
     @property
-    def gradient_bound(self):
+    def gradient_bound(self) -> float:
         """``2 delta``."""
         return 2.0 * self.delta
 
     @property
-    def third_bound(self):
+    def third_bound(self) -> float:
         """``|l'''|`` is largest half a delta away from the target."""
         return 3.0 * 1.25**-2.5 / self.delta
 
     @property
-    def fourth_bound(self):
+    def fourth_bound(self) -> float:
         """``6 / delta^2``, at the target."""
         return 6.0 / self.delta**2
 
     @property
-    def third_ratios(self):
+    def third_ratios(self) -> tuple[float, float]:
         """``3 x / (1 + x^2) / delta`` is largest at x = 1."""
         return (1.5 / self.delta,) * 2
 
-    def slope_turn(self, y):
+    def slope_turn(self, y: Numbers) -> Floats:
         """The target."""
         return np.asarray(y, float)
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``2 e^2 / (1 + sqrt(1 + (e / delta)^2))``, free of cancellation."""
         e = np.subtract(z, y)
         return 2.0 * e * (e / (1.0 + self._root(e / self.delta)))
 
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``2 e / sqrt(1 + (e / delta)^2)``."""
         e = np.subtract(z, y)
         return 2.0 * e / self._root(e / self.delta)
 
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``2 (1 + (e / delta)^2)^(-3/2)``."""
         falling = 1.0 / self._root(np.subtract(z, y) / self.delta)
         return 2.0 * falling * falling * falling
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``-6 (e / delta^2) (1 + (e / delta)^2)^(-5/2)``."""
         x = np.subtract(z, y) / self.delta
         return -6.0 * x / self.delta * self._root(x) ** -5.0
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """``-slope y - 2 delta^2 (1 - sqrt(1 - s^2))`` with ``s = slope / (2 delta)``."""
         square = np.square(np.divide(slope, 2.0 * self.delta))
         root = np.sqrt(np.maximum(1.0 - square, 0.0))
@@ -165,30 +168,30 @@ class LogCosh(Loss):
     fourth_bound = 2.0
     third_ratios = (2.0, 2.0)
 
-    def slope_turn(self, y):
+    def slope_turn(self, y: Numbers) -> Floats:
         """The target."""
         return np.asarray(y, float)
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """``|e| + log((1 + exp(-2 |e|)) / 2)``, or its form without cancellation near 0."""
         e = np.abs(np.subtract(z, y))
         near = np.log1p(2.0 * np.sinh(0.5 * np.minimum(e, 1.0)) ** 2)
         return np.where(e < 1, near, e + np.log1p(np.exp(-2.0 * e)) - np.log(2.0))
 
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``tanh(e)``."""
         return np.tanh(np.subtract(z, y))
 
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``1 / cosh(e)^2``."""
         decay = np.exp(-2.0 * np.abs(np.subtract(z, y)))
         return 4.0 * decay / (1.0 + decay) ** 2
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``-2 tanh(e) / cosh(e)^2``."""
         return -2.0 * self.gradient(y, z) * self.hessian(y, z)
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """``-slope y`` minus half the entropy that slopes in (-1, 1) lack."""
         up, down = (1.0 + np.asarray(slope)) / 2.0, (1.0 - np.asarray(slope)) / 2.0
         return -np.multiply(slope, y) + entr(up) + entr(down) - np.log(2.0)
@@ -223,16 +226,16 @@ class SmoothedQuantile(Loss):
 
     least_at_target = of_residual = True
 
-    def __init__(self, quantile=0.5, smoothing=0.1):
+    def __init__(self, quantile: float = 0.5, smoothing: float = 0.1) -> None:
         self.quantile = quantile
         self.smoothing = smoothing
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """Quantiles near the ends, with a narrow and a wide kink; see `Component.examples`."""
         return [cls(), cls(0.9, 0.05), cls(0.2, 2.0)]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise unless the quantile is inside (0, 1) and smoothing positive."""
         check_scale("smoothing", self.smoothing)
         check_number("quantile", self.quantile, above=True)
@@ -240,59 +243,59 @@ class SmoothedQuantile(Loss):
             raise ValueError(f"quantile must be inside (0, 1); got {self.quantile!r}.")
 
     @property
-    def gradient_bound(self):
+    def gradient_bound(self) -> float:
         """Slopes are those of the pinball loss, at most."""
         return max(self.quantile, 1.0 - self.quantile)
 
     @property
-    def hessian_bound(self):
+    def hessian_bound(self) -> float:
         """``1 / (4 smoothing)``."""
         return 0.25 / self.smoothing
 
     @property
-    def third_bound(self):
+    def third_bound(self) -> float:
         """That of the logistic function's second derivative."""
         return 1.0 / (108.0**0.5 * self.smoothing**2)
 
     @property
-    def fourth_bound(self):
+    def fourth_bound(self) -> float:
         """That of the logistic function, differentiated three times."""
         return 0.125 / self.smoothing**3
 
     @property
-    def third_ratios(self):
+    def third_ratios(self) -> tuple[float, float]:
         """``(1 - 2 sigma) / smoothing`` lies between them."""
         return (1.0 / self.smoothing,) * 2
 
-    def slope_range(self, y):
+    def slope_range(self, y: Numbers) -> tuple[Floats, Floats]:
         """``(-quantile, 1 - quantile)``."""
         one = np.ones(np.shape(y))
         return -self.quantile * one, (1.0 - self.quantile) * one
 
-    def slope_turn(self, y):
+    def slope_turn(self, y: Numbers) -> Floats:
         """The target."""
         return np.asarray(y, float)
 
-    def value(self, y, z):
+    def value(self, y: Numbers, z: Numbers) -> Floats:
         """See the class."""
         e = np.subtract(z, y)
         rounded = self.smoothing * np.log1p(np.exp(-np.abs(e) / self.smoothing))
         return (1.0 - self.quantile) * e + np.maximum(-e, 0.0) + rounded
 
-    def gradient(self, y, z):
+    def gradient(self, y: Numbers, z: Numbers) -> Floats:
         """``sigma(e / smoothing) - quantile``."""
         return expit(np.subtract(z, y) / self.smoothing) - self.quantile
 
-    def hessian(self, y, z):
+    def hessian(self, y: Numbers, z: Numbers) -> Floats:
         """``sigma (1 - sigma) / smoothing``."""
         return logistic_slope(np.subtract(z, y) / self.smoothing) / self.smoothing
 
-    def third(self, y, z):
+    def third(self, y: Numbers, z: Numbers) -> Floats:
         """``sigma (1 - sigma) (1 - 2 sigma) / smoothing^2``."""
         up, down = logistic(np.subtract(z, y) / self.smoothing)
         return up * down * (down - up) / self.smoothing**2
 
-    def dual(self, y, slope):
+    def dual(self, y: Numbers, slope: Numbers) -> Floats:
         """``-slope y`` plus smoothing times the entropy of ``quantile + slope``."""
         level = np.asarray(slope) + self.quantile
         return -np.multiply(slope, y) + self.smoothing * (entr(level) + entr(1.0 - level))

@@ -9,7 +9,7 @@ from sklearn_maml._tasks.classes import codes_of
 from sklearn_maml._tasks.lists import is_task_list, pool
 from sklearn_maml._tasks.tables import read_tasks
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.model_selection.few_shot import CLASS_ERRORS, choose_metric, mean_errors
+from sklearn_maml.model_selection.errors import CLASS_ERRORS, choose_metric, mean_errors
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
 
 __all__ = ["OwnRidge", "own_ridge", "pooled_task_errors"]

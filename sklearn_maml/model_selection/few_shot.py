@@ -1,7 +1,9 @@
 """Judging models by what they will be used for: a few rows of a new task."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
@@ -13,25 +15,30 @@ from sklearn_maml._estimators.defaults import AUTO_SHOTS
 from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml._estimators.prediction import response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
-from sklearn_maml._tasks.episodes import read_episodes
+from sklearn_maml._tasks.episodes import Episodes, read_episodes
+from sklearn_maml._typing import Array, Floats, PerRow, Random, Shots, Split, Support, Tasks
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.rule import AdaptationRule
+from sklearn_maml.model_selection.errors import CLASS_ERRORS, choose_metric, mean_errors
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
 
 __all__ = [
-    "CLASS_ERRORS",
     "FewShotCurve",
     "FewShotScorer",
-    "choose_metric",
     "few_shot_curve",
     "few_shot_episodes",
     "few_shot_scorer",
-    "mean_errors",
     "nothing_tells_tasks_apart",
 ]
 
 
-def few_shot_scorer(metric=None, support=5, n_draws=10, random_state=0, split="random"):
+def few_shot_scorer(
+    metric: str | Callable[..., float] | None = None,
+    support: Support = 5,
+    n_draws: int = 10,
+    random_state: Random | None = 0,
+    split: Split = "random",
+) -> "FewShotScorer":
     """A scorer that adapts to a few rows of each task and judges by the others.
 
     Use it as ``scoring=`` in `GridSearchCV`, `cross_validate` and their like, alone or in a dict
@@ -118,14 +125,29 @@ class FewShotScorer(BaseEstimator):
     True
     """
 
-    def __init__(self, metric=None, support=5, n_draws=10, random_state=0, split="random"):
+    def __init__(
+        self,
+        metric: str | Callable[..., float] | None = None,
+        support: Support = 5,
+        n_draws: int = 10,
+        random_state: Random | None = 0,
+        split: Split = "random",
+    ) -> None:
         self.metric = metric
         self.support = support
         self.n_draws = n_draws
         self.random_state = random_state
         self.split = split
 
-    def __call__(self, estimator, X, y=None, *, groups=None, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: Tasks,
+        y: PerRow = None,
+        *,
+        groups: PerRow = None,
+        sample_weight: PerRow = None,
+    ) -> float:
         """Score a fitted estimator on held-out tasks.
 
         Parameters
@@ -160,7 +182,7 @@ class FewShotScorer(BaseEstimator):
         metric = self.metric or ("accuracy" if classes else "r2")
         return _scorer_of(metric)(shown, z, truth_of(model, truth), **weighted)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRequest:
         """With metadata routing enabled, groups arrive without any request.
 
         Returns
@@ -171,7 +193,7 @@ class FewShotScorer(BaseEstimator):
         request.score.add_request(param="groups", alias=True)
         return request
 
-    def episodes(self):
+    def episodes(self) -> Episodes:
         """The splits of a task into support and query.
 
         Raises
@@ -229,17 +251,17 @@ class FewShotCurve:
     True
     """
 
-    supports: np.ndarray
-    task_errors: np.ndarray
+    supports: Array
+    task_errors: Floats
     metric: str
 
     @property
-    def mean(self):
+    def mean(self) -> Floats:
         """The mean over tasks, shape (n_supports,); every task counts the same."""
         return self.task_errors.mean(axis=1)
 
     @property
-    def standard_error(self):
+    def standard_error(self) -> Floats:
         """The standard error of `mean` over tasks, shape (n_supports,); NaN for one task."""
         n_tasks = self.task_errors.shape[1]
         if n_tasks == 1:
@@ -247,58 +269,18 @@ class FewShotCurve:
         return self.task_errors.std(axis=1, ddof=1) / np.sqrt(n_tasks)
 
 
-ERRORS = {"mean_squared_error": np.square, "mean_absolute_error": np.abs}
-
-
-def _log_loss(codes, predicted, shares):
-    """Minus the logarithm of the true class's probability, at least that of an exact zero."""
-    shares = shares[np.arange(len(codes)), codes]
-    return -np.log(np.maximum(shares, np.finfo(float).eps))
-
-
-def _zero_one_loss(codes, predicted, shares):
-    return (predicted != codes).astype(float)
-
-
-# Of a row's class, the predicted class, and the probabilities of all.
-CLASS_ERRORS = {"log_loss": _log_loss, "zero_one_loss": _zero_one_loss}
-
-
-def choose_metric(model, metric):
-    """The error of a few-shot curve, checked; None is the first that suits the model.
-
-    Raises
-    ------
-    ValueError
-        For an error that is not known, or is of another kind of model.
-    """
-    errors = CLASS_ERRORS if is_classifier(model) else ERRORS
-    if metric is None:
-        return next(iter(errors))
-    if not isinstance(metric, str) or metric not in errors:
-        raise ValueError(
-            f"metric must be one of {sorted(errors)} for {type(model).__name__}; got {metric!r}."
-        )
-    return metric
-
-
-def mean_errors(metric, truth, predicted):
-    """Each row's error, the mean over targets."""
-    return ERRORS[metric](truth - predicted).reshape(len(truth), -1).mean(axis=1)
-
-
 def few_shot_curve(
-    model,
-    tasks,
-    y=None,
+    model: Any,
+    tasks: Tasks,
+    y: PerRow = None,
     *,
-    groups=None,
-    supports=(0, 1, 3, 5, 10),
-    n_draws=10,
-    metric=None,
-    adaptation=None,
-    random_state=0,
-):
+    groups: PerRow = None,
+    supports: Shots = (0, 1, 3, 5, 10),
+    n_draws: int = 10,
+    metric: str | None = None,
+    adaptation: str | AdaptationRule | None = None,
+    random_state: Random | None = 0,
+) -> FewShotCurve:
     """Error on new tasks after adapting to so many rows: mean and standard error over tasks.
 
     Draws are nested: a task's three support rows are among its five.

@@ -1,21 +1,24 @@
 """Adapting through pipelines, searches and transformed targets."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._estimators.adapted_tasks import in_pipeline, through
+from sklearn_maml._estimators.adapted_tasks import AdaptedTasks, in_pipeline, through
 from sklearn_maml._tasks.lists import is_task_list, pool
+from sklearn_maml._typing import PerRow, Table, Tasks
 
 __all__ = ["adapt", "adapt_tasks", "at_the_model", "find_model", "unwrap"]
 
 
-def adapt(fitted, X, y, *, sample_weight=None):
+def adapt(fitted: Any, X: Table, y: ArrayLike, *, sample_weight: PerRow = None) -> Any:
     """Learn a new task from its support rows, through pipelines, searches, transformed targets.
 
     Parameters
@@ -77,7 +80,9 @@ def _adapt_transformed(fitted, X, y, sample_weight):
     return result.set_params(regressor=adapted)  # a clone that is fitted adapts to another task
 
 
-def adapt_tasks(fitted, X, y=None, *, groups=None, sample_weight=None):
+def adapt_tasks(
+    fitted: Any, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+) -> AdaptedTasks[Any]:
     """Learn many new tasks at once, through a pipeline or a search.
 
     Parameters

@@ -1,9 +1,11 @@
 """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import (
@@ -16,6 +18,8 @@ from sklearn.model_selection import (
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import Documented, check_number, random_of
+from sklearn_maml._estimators.adapted import AdaptedRegressor
+from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
 from sklearn_maml._estimators.fitting import (
     N_STAGES,
@@ -32,6 +36,18 @@ from sklearn_maml._tasks.episodes import read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml._tasks.tables import read_tasks
+from sklearn_maml._typing import (
+    Column,
+    Floats,
+    PerRow,
+    Random,
+    Split,
+    Support,
+    Table,
+    Tasks,
+    Unknown,
+)
+from sklearn_maml.certificate.gap_certificate import GapCertificate
 from sklearn_maml.model_selection.leave_tasks_out import Folds
 
 __all__ = ["MAMLRegressorCV", "task_splits"]
@@ -118,22 +134,22 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
 
     def __init__(
         self,
-        inner_lrs=("auto",),
-        n_steps=(1, 5, 20),
-        alphas=(0.0, 0.001, 0.01, 0.1),
+        inner_lrs: Sequence[float | Literal["auto"]] = ("auto",),
+        n_steps: Sequence[int] = (1, 5, 20),
+        alphas: Sequence[float] = (0.0, 0.001, 0.01, 0.1),
         *,
-        cv=5,
-        featurizer=None,
-        fit_intercept=True,
-        support=0.5,
-        split="random",
-        n_episodes=1,
-        task_column=None,
-        on_unknown_task="meta",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        cv: Any = 5,
+        featurizer: Any = None,
+        fit_intercept: bool = True,
+        support: Support = 0.5,
+        split: Split = "random",
+        n_episodes: int = 1,
+        task_column: Column | None = None,
+        on_unknown_task: Unknown = "meta",
+        n_jobs: int | None = None,
+        random_state: Random | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.inner_lrs = inner_lrs
         self.n_steps = n_steps
         self.alphas = alphas
@@ -150,7 +166,9 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X, y=None, *, groups=None, sample_weight=None):
+    def fit(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> Self:
         """Choose by cross-validation over tasks, then fit to all of them.
 
         Parameters
@@ -186,27 +204,33 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
             self.coef_, self.intercept_ = best.coef_, best.intercept_
         return self
 
-    def predict(self, X, *, groups=None):
+    def predict(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Predict by the best estimator; see `MAMLRegressor.predict`."""
         check_is_fitted(self)
         return self.best_estimator_.predict(X, groups=groups)
 
-    def adapt(self, X, y, *, sample_weight=None):
+    def adapt(self, X: Table, y: ArrayLike, *, sample_weight: PerRow = None) -> AdaptedRegressor:
         """Learn a new task; see `MAMLRegressor.adapt`."""
         check_is_fitted(self)
         return self.best_estimator_.adapt(X, y, sample_weight=sample_weight)
 
-    def adapt_tasks(self, X, y=None, *, groups=None, sample_weight=None):
+    def adapt_tasks(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> AdaptedTasks[AdaptedRegressor]:
         """Learn many new tasks at once; see `MAMLRegressor.adapt_tasks`."""
         check_is_fitted(self)
         return self.best_estimator_.adapt_tasks(X, y, groups=groups, sample_weight=sample_weight)
 
-    def score(self, X, y=None, *, groups=None, sample_weight=None):
+    def score(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> float:
         """R2 of query rows after adapting; see `MAMLRegressor.score`."""
         check_is_fitted(self)
         return self.best_estimator_.score(X, y, groups=groups, sample_weight=sample_weight)
 
-    def certify(self, X, y=None, *, groups=None, sample_weight=None):
+    def certify(
+        self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
+    ) -> GapCertificate | None:
         """Certify the meta-parameters on other tasks; see `MAMLRegressor.certify`."""
         check_is_fitted(self)
         return self.best_estimator_.certify(X, y, groups=groups, sample_weight=sample_weight)

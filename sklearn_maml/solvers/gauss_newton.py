@@ -1,8 +1,18 @@
 """Gauss-Newton steps."""
 
+from collections.abc import Callable
+from typing import Any
+
+from sklearn_maml._typing import Floats
 from sklearn_maml.solvers.coordinates import Coordinates
 from sklearn_maml.solvers.descent import Descent
-from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping, refuse_first_order
+from sklearn_maml.solvers.solver import (
+    Iterates,
+    Solver,
+    SolverResult,
+    check_stopping,
+    refuse_first_order,
+)
 from sklearn_maml.solvers.stopping import negligible_gap
 
 __all__ = ["GaussNewton"]
@@ -39,15 +49,20 @@ class GaussNewton(Solver):
     True
     """
 
-    def __init__(self, tol=1e-12, max_iter=200):
+    def __init__(self, tol: float = 1e-12, max_iter: int = 200) -> None:
         self.tol = tol
         self.max_iter = max_iter
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise for a tolerance or a number of iterations out of range."""
         check_stopping(self)
 
-    def minimize(self, objective, theta, callback=None):
+    def minimize(
+        self,
+        objective: Any,
+        theta: Floats,
+        callback: Callable[[Floats, float], object] | None = None,
+    ) -> SolverResult:
         """Take steps; see `Solver.minimize`."""
         refuse_first_order(self, objective)
         coordinates, point = Coordinates.choose(objective, theta)

@@ -1,10 +1,14 @@
 """Gradient descent over all tasks: the meta-SL algorithm."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import numpy as np
 
 from sklearn_maml._component import check_number
+from sklearn_maml._typing import Floats
 from sklearn_maml.solvers.coordinates import Coordinates
-from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping
+from sklearn_maml.solvers.solver import Iterates, Solver, SolverResult, check_stopping
 
 __all__ = ["GradientDescent"]
 
@@ -41,24 +45,34 @@ class GradientDescent(Solver):
     True
     """
 
-    def __init__(self, learning_rate="auto", tol=1e-6, max_iter=10_000):
+    def __init__(
+        self,
+        learning_rate: float | Literal["auto"] | Callable[[int], float] = "auto",
+        tol: float = 1e-6,
+        max_iter: int = 10_000,
+    ) -> None:
         self.learning_rate = learning_rate
         self.tol = tol
         self.max_iter = max_iter
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """One that goes on until it is as near as the others; see `Component.examples`."""
         return [cls(tol=1e-7)]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise for a step length, a tolerance or a number of iterations out of range."""
         named = isinstance(self.learning_rate, str) and self.learning_rate == "auto"
         if not (named or callable(self.learning_rate)):
             check_number("learning_rate", self.learning_rate, above=True)
         check_stopping(self)
 
-    def minimize(self, objective, theta, callback=None):
+    def minimize(
+        self,
+        objective: Any,
+        theta: Floats,
+        callback: Callable[[Floats, float], object] | None = None,
+    ) -> SolverResult:
         """Descend; see `Solver.minimize`."""
         auto = isinstance(self.learning_rate, str)
         if auto:

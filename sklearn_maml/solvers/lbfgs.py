@@ -1,13 +1,23 @@
 """L-BFGS in coordinates that know the Gauss-Newton Hessian."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize
 
 from sklearn_maml._objective.gauss_newton_hessian import hessian_diagonal
+from sklearn_maml._typing import Floats
 from sklearn_maml.solvers.coordinates import Coordinates
 from sklearn_maml.solvers.damping import damped_cholesky, lifted, triangular
 from sklearn_maml.solvers.descent import polish
-from sklearn_maml.solvers.solver import Iterates, Solver, check_stopping, refuse_first_order
+from sklearn_maml.solvers.solver import (
+    Iterates,
+    Solver,
+    SolverResult,
+    check_stopping,
+    refuse_first_order,
+)
 from sklearn_maml.solvers.stopping import negligible_gap
 
 __all__ = ["LBFGS"]
@@ -46,15 +56,20 @@ class LBFGS(Solver):
 
     MAX_DENSE = 1500
 
-    def __init__(self, tol=1e-12, max_iter=1000):
+    def __init__(self, tol: float = 1e-12, max_iter: int = 1000) -> None:
         self.tol = tol
         self.max_iter = max_iter
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise for a tolerance or a number of iterations out of range."""
         check_stopping(self)
 
-    def minimize(self, objective, theta, callback=None):
+    def minimize(
+        self,
+        objective: Any,
+        theta: Floats,
+        callback: Callable[[Floats, float], object] | None = None,
+    ) -> SolverResult:
         """Run L-BFGS in rounds; see `Solver.minimize`."""
         refuse_first_order(self, objective)
         enough, iterates = negligible_gap(objective, self.tol), Iterates(self, callback)

@@ -1,9 +1,13 @@
 """The exact solver, for quadratic meta-losses."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from sklearn_maml._objective.quadratic import quadratic
-from sklearn_maml.solvers.solver import Iterates, Solver, refuse_first_order
+from sklearn_maml._typing import Floats
+from sklearn_maml.solvers.solver import Iterates, Solver, SolverResult, refuse_first_order
 
 __all__ = ["LeastSquares"]
 
@@ -28,7 +32,12 @@ class LeastSquares(Solver):
 
     MAX_ITER = 10
 
-    def minimize(self, objective, theta, callback=None):
+    def minimize(
+        self,
+        objective: Any,
+        theta: Floats,
+        callback: Callable[[Floats, float], object] | None = None,
+    ) -> SolverResult:
         """Take Newton steps; see `Solver.minimize`."""
         refuse_first_order(self, objective)
         if not objective.is_quadratic:

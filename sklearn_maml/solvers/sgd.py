@@ -1,9 +1,13 @@
 """Stochastic gradient descent over batches of tasks: Algorithm 1 of Finn et al."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import numpy as np
 
 from sklearn_maml._component import check_int, check_number, check_option, random_of
-from sklearn_maml.solvers.solver import Iterates, Solver
+from sklearn_maml._typing import Floats, Random
+from sklearn_maml.solvers.solver import Iterates, Solver, SolverResult
 
 __all__ = ["SGD"]
 
@@ -47,14 +51,14 @@ class SGD(Solver):
 
     def __init__(
         self,
-        learning_rate=0.01,
-        batch_size=16,
-        n_epochs=100,
+        learning_rate: float = 0.01,
+        batch_size: int = 16,
+        n_epochs: int = 100,
         *,
-        method="momentum",
-        momentum=0.9,
-        random_state=None,
-    ):
+        method: Literal["momentum", "adam"] = "momentum",
+        momentum: float = 0.9,
+        random_state: Random | None = None,
+    ) -> None:
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -63,14 +67,14 @@ class SGD(Solver):
         self.random_state = random_state
 
     @classmethod
-    def examples(cls):
+    def examples(cls) -> list[Any]:
         """Both methods, with enough epochs; see `Component.examples`."""
         return [
             cls(0.1, n_epochs=300, random_state=0),
             cls(0.02, n_epochs=300, method="adam", random_state=0),
         ]
 
-    def validate(self):
+    def validate(self) -> None:
         """Raise for a hyperparameter out of range."""
         check_number("learning_rate", self.learning_rate, above=True)
         check_number("momentum", self.momentum)
@@ -80,7 +84,12 @@ class SGD(Solver):
         check_int("n_epochs", self.n_epochs)
         check_option("method", self.method, ("momentum", "adam"))
 
-    def minimize(self, objective, theta, callback=None):
+    def minimize(
+        self,
+        objective: Any,
+        theta: Floats,
+        callback: Callable[[Floats, float], object] | None = None,
+    ) -> SolverResult:
         """Run all epochs; see `Solver.minimize`."""
         random = random_of(self.random_state)
         iterates = Iterates(self, callback)

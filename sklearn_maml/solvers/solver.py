@@ -1,13 +1,16 @@
 """What an outer solver is, what it is given, and what it returns."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._component import Component, check_int, check_number
 from sklearn_maml._progress import warn_user
+from sklearn_maml._typing import Floats
 
 __all__ = ["Iterates", "Solver", "SolverResult", "check_stopping", "refuse_first_order"]
 
@@ -35,10 +38,10 @@ class SolverResult:
     2.5
     """
 
-    theta: np.ndarray
+    theta: Floats
     n_iter: int
     converged: bool
-    values: tuple
+    values: tuple[float, ...]
 
 
 class Solver(Component):
@@ -103,7 +106,12 @@ class Solver(Component):
     stochastic = False
 
     @abstractmethod
-    def minimize(self, objective, theta, callback=None):
+    def minimize(
+        self,
+        objective: Any,
+        theta: Floats,
+        callback: Callable[[Floats, float], object] | None = None,
+    ) -> SolverResult:
         """Minimise ``objective`` from `theta`.
 
         Parameters
