@@ -15,7 +15,12 @@ from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps
 from sklearn_maml.certificate.point import far_rounding
-from sklearn_maml.certificate.query_minima import query_minima, representation
+from sklearn_maml.certificate.query_minima import (
+    SEPARATED,
+    QueryMinima,
+    query_minima,
+    representation,
+)
 from sklearn_maml.certificate.tight import EFFORTS
 from sklearn_maml.losses import (
     LOSSES,
@@ -482,3 +487,15 @@ def test_what_collinear_columns_round_away_is_what_least_squares_says():
     unit = 2 * (4 + np.sqrt(3)) * np.finfo(float).eps
     expected = unit * steepness @ extent + (unit * size @ extent) ** 2
     assert far_rounding(objective, theta, even * units, 2.5) == pytest.approx(expected, rel=1e-9)
+
+
+def test_slopes_that_are_not_orthogonal_to_the_features_prove_nothing():
+    """Rows that all but coincide, of two classes: what little they differ by separates them."""
+    features = np.array([[[0.0, 1.0], [1.0, 1e-6], [1.0, -1e-6]]])
+    risk = Risk(LogLoss(), features, np.array([[1.0, 1.0, 0.0]]), np.full((1, 3), 1 / 3))
+    attained = risk.value(np.array([[0.0, 1e9]]))
+    problem = QueryMinima.of(risk)
+    near = problem.project(np.array([[30.0, 3e-5, -3e-5]]))
+    assert attained < 1e-100 < 0.4 < problem.value(near)
+    for share in SEPARATED:  # the first row counts as separated, and the others' slopes add up
+        assert problem.dual_without(near, share) <= attained

@@ -22,7 +22,8 @@ from sklearn_maml import (
     PooledPrediction,
     SingleTaskWarning,
 )
-from sklearn_maml._estimators.feature_choice import FeatureChoice
+from sklearn_maml._estimators.feature_choice import FeatureChoice, _curved, _task_losses
+from sklearn_maml.losses import SquaredError
 
 RNG = np.random.default_rng(0)
 N_TASKS, SIZE = 30, 12
@@ -245,3 +246,22 @@ def test_the_stage_is_told(caplog):
 def test_what_is_no_regressor_is_refused(pooled):
     with pytest.raises(TypeError, match="pooled must be None, or a regressor or classifier"):
         MAMLRegressor(pooled=pooled).fit(X, STRAIGHT, groups=GROUPS)
+
+
+def test_six_tasks_are_asked_and_five_values_make_a_curve():
+    few = GROUPS < 6
+    model = MAMLRegressor(pooled=TREE, random_state=0).fit(X[few], SURFACE[few], groups=GROUPS[few])
+    assert model.feature_choice_.task_losses.shape == (4, 6)
+    assert _curved(np.arange(20.0)[:, None] % [4, 5]) == [1]
+
+
+def test_a_mean_loss_is_of_a_tasks_own_rows_by_their_weight():
+    class Told:
+        loss = SquaredError()
+
+        def query_predictions(self, theta):
+            task, weight = np.array([0, 0, 2, 2]), np.array([1.0, 3.0, 0.5, 0.5])
+            return np.array([0.0, 0.0, 1.0, 1.0]), np.array([1.0, 2.0, 1.0, 4.0]), weight, task
+
+    # (1 + 3 * 4) / 4 and (0 + 9) / 2; the task in between has no query rows.
+    assert_allclose(_task_losses(Told(), None), [13 / 4, 9 / 2])

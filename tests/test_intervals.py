@@ -27,7 +27,7 @@ from sklearn_maml import (
 from sklearn_maml._estimators.objectives import objective_on
 from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml._intervals import scores as scores_module
-from sklearn_maml._intervals.bounds import own_label_set
+from sklearn_maml._intervals.bounds import label_set, own_label_set
 from sklearn_maml._intervals.calibration import (
     N_LEVELS,
     calibration_of,
@@ -675,3 +675,15 @@ def test_counts_and_classes_are_scored_with_their_offsets():
     classifier = MAMLClassifier(**given).fit(table[:420], labels[:420], groups=G[:420])
     sets = classifier.predict_set(table[420:])
     assert sets[np.arange(140), labels[420:]].mean() > 0.8
+
+
+def test_a_level_that_masses_reach_exactly_takes_the_value_that_reaches_it():
+    # Ten tenths add up to less than 1, three to more than 0.3: neither may cost a value.
+    levels = np.arange(1, 11) / 10
+    values = np.arange(1.0, 11.0)
+    assert_array_equal(weighted_quantiles(values, np.full(10, 0.1), levels), values)
+
+
+def test_a_class_as_improbable_as_the_bound_allows_is_in_the_set():
+    found = label_set(np.array([[0.5, 0.25, 0.25], [0.75, 0.125, 0.125]]), np.array([0.75, 0.75]))
+    assert found.tolist() == [[True, True, True], [True, False, False]]

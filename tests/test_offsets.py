@@ -242,3 +242,21 @@ def test_what_is_no_offset_is_refused():
         fitted(np.array(["a", "b", "c"])[np.arange(len(X)) % 3])
     with pytest.raises(ValueError, match="no place for offset_column=2"):
         fitted(NUMBERS).adapt(X[:3], NUMBERS[:3]).to_linear()
+
+
+def test_the_largest_offset_may_have_either_sign_and_be_reached():
+    y = np.ones(3)
+    reached = with_offset(LOSSES["poisson"](), y, np.array([100.0, -100.0, 0.0]))
+    assert_array_equal(reached.imag, [100.0, -100.0, 0.0])
+    with pytest.raises(ValueError, match=r"the largest is 100\.5, beyond 100"):
+        with_offset(LOSSES["poisson"](), y, np.array([0.0, -100.5, 0.0]))
+
+
+@pytest.mark.parametrize("name", ["squared_error", "poisson"])
+def test_several_targets_share_the_offset_of_a_row(name):
+    y, offset = np.arange(6.0).reshape(3, 2), np.array([1.0, 2.0, 4.0])
+    found = with_offset(LOSSES[name](), y, offset)
+    if name == "squared_error":
+        assert_array_equal(found, [[-1, 0], [0, 1], [0, 1]])
+    else:
+        assert_array_equal(found, y + 1j * np.array([[1, 1], [2, 2], [4, 4]]))

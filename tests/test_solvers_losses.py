@@ -361,3 +361,39 @@ def test_steps_of_a_loss_of_unbounded_curvature_are_judged_at_its_targets(length
     model = MAMLRegressor(loss="poisson", adaptation=GradientSteps(length, 2, cap=cap))
     model.fit(X, y, groups=np.repeat(np.arange(6), 10))
     assert model.capped_share_ == pytest.approx(share)
+
+
+@pytest.mark.parametrize("method", ["momentum", "adam"])
+def test_whole_batches_take_the_steps_of_the_papers(method):
+    objective = objective_of(make_tasks(6, 5), PseudoHuber(), GradientSteps(0.1), 0.1)
+    theta = objective.origin()
+    told, velocity, square = [theta], 0.0, 0.0
+    for t in range(1, 6):  # Kingma & Ba, algorithm 1; without it Polyak's heavy ball
+        gradient = objective.value_and_gradient(theta)[1]
+        if method == "adam":
+            velocity = 0.8 * velocity + 0.2 * gradient
+            square = 0.999 * square + 0.001 * gradient**2
+            first, second = velocity / (1 - 0.8**t), square / (1 - 0.999**t)
+            theta = theta - 0.05 * first / (np.sqrt(second) + 1e-8)
+        else:
+            velocity = 0.8 * velocity + gradient
+            theta = theta - 0.05 * velocity
+        told.append(theta)
+    solver, found = SGD(0.05, 100, 5, method=method, momentum=0.8, random_state=0), []
+    result = solver.minimize(objective, objective.origin(), lambda at, _: found.append(at))
+    np.testing.assert_allclose(found, told, rtol=1e-10)
+    np.testing.assert_allclose(result.theta, told[-1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("units", [np.ones(4), np.array([0.01, 1.0, 10.0, 100.0])])
+def test_null_directions_count_as_curved_like_the_diagonal_and_others_as_they_are(units):
+    root = np.random.default_rng(0).normal(size=(4, 2))
+    hessian = root @ root.T
+    scale = np.sqrt(np.diagonal(hessian))
+    unit = hessian / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(unit)
+    whole = unit + vectors[:, :2] @ vectors[:, :2].T
+    lower = damped_cholesky(hessian * np.outer(units, units), 1e-9)
+    found = lower @ lower.T / np.outer(scale * units, scale * units)
+    np.testing.assert_allclose(found, whole, atol=1e-8)
+    assert values[1] < 1e-14 < 0.1 < values[2]
