@@ -121,8 +121,6 @@ def feature_sets(model, rows, told):
         columns = _whole(fit_featurizer(model.featurizer, X, tasks, told), X)
     pooled = PooledPrediction(model.pooled, passthrough=False, n_jobs=model.n_jobs)
     prediction = fit_featurizer(pooled, X, tasks, told)
-    if prediction.phi is None:  # one task, which has none to be cross-fitted from
-        prediction = _whole(prediction, X)
     sets = {"columns": columns, "columns and prediction": _beside(columns, prediction, X)}
     curved = _curved(X) if model.featurizer is None else ()
     if len(curved):
