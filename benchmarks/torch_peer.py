@@ -48,13 +48,13 @@ def value_and_gradient(objective, loss, step, n_steps):
     return evaluate
 
 
-def lbfgs(evaluate, theta, record, max_iter=500):
-    """torch.optim.LBFGS with its strong Wolfe line search; `record` is called with each value."""
+def lbfgs(evaluate, theta, record, max_iter=500, tolerance=1e-12):
+    """The end of torch.optim.LBFGS with its strong Wolfe line search; `record` gets each value."""
     parameters = torch.nn.Parameter(torch.as_tensor(theta.copy()))
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=max_iter,
-        tolerance_grad=1e-12,
+        tolerance_grad=tolerance,
         tolerance_change=0.0,
         history_size=20,
         line_search_fn="strong_wolfe",
@@ -67,3 +67,4 @@ def lbfgs(evaluate, theta, record, max_iter=500):
         return torch.tensor(value)
 
     optimizer.step(closure)
+    return parameters.detach().numpy()
