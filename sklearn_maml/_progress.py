@@ -193,8 +193,8 @@ def refusing_overflow():
     except (np.linalg.LinAlgError, FloatingPointError) as error:
         raise ValueError(
             f"Overflow: numbers beyond the range of float64, or lost to rounding ({error}). "
-            "Rescale X and y, and leave out columns that are nearly the same as others. Steps that are "
-            "not capped grow without bound: use cap=True or a smaller inner_lr there."
+            "Rescale X and y, and leave out columns that are nearly the same as others. Steps that "
+            "are not capped grow without bound: use cap=True or a smaller inner_lr there."
         ) from error
 
 
