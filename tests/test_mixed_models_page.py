@@ -290,8 +290,8 @@ def test_with_the_same_variances_gpboost_predicts_what_adapting_does(form):
         slopes = {"group_rand_coef_data": DESIGN[:, 1], "ind_effect_group_rand_coef": [1]}
         at = {"group_rand_coef_data_pred": DESIGN[[0, 5, 5], 1]}
     found = fit(FORMS[form]).learned_
-    rule = Proximal(1.0, found.covariance / found.residual_variance, noise=found.residual_variance)
-    model = fit(rule)
+    relative, noise = found.covariance / found.residual_variance, found.residual_variance
+    model = fit(Proximal(1.0, relative, noise=noise, doubt=None))  # GPBoost's takes all for known
     model.coef_, model.intercept_ = found.fixed_effects[:-1], found.fixed_effects[-1]
     variances = np.diagonal(found.covariance)[::-1][: 1 if form == "intercept" else 2]
     told = gp_model(**slopes).predict(
