@@ -32,6 +32,10 @@ class Doubt:
     sigma: np.ndarray
     times: float = 0.0
 
+    def __post_init__(self):
+        if self.times < 0 or self.theta.ndim != 2 or self.theta.shape[1:] != self.sigma.shape[1:]:
+            raise ValueError("Factors must have a column a parameter each, times be positive or 0")
+
     @cached_property
     def rows(self):
         """D and E, one above the other."""

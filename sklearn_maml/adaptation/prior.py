@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["Metric", "Noise", "Starts"]
+__all__ = ["Metric", "Noise", "Starts", "check_by_shots"]
 
 # A factor of more entries than these, of which this share is not zero, is multiplied as a sparse
 # array. That of independent effects has two entries a column: a scale, and what centring moves.
@@ -120,6 +120,11 @@ class Noise:
     shots: np.ndarray
     variance: np.ndarray
 
+    def __post_init__(self):
+        check_by_shots(self.shots, variance=self.variance)
+        if (self.variance < 0).any():
+            raise ValueError(f"A variance cannot be negative; got {self.variance}.")
+
     @classmethod
     def read(cls, noise):
         """The noise that a user gave; it does not depend on the number of rows."""
@@ -153,6 +158,9 @@ class Starts:
     shots: np.ndarray
     shift: np.ndarray
 
+    def __post_init__(self):
+        check_by_shots(self.shots, shift=self.shift)
+
     def at(self, n_rows):
         """The shift after so many support rows: (...) to (..., d) or (n_targets, ..., d)."""
         shift = _between(n_rows, self.shots, self.shift)
@@ -165,3 +173,23 @@ def _between(n_rows, shots, values):
     below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
     share = np.reshape(place - below, np.shape(place) + (1,) * (values.ndim - 1))
     return (1.0 - share) * values[below] + share * values[above]
+
+
+def check_by_shots(shots, **values):
+    """Raise unless there is a value for each of ascending numbers of support rows.
+
+    Parameters
+    ----------
+    shots : ndarray of shape (k,)
+    **values : ndarray of shape (k, ...)
+
+    Raises
+    ------
+    ValueError
+        Naming the array.
+    """
+    for name, array in {"shots": shots, **values}.items():
+        if array.dtype.kind not in "iuf" or array.shape[:1] != (shots.size,) or not shots.size:
+            raise ValueError(f"{name} must hold numbers, one entry for each number of shots")
+    if shots.ndim > 1 or (np.diff(shots) <= 0).any():
+        raise ValueError(f"shots must ascend; got {shots}")
