@@ -183,7 +183,8 @@ def _is_of(value, hint):
     if get_origin(hint) in (Union, UnionType):
         return any(_is_of(value, part) for part in parts)
     declared = get_origin(hint) or hint
-    if not isinstance(value, DECLARED.get(declared, declared)):
+    truth = isinstance(value, bool) and declared in (int, float)
+    if truth or not isinstance(value, DECLARED.get(declared, declared)):
         return False
     if declared is not tuple or not parts:
         return True
