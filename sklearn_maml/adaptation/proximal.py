@@ -304,7 +304,7 @@ class Proximal(AdaptationRule):
         if self.noise is None:
             raise ValueError(
                 f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
-                "squared error."
+                "squared error, unless theta fits all rows exactly."
             )
         n_rows = np.zeros(1) if information is None else information[:, 0]
         unknown = np.concatenate(self._unknown(n_parameters, information), axis=1)
@@ -347,8 +347,8 @@ class Proximal(AdaptationRule):
             varies = self._metric(problem.n_parameters).factor.any(axis=1)
             doubt = problem.doubt(varies if doubt == "auto" else ~np.ones_like(varies))
         noise = self.noise
-        if noise is None:
-            rule = self._with(self.metric, self.strength, self.starts, None, doubt)
+        rule = self._with(self.metric, self.strength, self.starts, noise, doubt)
+        if noise is None and not problem.is_interpolated(rule):
             noise = problem.noise(theta, rule)
         elif problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
@@ -372,11 +372,12 @@ class Proximal(AdaptationRule):
 
     def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if not problem.shows_differences or found.criterion == "query":
-            return 1.0
-        if found.criterion == "reml" and not problem.has_query_rows:
+        likely = found.criterion == "reml" and not problem.has_query_rows
+        if not problem.shows_differences or found.criterion == "query" or likely:
             return 1.0
         problem.need_query_rows("the strength")
+        if not problem.shows("the strength", self._with(metric, 1.0)):
+            return 1.0
         near = found.criterion == "reml"
         # A theta for each strength costs much more with other losses, and hardly changes it.
         theta = found.fixed_effects if near and not problem.loss.constant_hessian else None
