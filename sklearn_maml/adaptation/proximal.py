@@ -251,12 +251,12 @@ class Proximal(AdaptationRule):
         return V - chain(metric.rows(V), gain, risk.features)
 
     def _taken(self, risk):
-        """``tr(E P_i E')``, with E J_i' F' from E F': see `Doubt`."""
+        """``tr(E P_i E')``: see `Doubt`."""
         rows = self._metric(risk.features.shape[-1]).rows(risk.features)
         gain = ridge_gain(risk.weights, rows, self._strength(risk))
         seen = flat_matmul(risk.features, self.doubt.sigma.T)
-        crossed = (seen * (seen - chain(rows, gain, seen))).sum(axis=-1)
-        return risk.n_rows * (risk.weights * crossed).sum(axis=-1)
+        crossed = (risk.weights[..., None] * seen * (seen - chain(rows, gain, seen))).sum((-2, -1))
+        return risk.n_rows * crossed
 
     def deviation(self, V: Floats, risk: Risk | None = None) -> Floats | None:
         """By the noise and all that is not known, where the noise is; see `AdaptationRule`."""
@@ -303,7 +303,7 @@ class Proximal(AdaptationRule):
         """The `posterior`, what is not known of theta, and the noise; see `AdaptationRule`."""
         if self.noise is None:
             raise ValueError(
-                f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
+                f"{self!r} has no variance of the noise, which MAMLRegressor.fit estimates for the "
                 "squared error, unless theta fits all rows exactly."
             )
         n_rows = np.zeros(1) if information is None else information[:, 0]
@@ -342,15 +342,14 @@ class Proximal(AdaptationRule):
         """The rule that knows the noise, and what it does not know of theta."""
         if not problem.is_quadratic:
             return self
-        doubt = self.doubt
+        doubt, noise = self.doubt, self.noise
         if isinstance(doubt, str):
             varies = self._metric(problem.n_parameters).factor.any(axis=1)
             doubt = problem.doubt(varies if doubt == "auto" else ~np.ones_like(varies))
-        noise = self.noise
         rule = self._with(self.metric, self.strength, self.starts, noise, doubt)
         if noise is None and not problem.is_interpolated(rule):
             noise = problem.noise(theta, rule)
-        elif problem.n_targets:
+        elif noise is not None and problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
         return self._with(self.metric, self.strength, self.starts, noise, doubt)
 
@@ -378,9 +377,9 @@ class Proximal(AdaptationRule):
         problem.need_query_rows("the strength")
         if not problem.shows("the strength", self._with(metric, 1.0)):
             return 1.0
-        near = found.criterion == "reml"
         # A theta for each strength costs much more with other losses, and hardly changes it.
-        theta = found.fixed_effects if near and not problem.loss.constant_hessian else None
+        near, square = found.criterion == "reml", problem.loss.constant_hessian
+        theta = found.fixed_effects if near and not square else None
         return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
     def _with(self, metric, strength, starts=None, noise=None, doubt=None):
