@@ -20,7 +20,6 @@ from sklearn_maml.adaptation.doubt import Doubt
 from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.losses import SquaredError
 
-
 EXAMPLES = int(os.environ.get("SKLEARN_MAML_EXAMPLES", 25))
 
 
