@@ -5,6 +5,7 @@ Whoever has read the rows already, such as a search that fits its best candidate
 the third step.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._objective.quadratic import refuse_lost_features, refuse_too_wide
+from sklearn_maml._objective.quadratic import quadratic, refuse_lost_features, refuse_too_wide
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
@@ -301,7 +302,7 @@ def _solved(model, plan, objective):
 
     start = start_of(objective, model.learned_)
     with stage("theta"):
-        result = plan.solver.minimize(objective, start)
+        result = _resolved(objective, plan.solver.minimize(objective, start), model.learned_)
     with stage("certificate"):
         first = judged(result.theta)
         if not _may_be_local(model, objective, *first):
@@ -314,11 +315,26 @@ def _solved(model, plan, objective):
         return start, result, first
 
 
+def _resolved(objective, result, learned):
+    """A solver's result; from fixed effects, as far as rows resolve it, of collinear features.
+
+    Where a mixed model was learned, its fixed effects say what nearly collinear features do
+    together. The exact minimum would take these apart by coefficients of 1e9, of which rows that
+    are not like the query rows see what is left.
+    """
+    near = getattr(learned, "fixed_effects", None)
+    if near is None or not objective.is_quadratic or quadratic(objective).definite:
+        return result
+    theta = quadratic(objective).resolved(objective, np.reshape(near, result.theta.shape))
+    values = (*result.values, objective.value(theta))
+    return replace(result, theta=theta, values=values, n_iter=result.n_iter + 1)
+
+
 def _may_be_local(model, objective, meta_loss, certificate):
     """Whether another start is worth its time: a fit might have ended in a local minimum.
 
-    Not where the certificate is tight, nor where a mixed model told where to start, nor where the
-    user chose the solver, which then does what it says.
+    Not where the certificate is tight, a mixed model told where to start, or the user chose the
+    solver, which then does what it says.
     """
     if certificate is None or objective.is_quadratic or objective.rule.first_order:
         return False

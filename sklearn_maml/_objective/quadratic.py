@@ -31,6 +31,10 @@ __all__ = [
 # Above it each Newton step still gains five digits, and a second one recovers them all.
 SAFELY_POSITIVE = 1e-11
 
+# Along directions of singular values below this share of the largest, theta is noise times its
+# inverse or more: what a mixed model says of them is better.
+RESOLVED = 1e-4
+
 # More rows than these do not raise the threshold of the numerical rank.
 ROWS_THAT_ROUND = 2000
 
@@ -86,6 +90,24 @@ class Quadratic:
             triangle, target = reduce_rows(objective, theta, self.scale)
         step = minimum_norm(triangle, target, self.scale, self.rank)
         return step.T.reshape(theta.shape)
+
+    def resolved(self, objective, near):
+        """The minimiser nearest to a theta, along directions of at least `RESOLVED` alone.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+        near : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        ndarray of shape (d,) or (n_targets, d)
+        """
+        triangle, target = reduce_rows(objective, near, self.scale)
+        s = np.linalg.svd(triangle, compute_uv=False)
+        rank = int((s > RESOLVED * s.max(initial=0.0)).sum())
+        step = minimum_norm(triangle, target, self.scale, rank)
+        return near - step.T.reshape(near.shape)
 
     def gap(self, gradient):
         """``g' A^+ g / 4``: how far the objective is above its minimum, given its gradient."""
