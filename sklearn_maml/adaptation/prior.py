@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import scipy.sparse as sp
@@ -97,10 +98,12 @@ class Metric:
 
 
 def _times(rows, matrix, few):
-    """Rows (..., d) times a matrix, by its few entries where these are known."""
-    if few is None:
-        return np.matmul(rows, matrix)
-    return (rows.reshape(-1, len(matrix)) @ few).reshape(*rows.shape[:-1], -1)
+    """Rows (..., d) times a matrix, by its few entries where these are known.
+
+    In one product: of a stack of few rows each numpy would make a call of BLAS for each.
+    """
+    flat = rows.reshape(prod(rows.shape[:-1]), len(matrix)) @ (matrix if few is None else few)
+    return flat.reshape(*rows.shape[:-1], matrix.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
