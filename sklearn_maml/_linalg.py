@@ -37,7 +37,7 @@ def vecmat(vectors, matrices):
 
 def flat_matmul(rows, matrix):
     """``rows @ matrix`` of many stacked rows (..., d) and one matrix (d, r), as one product."""
-    flat = rows.reshape(-1, rows.shape[-1]) @ matrix
+    flat = rows.reshape(math.prod(rows.shape[:-1]), len(matrix)) @ matrix  # there may be no columns
     return flat.reshape(*rows.shape[:-1], matrix.shape[-1])
 
 

@@ -66,6 +66,7 @@ __all__ = [
     "expect_same",
     "fit_blocks",
     "fit_rows",
+    "fit_searched",
     "keep_facts",
     "keep_tasks",
     "make_plan",
@@ -242,11 +243,26 @@ def fit_blocks(model, plan, blocks, ids, named):
         That was minimised.
     """
     with one_blas_thread():
-        objective = _minimise(model, plan, blocks)
-        _report_steps(model, objective)
-        model.task_ids_, model.n_tasks_ = ids, len(ids)
-        keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
+        with refusing_overflow():
+            objective, model.learned_ = _learned(model, plan, blocks, model.featurizer_)
+        _fit_objective(model, plan, objective, ids, named)
     return objective
+
+
+def fit_searched(model, plan, rows, featurizer, objective):
+    """Find the meta-parameters of an objective that a search has made, and store them.
+
+    Parameters
+    ----------
+    model, plan, rows, featurizer
+        As in `fit_rows`; the rule is not learned.
+    objective : MetaObjective
+        Of all these rows; what it keeps is not computed again.
+    """
+    keep_facts(model, objective.blocks.episodes, rows.untold)
+    model.featurizer_, model.learned_, model.calibration_ = featurizer.transformer, None, None
+    with one_blas_thread():
+        _fit_objective(model, plan, objective, rows.ids, rows.named)
 
 
 def _features(model, plan, rows, episodes):
@@ -280,18 +296,18 @@ def _learned(model, plan, blocks, featurizer, coarse=False):
     return objective_of(model, blocks, rule), learned
 
 
-def _minimise(model, plan, blocks):
-    """Learn the rule, find theta and certify it; returns the objective that was minimised."""
+def _fit_objective(model, plan, objective, ids, named):
+    """Find theta, certify it, and store both and the tasks."""
     with refusing_overflow():
-        objective, model.learned_ = _learned(model, plan, blocks, model.featurizer_)
-        rule = objective.rule
         start, result, loss_and_certificate = _solved(model, plan, objective)
-        model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
+        problem = LearningProblem(objective, plan.solver)
+        model.adaptation_ = objective.rule.calibrate(problem, result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
     model.meta_loss_, model.gap_certificate_ = loss_and_certificate
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
-    model._start = start
-    return objective
+    model._start, model.task_ids_, model.n_tasks_ = start, ids, len(ids)
+    _report_steps(model, objective)
+    keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
 
 
 def _solved(model, plan, objective):

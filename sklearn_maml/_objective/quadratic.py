@@ -163,7 +163,7 @@ def _factorise(objective):
     if n_query < d and not objective.penalty.any():
         scale = _scale(_mean_squares(objective), objective)
     else:
-        squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
+        squares, normal = _squares_and_normal(objective, zero)
         scale = _scale(squares, objective)
         normal[np.diag_indices(d)] += objective.penalty
         normal /= scale
@@ -178,6 +178,14 @@ def _factorise(objective):
     size = max(d, min(n_query, ROWS_THAT_ROUND)) * s.max(initial=0.0)
     rank = int((s > np.finfo(float).eps * max(10.0, size)).sum())
     return Quadratic(scale, triangle, definite=False, rank=rank, target=target)
+
+
+def _squares_and_normal(objective, theta):
+    """Mean squares of the query features, and A without the penalty: which a search has taken."""
+    normal = objective.kept("normal")
+    if normal is None:
+        return objective.reduce_with_gradient(_normal_equations, theta)
+    return _mean_squares(objective), normal.copy()
 
 
 def _scale(squares, objective):

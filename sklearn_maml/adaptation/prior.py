@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sklearn_maml._linalg import matvec
+from sklearn_maml._linalg import flat_matmul, matvec
 
 __all__ = ["Metric", "Noise", "Starts", "check_by_shots"]
 
@@ -80,7 +80,7 @@ class Metric:
     def rows(self, V):
         """``V L`` for rows V (..., d)."""
         if self._scales is None:
-            return np.matmul(V, self.factor)
+            return flat_matmul(V, self.factor)
         at, scale, last = self._scales
         moved = V[..., -1:] * last
         moved += V[..., at] * scale
@@ -89,7 +89,7 @@ class Metric:
     def lift(self, U):
         """``U L'`` for rows U (..., q)."""
         if self._scales is None:
-            return np.matmul(U, self.factor.T)
+            return flat_matmul(U, self.factor.T)
         at, scale, last = self._scales
         lifted = np.zeros((*U.shape[:-1], len(self.factor)))
         lifted[..., at] = U * scale
