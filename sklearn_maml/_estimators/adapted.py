@@ -14,7 +14,12 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import Documented, check_bool
-from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
+from sklearn_maml._estimators.intervals import (
+    intervals_of,
+    label_sets_of,
+    probabilities_of,
+    temperatures,
+)
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
     finite_theta,
@@ -25,7 +30,6 @@ from sklearn_maml._estimators.prediction import (
     split_theta,
     uncertainty_of,
 )
-from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import feature_names
 from sklearn_maml._typing import Array, Coverage, Floats, PerRow, Table
 
@@ -44,6 +48,8 @@ AdaptedT = TypeVar("AdaptedT")
 
 class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
     """Base class of what `adapt` returns: the parameters of one task, and the fitted meta-model."""
+
+    _n_rows = 0.0  # of those that were pickled before rows were counted; no calibration asks
 
     def __init__(self, meta: Any) -> None:
         self.meta = meta
@@ -269,7 +275,8 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
 
     def predict_proba(self, X: Table) -> Floats:
         """Probabilities of the classes; see `MAMLClassifier.predict_proba`."""
-        return probabilities(self._linear(X))
+        meta, rows = self._rows(X)
+        return probabilities_of(meta, rows, self._n_rows)
 
     def predict(self, X: Table) -> Array:
         """The most probable classes; see `MAMLClassifier.predict`."""
@@ -281,10 +288,12 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
         return label_sets_of(meta, rows, self._n_rows, coverage)
 
     def _plain(self, meta):
+        temperature = float(temperatures(meta, self._n_rows))
+        coef, intercept = self.coef_ / temperature, self.intercept_ / temperature
         if len(self.classes_) == 2:
-            return _logistic(self.coef_, self.intercept_, self.classes_)
+            return _logistic(coef, intercept, self.classes_)
         plain = OneVsRestClassifier(LogisticRegression())
-        parameters = zip(self.coef_, self.intercept_, strict=True)
+        parameters = zip(coef, intercept, strict=True)
         plain.estimators_ = [_logistic(*own, classes=np.arange(2)) for own in parameters]
         plain.classes_ = self.classes_
         plain.label_binarizer_ = LabelBinarizer().fit(self.classes_)

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.adapted import AdaptedT, adapter
-from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
+from sklearn_maml._estimators.intervals import intervals_of, label_sets_of, probabilities_of
 from sklearn_maml._estimators.prediction import (
     linear,
     linear_and_deviation,
@@ -21,7 +21,6 @@ from sklearn_maml._estimators.prediction import (
     uncertainty_of,
 )
 from sklearn_maml._estimators.task_effects import TaskEffects, task_effects
-from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._typing import Array, Coverage, Floats, PerRow, Table, available_if
 
@@ -97,6 +96,10 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
         self._theta, self._information = theta, information
         self._known = TaskIndex(task_ids)
         self._n_rows = np.zeros(len(task_ids)) if n_rows is None else n_rows
+
+    def __setstate__(self, state):
+        # Those that were pickled before rows were counted have a model without calibration.
+        vars(self).update({"_n_rows": np.zeros(len(state["task_ids"]))} | state)
 
     def __getitem__(self, label: Any) -> AdaptedT:
         at = self._known.at[label]
@@ -223,7 +226,7 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return probabilities(self._linear(X, groups))
+        return probabilities_of(self.meta.estimator, self._rows(X, groups), self._n_rows)
 
     @available_if(of_classes)
     def decision_function(self, X: Table, *, groups: PerRow = None) -> Floats:

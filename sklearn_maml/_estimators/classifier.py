@@ -9,11 +9,11 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._estimators.adapted import AdaptedClassifier
-from sklearn_maml._estimators.intervals import label_sets_of
+from sklearn_maml._estimators.intervals import label_sets_of, probabilities_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
 from sklearn_maml._estimators.streaming import go_on
-from sklearn_maml._tasks.classes import check_kind, probabilities, read_classes
+from sklearn_maml._tasks.classes import check_kind, read_classes
 from sklearn_maml._typing import (
     Array,
     Column,
@@ -225,7 +225,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
         ndarray of shape (n_rows, n_classes)
             With more than two classes, the one-against-rest probabilities divided by their sum.
         """
-        return probabilities(self._linear(X, groups))
+        return probabilities_of(self, *self._rows_and_sizes(X, groups))
 
     def predict(self, X: Table, *, groups: PerRow = None) -> Array:
         """The most probable classes.
@@ -268,9 +268,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
             If there are fewer than ``coverage / (1 - coverage)`` tasks: then a set holds the fewest
             classes whose probabilities add up to the coverage.
         """
-        rows = self._rows(X, groups)
-        n_rows = None if rows.at is None else self._n_rows
-        return label_sets_of(self, rows, n_rows, coverage)
+        return label_sets_of(self, *self._rows_and_sizes(X, groups), coverage)
 
     def score(
         self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
@@ -291,6 +289,11 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
             y = read_classes(y)
             check_kind(y, self.classes_)
         return self._score(accuracy_score, X, y, groups, sample_weight)
+
+    def _rows_and_sizes(self, X, groups):
+        """Rows that are to be predicted, and how many rows known tasks were adapted to."""
+        rows = self._rows(X, groups)
+        return rows, None if rows.at is None else self._n_rows
 
     def _make_loss(self):
         return LogLoss()

@@ -1,4 +1,4 @@
-"""Intervals and label sets of fitted models: calibrated in `fit`, asked for by whoever holds one.
+"""Intervals, label sets and probabilities of fitted models: calibrated in `fit`.
 
 Every function takes a fitted `MAMLRegressor` or `MAMLClassifier`, called `model`.
 """
@@ -25,15 +25,22 @@ from sklearn_maml._intervals.bounds import (
 from sklearn_maml._intervals.calibration import calibration_of, tasks_needed
 from sklearn_maml._intervals.scores import (
     folds_of_tasks,
-    misfit,
     scores_of_tasks,
     standardised,
 )
+from sklearn_maml._intervals.temperature import misfits, odds_and_class, temperature_of
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.stacks import Blocks
 
-__all__ = ["calibrated_in_fit", "calibrated_on", "intervals_of", "label_sets_of"]
+__all__ = [
+    "calibrated_in_fit",
+    "calibrated_on",
+    "intervals_of",
+    "label_sets_of",
+    "probabilities_of",
+    "temperatures",
+]
 
 
 def calibrated_in_fit(model, objective):
@@ -53,29 +60,68 @@ def calibrated_in_fit(model, objective):
     if not objective.blocks.tasks.show_differences:
         return None
     folds = folds_of_tasks(objective, theta_of(model))
-    return _calibration(model, _scoring(model, objective), folds)
+    scores = _scores(model, objective, folds)
+    if not hasattr(model, "classes_"):
+        return calibration_of(scores)
+    return _calibration_of_classes(scores, temperature_of(scores))
 
 
 def calibrated_on(model, objective):
-    """The `Calibration` by tasks that theta was not learned from."""
+    """The `Calibration` by tasks that theta was not learned from; temperatures are the model's."""
     fold = np.zeros(len(objective.blocks.tasks.weight), dtype=int)
-    return _calibration(model, _scoring(model, objective), (fold, theta_of(model)[None]))
+    scores = _scores(model, objective, (fold, theta_of(model)[None]))
+    if not hasattr(model, "classes_"):
+        return calibration_of(scores)
+    # They may not depend on these tasks: scores are exchangeable with those of a new one.
+    return _calibration_of_classes(scores, getattr(model.calibration_, "temperature", None))
 
 
-def _scoring(model, objective):
-    """The objective with tasks split at some numbers of support rows."""
+def _scores(model, objective, folds):
+    """`TaskScores` of tasks split at some numbers of support rows."""
     blocks = objective.blocks
     episodes = scoring_episodes(model._episodes, model._judging)
     if blocks.episodes != episodes:
         blocks = Blocks(blocks.tasks, blocks.features, episodes)
-    return objective.vary(blocks=blocks)
-
-
-def _calibration(model, objective, folds):
     classifies = hasattr(model, "classes_")
-    score = misfit if classifies else standardised(model.loss_, model.adaptation_.deviation)
-    scores = scores_of_tasks(objective, folds, score)
-    return calibration_of(scores, with_signs=not classifies)
+    deviation = model.adaptation_.deviation
+    score = odds_and_class if classifies else standardised(model.loss_, deviation)
+    return scores_of_tasks(objective.vary(blocks=blocks), folds, score)
+
+
+def _calibration_of_classes(scores, temperature):
+    """The `Calibration` by what probabilities, at these temperatures, lack of 1."""
+
+    def lacking(k, own):
+        return own._replace(values=misfits(own.values, _at(temperature, k)))
+
+    found = {k: lacking(k, own) for k, own in scores.items()}
+    return calibration_of(found, with_signs=False, temperature=temperature)
+
+
+def _at(temperature, n_rows):
+    """Temperatures after so many rows; 1 where none are known."""
+    return np.ones(np.shape(n_rows)) if temperature is None else temperature.at(n_rows)
+
+
+def temperatures(model, n_rows):
+    """What the scores of a classifier are divided by, (n,), after so many support rows (n,)."""
+    return _at(getattr(model.calibration_, "temperature", None), n_rows)
+
+
+def probabilities_of(model, rows, n_rows):
+    """Probabilities of the classes of rows, (n_rows, n_classes).
+
+    Parameters
+    ----------
+    model : MAMLClassifier
+    rows : Rows
+    n_rows : ndarray of shape (n_tasks,), or None
+        As in `intervals_of`.
+    """
+    z = linear(model, rows)
+    temperature = temperatures(model, _support_rows(rows, n_rows))
+    which = np.zeros(len(z), dtype=np.intp) if rows.which is None else rows.which
+    return probabilities(z, temperature[which])
 
 
 def intervals_of(model, rows, information, n_rows, coverage, signed):
@@ -126,7 +172,7 @@ def intervals_of(model, rows, information, n_rows, coverage, signed):
 def label_sets_of(model, rows, n_rows, coverage):
     """Classes that rows may have, as `intervals_of`: (n_rows, n_classes[, n_coverages]) of bool."""
     coverages, several = read_coverage(coverage)
-    share = probabilities(linear(model, rows))
+    share = probabilities_of(model, rows, n_rows)
     which = np.zeros(len(share), dtype=np.intp) if rows.which is None else rows.which
     given, own, sets = _support_rows(rows, n_rows), [], []
     for c in coverages:

@@ -5,6 +5,7 @@ from copy import copy
 from inspect import signature
 from typing import Generic, Self
 
+import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.frozen import FrozenEstimator
@@ -317,7 +318,7 @@ class MetaLearner(
         check_is_fitted(self)
         if y is not None and groups is None and self.task_column is None:
             return metric(y, self.predict(X), sample_weight=sample_weight)
-        truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._judging)
+        truth, z, weight, *_ = query_predictions(self, X, y, groups, sample_weight, self._judging)
         return metric(truth_of(self, truth), response(self, z), sample_weight=weight)
 
     def _frozen(self):
@@ -330,9 +331,15 @@ class MetaLearner(
         return FrozenEstimator(frozen)
 
     def __setstate__(self, state):
-        # A model that was stored before a parameter was there has its default.
+        # A model that was stored before a parameter was there has its default, and one from before
+        # intervals were calibrated has no calibration.
         parameters = signature(type(self)).parameters.values()
-        super().__setstate__({p.name: p.default for p in parameters} | state)
+        before = {p.name: p.default for p in parameters}
+        if "coef_" in state:
+            named = state["task_coef_"] is not None
+            before["calibration_"] = None
+            before["_n_rows"] = np.zeros(len(state["task_coef_"])) if named else None
+        super().__setstate__(before | state)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")

@@ -10,6 +10,7 @@ holds a random row of a new task that is exchangeable with them with at least th
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +40,15 @@ class Calibration:
     absolute, signed : ndarray of shape (k, n_levels + 1) or (k, n_targets, n_levels + 1)
         Quantiles at the levels 0, 1 / n_levels, ..., 1 of the sizes of scores, and of scores
         themselves; None for those that are not known.
+    temperature : Temperature or None
+        Of the probabilities of classes, whose scores these are.
     """
 
     shots: np.ndarray
     n_tasks: np.ndarray
     absolute: np.ndarray
     signed: np.ndarray | None = None
+    temperature: Any = None
 
     def uncorrected(self):
         """Without the factor ``1 + 1 / n``: quantiles of the scores as they are."""
@@ -92,15 +96,15 @@ def interpolated(n_rows, shots, values):
     return found.reshape(len(n_rows), *values.shape[1:])
 
 
-def calibration_of(scores, with_signs=True):
+def calibration_of(scores, with_signs=True, temperature=None):
     """The `Calibration` that scores of tasks amount to.
 
     Parameters
     ----------
-    scores : dict of int to (values, mass, n_tasks)
-        For each number of support rows the scores (n,) or (n_targets, n) of rows, what these count
-        for within all (n,), and how many tasks they are of.
+    scores : dict of int to TaskScores
+        For each number of support rows.
     with_signs : bool, default=True
+    temperature : Temperature, default=None
 
     Returns
     -------
@@ -110,13 +114,13 @@ def calibration_of(scores, with_signs=True):
     absolute, signed, counts = [], [], []
     levels = np.linspace(0.0, 1.0, N_LEVELS + 1)
     for k in shots:
-        values, mass, n_tasks = scores[k]
+        values, mass, n_tasks, *_ = scores[k]
         absolute.append(weighted_quantiles(np.abs(values), mass, levels))
         if with_signs:
             signed.append(weighted_quantiles(values, mass, levels))
         counts.append(n_tasks)
     signed = np.array(signed) if with_signs else None
-    return Calibration(np.array(shots), np.array(counts), np.array(absolute), signed)
+    return Calibration(np.array(shots), np.array(counts), np.array(absolute), signed, temperature)
 
 
 def weighted_quantiles(values, mass, levels):
