@@ -18,6 +18,7 @@ from sklearn_maml._estimators.intervals import (
     intervals_of,
     label_sets_of,
     probabilities_of,
+    quantiles_of,
     temperatures,
 )
 from sklearn_maml._estimators.prediction import (
@@ -83,9 +84,9 @@ class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         LinearRegression, LogisticRegression, OneVsRestClassifier or Pipeline
-            With the parameters `coef_` and `intercept_`; for more than two classes one logistic
-            regression a class. Behind the fitted featurizer if there is one. It takes X without
-            the task column.
+            With the parameters `coef_` and `intercept_`, for classes over the temperature of their
+            probabilities; for more than two classes one logistic regression a class. Behind the
+            fitted featurizer if there is one. It takes X without the task column.
 
         Raises
         ------
@@ -225,6 +226,11 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         """
         meta, rows = self._rows(X)
         return intervals_of(meta, rows, self._information, self._n_rows, coverage, signed)
+
+    def predict_quantile(self, X: Table, quantile: Coverage = 0.5) -> Floats:
+        """Quantiles of targets of rows of the task; see `MAMLRegressor.predict_quantile`."""
+        meta, rows = self._rows(X)
+        return quantiles_of(meta, rows, self._information, self._n_rows, quantile)
 
     def _plain(self, meta):
         if not meta.loss_.identity_link:

@@ -11,7 +11,12 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.adapted import AdaptedT, adapter
-from sklearn_maml._estimators.intervals import intervals_of, label_sets_of, probabilities_of
+from sklearn_maml._estimators.intervals import (
+    intervals_of,
+    label_sets_of,
+    probabilities_of,
+    quantiles_of,
+)
 from sklearn_maml._estimators.prediction import (
     linear,
     linear_and_deviation,
@@ -186,6 +191,27 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
         model, rows = self.meta.estimator, self._rows(X, groups)
         return intervals_of(model, rows, self._information, self._n_rows, coverage, signed)
 
+    @available_if(of_numbers)
+    def predict_quantile(
+        self, X: Table, quantile: Coverage = 0.5, *, groups: PerRow = None
+    ) -> Floats:
+        """Quantiles of targets of rows, each by its own task; see `predict_interval`.
+
+        Parameters
+        ----------
+        X, groups
+            As in `predict`.
+        quantile : float or sequence of float, default=0.5
+            See `MAMLRegressor.predict_quantile`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several quantiles.
+        """
+        model, rows = self.meta.estimator, self._rows(X, groups)
+        return quantiles_of(model, rows, self._information, self._n_rows, quantile)
+
     @available_if(of_classes)
     def predict_set(
         self, X: Table, coverage: Coverage = 0.9, *, groups: PerRow = None
@@ -261,6 +287,11 @@ class AdaptedPipeline(Pipeline):
         """Intervals of rows; see `AdaptedRegressor.predict_interval`."""
         X = through(self.steps[:-1], X)
         return self.steps[-1][1].predict_interval(X, coverage, signed=signed)
+
+    @available_if(last_has("predict_quantile"))
+    def predict_quantile(self, X, quantile=0.5):
+        """Quantiles of targets; see `AdaptedRegressor.predict_quantile`."""
+        return self.steps[-1][1].predict_quantile(through(self.steps[:-1], X), quantile)
 
     @available_if(last_has("predict_set"))
     def predict_set(self, X, coverage=0.9):

@@ -215,6 +215,9 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
     def predict_proba(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Probabilities of the classes, in the order of ``classes_``.
 
+        Those of the scores over a temperature, which tasks that played the new one have found for
+        the number of rows adapted to, where `fit` has calibrated (``calibrate``).
+
         Parameters
         ----------
         X, groups
@@ -223,7 +226,8 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
         Returns
         -------
         ndarray of shape (n_rows, n_classes)
-            With more than two classes, the one-against-rest probabilities divided by their sum.
+            The most probable class is the one that `predict` returns. With more than two classes,
+            the one-against-rest probabilities divided by their sum.
         """
         return probabilities_of(self, *self._rows_and_sizes(X, groups))
 
@@ -289,11 +293,6 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
             y = read_classes(y)
             check_kind(y, self.classes_)
         return self._score(accuracy_score, X, y, groups, sample_weight)
-
-    def _rows_and_sizes(self, X, groups):
-        """Rows that are to be predicted, and how many rows known tasks were adapted to."""
-        rows = self._rows(X, groups)
-        return rows, None if rows.at is None else self._n_rows
 
     def _make_loss(self):
         return LogLoss()

@@ -305,6 +305,11 @@ class MetaLearner(
             )
         return rows_by_task(self, X, groups, self._known, self._task_theta())
 
+    def _rows_and_sizes(self, X, groups):
+        """The same, and how many rows known tasks were adapted to; None where none is asked for."""
+        rows = self._rows(X, groups)
+        return rows, None if rows.at is None else self._n_rows
+
     def _task_theta(self):
         """The parameters of known tasks, the intercept last."""
         return join_theta(self.task_coef_, self.task_intercept_, self._has_intercept)

@@ -69,13 +69,19 @@ class Calibration:
         """
         return self._at(self.absolute, coverage, n_rows, np.ceil)
 
-    def bounds(self, coverage, n_rows):
-        """Lower and upper bound on scores, each missed with half the probability; or None."""
-        inside = 0.5 * (1.0 + coverage)
-        high = self._at(self.signed, inside, n_rows, np.ceil)
-        if high is None:
-            return None
-        return self._at(self.signed, inside, n_rows, np.floor, below=True), high
+    def quantile(self, q, n_rows):
+        """The quantile q of scores after so many support rows, on the safe side.
+
+        Above one half at least the share q of a new task's scores is below it, under one half at
+        most; the median itself is on neither side.
+
+        Parameters and return value are those of `upper`.
+        """
+        if q == 0.5:
+            return self.uncorrected()._at(self.signed, q, n_rows, np.ceil)
+        if q > 0.5:
+            return self._at(self.signed, q, n_rows, np.ceil)
+        return self._at(self.signed, 1.0 - q, n_rows, np.floor, below=True)
 
     def _at(self, grid, inside, n_rows, rounded, below=False):
         """Quantiles that leave all but `inside` beyond them, at numbers of rows."""
