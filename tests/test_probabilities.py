@@ -1,5 +1,7 @@
 """Probabilities of classes: temperatures against integrals, simulations and other solvers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -15,11 +17,13 @@ from sklearn_maml import (
     few_shot_scorer,
     load_model,
 )
+from sklearn_maml._estimators.intervals import _calibration_of_classes
 from sklearn_maml._intervals.scores import TaskScores
 from sklearn_maml._intervals.temperature import (
     FURTHEST,
     Temperature,
     misfits,
+    odds_and_class,
     slope_and_curvature,
     temperature_of,
 )
@@ -98,6 +102,20 @@ def test_a_temperature_is_that_of_the_smallest_log_loss_less_what_tasks_do_not_a
     assert_allclose(-np.log(found), x - variance / x, rtol=0.02)
 
 
+def test_of_scores_of_one_size_the_temperature_is_known_in_closed_form():
+    """With shares s_t of rows on the side of their score, m on average: ``1 / T = logit(m)``."""
+    shares, n_rows = np.array([0.6, 0.7, 0.6, 0.6]), 10
+    owner = np.repeat(np.arange(4), n_rows)
+    right = np.concatenate([np.arange(n_rows) < round(n_rows * s) for s in shares])
+    odds = np.where(np.arange(40) % 2, 1.0, -1.0)[None]
+    codes = np.where(right, odds[0] > 0, odds[0] < 0).astype(int)
+    m = shares.mean()
+    x, variance = np.log(logit(m)), 4 / 3 * np.square(shares - m).sum() / 16
+    deviation = np.sqrt(variance) / (logit(m) * m * (1 - m))
+    (found,) = temperature_of({1: scores_of(odds, codes, owner)}).value
+    assert_allclose(-np.log(found), x - deviation**2 / x, rtol=1e-7)
+
+
 def test_where_tasks_do_not_agree_or_say_nothing_scores_stay_as_they_are():
     rng = np.random.default_rng(2)
     owner = np.repeat(np.arange(8), 5)
@@ -134,6 +152,34 @@ def test_misfits_are_one_minus_the_probabilities_of_the_class():
     three = np.log([[3.0, 1.0], [1.0, 1.0], [1 / 3, 1.0]])  # against the rest: 3/4, 1/2, 1/4
     assert_allclose(misfits(np.vstack([three, [0, 2]])), [0.5, 2 / 3])
     assert_allclose(misfits(np.vstack([2.0 * three, [0, 2]]), 2.0), [0.5, 2 / 3])
+
+
+def test_what_is_collected_of_rows_is_their_log_odds_with_offsets_and_their_class():
+    z = np.arange(6.0).reshape(2, 3)
+    query = SimpleNamespace(targets=np.array([[0, 1, 1], [1, 0, 1]]) + 0.5j)
+    odds, codes = odds_and_class(query, z, None)
+    assert_allclose(odds, z + 0.5)
+    assert_array_equal(codes, [[0, 1, 1], [1, 0, 1]])
+    query = SimpleNamespace(targets=np.eye(3)[[[2, 0], [1, 1]]].transpose(2, 0, 1))
+    three = np.arange(12.0).reshape(3, 2, 2)
+    *odds, codes = odds_and_class(query, three, None)
+    assert_allclose(odds, three)
+    assert_array_equal(codes, [[2, 0], [1, 1]])
+
+
+def test_label_sets_are_calibrated_at_the_temperatures_of_their_numbers_of_rows():
+    rng = np.random.default_rng(4)
+    owner = np.repeat(np.arange(30), 6)
+    odds = random_odds(rng, 3, 180)
+    scores = dict.fromkeys((1, 5), scores_of(odds, drawn(odds, rng), owner))
+    temperature = Temperature(np.array([1, 5]), np.array([3.0, 0.5]))
+    found = _calibration_of_classes(scores, temperature)
+    for k, value in ((1, 3.0), (5, 0.5)):
+        (bound,) = found.upper(0.8, np.array([float(k)]))
+        lacking = np.sort(misfits(scores[k].values, value))
+        assert bound in lacking
+        assert 0.8 <= (lacking <= bound).mean() < 0.9
+    assert found.temperature is temperature
 
 
 # -- models ---------------------------------------------------------------------------------------

@@ -199,10 +199,11 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
 
         Parameters
         ----------
-        X, groups
-            As in `predict`.
+        X : array-like of shape (n_rows, n_features)
         quantile : float or sequence of float, default=0.5
             See `MAMLRegressor.predict_quantile`.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict`.
 
         Returns
         -------

@@ -190,9 +190,10 @@ class MetaLearner(
     def recalibrate(
         self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
     ) -> Self:
-        """The same model with intervals that are calibrated on other tasks.
+        """The same model with intervals, or label sets, that are calibrated on other tasks.
 
-        For these the guarantee is exact: theta and the rule know nothing of them.
+        For these the guarantee is exact: theta and the rule know nothing of them. Probabilities of
+        classes stay as they are.
 
         Parameters
         ----------

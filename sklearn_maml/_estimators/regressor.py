@@ -303,8 +303,7 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         """Intervals in which targets are with a given probability, whatever tasks look like.
 
         Calibrated on the training tasks, each of which has played the new one: of rows of new tasks
-        that are drawn as these were, the share `coverage` is inside, on average over tasks. The
-        guide has the guarantee with its proof (docs: intervals).
+        drawn as these the share `coverage` is inside, on average over tasks (docs: intervals).
 
         Parameters
         ----------
@@ -331,8 +330,7 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         Warns
         -----
         UserWarning
-            If there are fewer than ``coverage / (1 - coverage)`` tasks, 9 for 0.9 and 19 for 0.95:
-            then intervals are the model's own, as of normal errors.
+            With fewer than ``coverage / (1 - coverage)`` tasks: then intervals are the normal ones.
 
         Examples
         --------
@@ -354,11 +352,12 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
 
         Parameters
         ----------
-        X, groups
-            As in `predict_interval`; so is what is raised, and warned of.
+        X : array-like of shape (n_rows, n_features)
         quantile : float or sequence of float, default=0.5
             Above 0.5 at least that share of rows of new tasks is below, under 0.5 at most; 0.5 is
             the median of the errors of training tasks as it is.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict_interval`; so is what is raised, and warned of.
 
         Returns
         -------
