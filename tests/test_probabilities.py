@@ -17,12 +17,12 @@ from sklearn_maml import (
     few_shot_scorer,
     load_model,
 )
-from sklearn_maml._estimators.intervals import _calibration_of_classes
 from sklearn_maml._intervals.scores import TaskScores
 from sklearn_maml._intervals.temperature import (
     FURTHEST,
     Temperature,
     misfits,
+    misfits_of_tasks,
     odds_and_class,
     slope_and_curvature,
     temperature_of,
@@ -173,13 +173,12 @@ def test_label_sets_are_calibrated_at_the_temperatures_of_their_numbers_of_rows(
     odds = random_odds(rng, 3, 180)
     scores = dict.fromkeys((1, 5), scores_of(odds, drawn(odds, rng), owner))
     temperature = Temperature(np.array([1, 5]), np.array([3.0, 0.5]))
-    found = _calibration_of_classes(scores, temperature)
+    found = misfits_of_tasks(scores, temperature)
+    plain = misfits_of_tasks(scores, None)
     for k, value in ((1, 3.0), (5, 0.5)):
-        (bound,) = found.upper(0.8, np.array([float(k)]))
-        lacking = np.sort(misfits(scores[k].values, value))
-        assert bound in lacking
-        assert 0.8 <= (lacking <= bound).mean() < 0.9
-    assert found.temperature is temperature
+        assert_array_equal(found[k].values, misfits(scores[k].values, value))
+        assert_array_equal(plain[k].values, misfits(scores[k].values))
+        assert found[k][1:] == scores[k][1:]
 
 
 # -- models ---------------------------------------------------------------------------------------
@@ -269,6 +268,12 @@ def test_known_adapted_and_unknown_groups_have_the_temperatures_of_their_rows(mo
         many = model.adapt_tasks([(X[:k], y[:k]), (X[14 : 14 + k], y[14 : 14 + k])])
         assert_allclose(many[0].predict_proba(X), share, rtol=1e-12)
         assert_allclose(many.predict_proba(X, groups=np.zeros(len(X), int)), share, rtol=1e-12)
+    uneven = model.adapt_tasks([(X[:1], y[:1]), (X[14:19], y[14:19])])
+    which = np.resize([1, 0, 999], len(X))
+    found = uneven.predict_proba(X, groups=which)
+    for label, one in ((0, uneven[0]), (1, uneven[1]), (999, model)):
+        rows = which == label
+        assert_allclose(found[rows], one.predict_proba(X[rows]), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("model", "tasks"), [(MODEL, NEW), (THREE, NEW_THREE)])

@@ -28,7 +28,12 @@ from sklearn_maml._intervals.scores import (
     scores_of_tasks,
     standardised,
 )
-from sklearn_maml._intervals.temperature import misfits, odds_and_class, temperature_of
+from sklearn_maml._intervals.temperature import (
+    misfits_of_tasks,
+    odds_and_class,
+    temperature_of,
+    temperatures_at,
+)
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.stacks import Blocks
@@ -90,23 +95,13 @@ def _scores(model, objective, folds):
 
 
 def _calibration_of_classes(scores, temperature):
-    """The `Calibration` by what probabilities, at these temperatures, lack of 1."""
-
-    def lacking(k, own):
-        return own._replace(values=misfits(own.values, _at(temperature, k)))
-
-    found = {k: lacking(k, own) for k, own in scores.items()}
+    found = misfits_of_tasks(scores, temperature)
     return calibration_of(found, with_signs=False, temperature=temperature)
-
-
-def _at(temperature, n_rows):
-    """Temperatures after so many rows; 1 where none are known."""
-    return np.ones(np.shape(n_rows)) if temperature is None else temperature.at(n_rows)
 
 
 def temperatures(model, n_rows):
     """What the scores of a classifier are divided by, (n,), after so many support rows (n,)."""
-    return _at(getattr(model.calibration_, "temperature", None), n_rows)
+    return temperatures_at(getattr(model.calibration_, "temperature", None), n_rows)
 
 
 def probabilities_of(model, rows, n_rows):

@@ -16,7 +16,15 @@ from scipy.special import expit, log_expit
 from sklearn_maml._tasks.classes import codes_of, probabilities
 from sklearn_maml.losses.offset import split_offset
 
-__all__ = ["Temperature", "misfits", "odds_and_class", "slope_and_curvature", "temperature_of"]
+__all__ = [
+    "Temperature",
+    "misfits",
+    "misfits_of_tasks",
+    "odds_and_class",
+    "slope_and_curvature",
+    "temperature_of",
+    "temperatures_at",
+]
 
 # Temperatures are within a factor of so much of 1: beyond, classes are all but certain.
 FURTHEST = 4.0
@@ -60,6 +68,27 @@ def misfits(values, temperature=1.0):
     odds, codes = _parted(values)
     share = probabilities(odds.T if len(odds) > 1 else odds[0], temperature)
     return 1.0 - np.nan_to_num(share[np.arange(len(share)), codes])
+
+
+def misfits_of_tasks(scores, temperature):
+    """Scores of `odds_and_class` made `misfits`, by the temperature of each number of rows.
+
+    Parameters
+    ----------
+    scores : dict of int to TaskScores
+    temperature : Temperature or None
+
+    Returns
+    -------
+    dict of int to TaskScores
+    """
+    at = {k: temperatures_at(temperature, k) for k in scores}
+    return {k: own._replace(values=misfits(own.values, at[k])) for k, own in scores.items()}
+
+
+def temperatures_at(temperature, n_rows):
+    """Temperatures after so many rows, of the shape of `n_rows`; 1 where none are known."""
+    return np.ones(np.shape(n_rows)) if temperature is None else temperature.at(n_rows)
 
 
 def temperature_of(scores):
