@@ -1,6 +1,6 @@
 """Intervals for new groups on 21 public data sets: how often they hold, and how wide they are.
 
-    python benchmarks/bench_intervals.py            # both protocols, about four minutes
+    python benchmarks/bench_intervals.py            # both protocols, about eight minutes
     python benchmarks/bench_intervals.py --quick    # four small data sets
 
 Protocol: that of `public_suite`, five draws of random rows, and the first rows of series.
