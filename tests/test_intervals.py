@@ -46,6 +46,7 @@ from sklearn_maml.losses import LOSSES
 X, Y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
 G = np.repeat(np.arange(40), 14)
 MODEL = MAMLRegressor(random_state=0).fit(X, Y, groups=G)
+TASKS_AT = list(enumerate(TASKS))
 CLASSES = [(A, np.digitize(b, [-1.0, 1.0])) for A, b in TASKS]
 
 
@@ -98,13 +99,14 @@ def test_a_bound_is_the_quantile_of_pooled_scores_with_one_more_task_at_infinity
         (bound,) = calibration.upper(coverage, np.array([3.0]))
         assert exact <= bound <= brute_force(*with_infinity, coverage + 1.0 / N_LEVELS)
         if coverage < 0.92:
-            low, high = calibration.bounds(coverage, np.array([3.0]))
             tail = 0.5 * (1.0 + coverage)
+            low, high = (calibration.quantile(q, np.array([3.0])) for q in (1.0 - tail, tail))
             assert brute_force(*above, tail) <= high <= brute_force(*above, tail + 1 / N_LEVELS)
             below = np.append(-values, np.inf), np.append(mass, 1.0)
             assert -brute_force(*below, tail + 1 / N_LEVELS) <= low <= -brute_force(*below, tail)
     assert calibration.upper(0.961, np.array([3.0])) is None
-    assert calibration.bounds(0.93, np.array([3.0])) is None
+    assert calibration.quantile(0.965, np.array([3.0])) is None
+    assert calibration.quantile(0.035, np.array([3.0])) is None
 
 
 def test_so_many_tasks_are_needed():
@@ -277,7 +279,7 @@ def test_scores_are_those_of_models_without_the_task_adapted_to_its_first_rows()
             mean, std = predict(A[k:], return_std=True)
             expected[k] += [(b[k:] - mean) / std]
     for k, own in expected.items():
-        values, mass, n_tasks = found[k]
+        values, mass, n_tasks, _ = found[k]
         assert_allclose(np.sort(values), np.sort(np.concatenate(own)), rtol=1e-7)
         assert_allclose(mass, 1.0 / len(mass))
         assert n_tasks == pytest.approx(40)
@@ -291,7 +293,7 @@ def test_each_task_counts_the_same_however_many_rows_and_draws_it_has():
         objective, folds_of_tasks(objective, theta_of(model)), lambda q, z, s: 1.0 + 0.0 * z
     )
     sizes = np.array([len(b) for _, b in tasks])
-    for k, (values, mass, n_tasks) in ones.items():
+    for k, (values, mass, n_tasks, _) in ones.items():
         assert (values == 1.0).all()
         assert n_tasks == pytest.approx((sizes > k).sum())
         n_draws = 1 if k == 0 else model._episodes.n_episodes
@@ -636,7 +638,7 @@ def test_with_few_tasks_a_set_is_the_fewest_classes_that_add_up_to_the_coverage(
         found = model.predict_set(X_NEW)
     assert_array_equal(found, own_label_set(model.predict_proba(X_NEW), 0.9))
     off = MAMLClassifier(random_state=0, calibrate=False).fit(CLASSES[:6])
-    assert_array_equal(off.predict_set(X_NEW), found)
+    assert_array_equal(off.predict_set(X_NEW), own_label_set(off.predict_proba(X_NEW), 0.9))
 
 
 # -- offsets --------------------------------------------------------------------------------------
@@ -687,3 +689,90 @@ def test_a_level_that_masses_reach_exactly_takes_the_value_that_reaches_it():
 def test_a_class_as_improbable_as_the_bound_allows_is_in_the_set():
     found = label_set(np.array([[0.5, 0.25, 0.25], [0.75, 0.125, 0.125]]), np.array([0.75, 0.75]))
     assert found.tolist() == [[True, True, True], [True, False, False]]
+
+
+# -- quantiles ------------------------------------------------------------------------------------
+
+QUANTILES = [0.05, 0.3, 0.5, 0.7, 0.95]
+
+
+def test_quantiles_are_the_ends_of_signed_intervals_and_do_not_cross():
+    many = MODEL.adapt_tasks(X, Y, groups=G)
+    for each, given in (
+        (MODEL, {}),
+        (MODEL, {"groups": G}),
+        (many, {"groups": G}),
+        (MODEL.adapt(X_NEW[:3], Y_NEW[:3]), {}),
+    ):
+        found = each.predict_quantile(X, QUANTILES, **given)
+        assert found.shape == (len(X), 5)
+        assert (np.diff(found, axis=1) >= 0).all()
+        for q, own in zip(QUANTILES, found.T, strict=True):
+            assert_array_equal(each.predict_quantile(X, q, **given), own)
+        low, high = each.predict_interval(X, [0.9, 0.4], signed=True, **given)
+        assert_allclose(found[:, [0, 1, 3, 4]], np.stack([*low.T, *high.T])[[0, 1, 3, 2]].T)
+        assert_array_equal(each.predict_quantile(X, **given), found[:, 2])
+
+
+def test_a_median_is_that_of_scores_and_other_quantiles_are_on_the_safe_side():
+    rng = np.random.default_rng(5)
+    values, mass = rng.exponential(size=300), np.ones(300)
+    calibration = calibration_of({2: (values, mass, 30)})
+    at = np.array([2.0])
+    assert_allclose(calibration.quantile(0.5, at), brute_force(values, mass, 0.5))
+    one_more = 31.0 / 30.0
+    above = calibration.quantile(0.8, at)[0]
+    assert brute_force(values, mass, 0.8 * one_more) <= above
+    assert above <= brute_force(values, mass, 0.8 * one_more + 1 / N_LEVELS)
+    below = calibration.quantile(0.2, at)[0]
+    assert brute_force(values, mass, 1 - 0.8 * one_more - 1 / N_LEVELS) <= below
+    assert below <= brute_force(values, mass, 1 - 0.8 * one_more)
+    assert calibration.quantile(0.97, at) is None
+    assert calibration.quantile(0.03, at) is None
+
+
+def test_quantiles_hold_for_new_tasks_with_skewed_errors():
+    """Where the normal distribution's do not: errors are exponential, less their mean."""
+    rng, below = np.random.default_rng(6), []
+    for _ in range(8):
+        model = MAMLRegressor(random_state=0).fit(skewed_tasks(80, rng))
+        for A, b in skewed_tasks(150, rng):
+            found = model.adapt(A[:5], b[:5]).predict_quantile(A[5:], [0.1, 0.5, 0.9])
+            below.append((b[5:, None] <= found).mean(axis=0))
+    share, error = np.mean(below, axis=0), np.std(below, axis=0) / np.sqrt(len(below))
+    assert share[0] <= 0.1 + 4 * error[0]
+    assert share[2] >= 0.9 - 4 * error[2]
+    assert_allclose(share, [0.1, 0.5, 0.9], atol=0.03)
+
+
+def test_with_few_tasks_quantiles_are_those_of_normal_errors_and_told():
+    model = MAMLRegressor(random_state=0).fit(TASKS[:8])
+    mean, std = model.predict(X_NEW, return_std=True)
+    with pytest.warns(UserWarning, match="^8 calibration tasks .* quantile of 0.05, 0.95 .* 19"):
+        found = model.predict_quantile(X_NEW, QUANTILES)
+    for at in (0, 4):
+        assert_allclose(found[:, at], mean + norm.ppf(QUANTILES[at]) * std)
+    steps = MAMLRegressor(0.1, calibrate=False).fit(TASKS)
+    with pytest.raises(ValueError, match="knows no intervals"):
+        steps.predict_quantile(X_NEW)
+    for wrong, error in ((1.0, ValueError), ("half", TypeError), ([], TypeError)):
+        with pytest.raises(error, match="quantile must be"):
+            MODEL.predict_quantile(X_NEW, wrong)
+
+
+def test_quantiles_of_counts_and_of_several_targets_and_through_pipelines():
+    counts = [(A, np.random.default_rng(i).poisson(np.exp(0.3 * b))) for i, (A, b) in TASKS_AT]
+    model = MAMLRegressor(loss="poisson", random_state=0).fit(counts)
+    found = model.predict_quantile(X_NEW, [0.1, 0.9])
+    assert (found >= 0.0).all()
+    mean = model.predict(X_NEW)
+    assert (found[:, 1] - mean > mean - found[:, 0]).mean() > 0.5  # further up than down
+    two = MAMLRegressor(random_state=0).fit(X, np.column_stack([Y, -Y]), groups=G)
+    assert two.predict_quantile(X_NEW).shape == (len(X_NEW), 2)
+    assert two.predict_quantile(X_NEW, [0.2, 0.8]).shape == (len(X_NEW), 2, 2)
+    pipe = make_pipeline(StandardScaler(), MAMLRegressor(random_state=0))
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipe.fit(X, Y, groups=G)
+    own = adapt(pipe, X_NEW[:4], Y_NEW[:4])
+    low, high = own.predict_interval(X_NEW, 0.6, signed=True)
+    assert_allclose(own.predict_quantile(X_NEW, [0.2, 0.8]), np.stack([low, high], axis=1))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.lib import NumpyVersion
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import InconsistentVersionWarning
 
 import sklearn_maml
@@ -188,6 +188,35 @@ def test_pickles_of_this_and_earlier_releases_load_and_answer_as_then(path, monk
     for name, model in models.items():
         for then, now in zip(expected[name], answers(name, model), strict=True):
             assert_allclose(now, then, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_models_that_were_stored_before_intervals_were_calibrated_have_their_own(path, monkeypatch):
+    monkeypatch.syspath_prepend(DATA)
+    from make_pickles import CLASSES, GROUPS, X
+
+    if b"numpy._core" in path.read_bytes() and NumpyVersion(np.__version__) < "1.26.0":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconsistentVersionWarning)
+        models = pickle.loads(path.read_bytes())
+    model, adapted = models["regressor"], models["adapted"]
+    for each, given in ((model, {}), (model, {"groups": GROUPS}), (adapted, {})):
+        mean, std = each.predict(X, return_std=True, **given)
+        with pytest.warns(UserWarning, match="^0 calibration tasks are too few"):
+            low, high = each.predict_interval(X, 0.9, **given)
+        assert_allclose([mean - low, high - mean], np.tile(1.6448536269514722 * std, (2, 1)))
+    with pytest.raises(ValueError, match="knows no intervals"):
+        models["tasks"].predict_interval(X, groups=GROUPS)
+    for given in ({}, {"groups": GROUPS}):
+        with pytest.warns(UserWarning, match="^0 calibration tasks are too few"):
+            found = models["classifier"].predict_set(X, 0.6, **given)
+        largest = models["classifier"].predict(X, **given)
+        assert found[np.arange(len(X)), (largest == "yes").astype(int)].all()
+        assert found.sum(axis=1).max() == 2  # where neither class is as probable as 0.6
+    exact = models["classifier"].recalibrate(X, CLASSES, groups=GROUPS)
+    assert exact.calibration_.temperature is None
+    assert_array_equal(exact.predict_proba(X), models["classifier"].predict_proba(X))
 
 
 def test_pickles_are_there_and_small():

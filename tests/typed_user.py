@@ -73,6 +73,8 @@ def regress() -> None:
     assert_type(many, AdaptedTasks[AdaptedRegressor])
     assert_type(many[0], AdaptedRegressor)
     assert_type(many.predict_interval(X_new, groups=np.zeros(12, int)), tuple[Floats, Floats])
+    assert_type(adapted.predict_quantile(X_new, [0.1, 0.9]), Floats)
+    assert_type(many.predict_quantile(X_new, groups=np.zeros(12, int)), Floats)
     assert_type(many.random_effects().deviations, Floats)
 
     curve = few_shot_curve(model, tasks, supports=(0, 2), n_draws=2)

@@ -14,7 +14,13 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._component import Documented, check_bool
-from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
+from sklearn_maml._estimators.intervals import (
+    intervals_of,
+    label_sets_of,
+    probabilities_of,
+    quantiles_of,
+    temperatures,
+)
 from sklearn_maml._estimators.prediction import (
     adapted_theta,
     finite_theta,
@@ -25,7 +31,6 @@ from sklearn_maml._estimators.prediction import (
     split_theta,
     uncertainty_of,
 )
-from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import feature_names
 from sklearn_maml._typing import Array, Coverage, Floats, PerRow, Table
 
@@ -44,6 +49,8 @@ AdaptedT = TypeVar("AdaptedT")
 
 class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
     """Base class of what `adapt` returns: the parameters of one task, and the fitted meta-model."""
+
+    _n_rows = 0.0  # of those that were pickled before rows were counted; no calibration asks
 
     def __init__(self, meta: Any) -> None:
         self.meta = meta
@@ -77,9 +84,9 @@ class Adapted(Documented, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         LinearRegression, LogisticRegression, OneVsRestClassifier or Pipeline
-            With the parameters `coef_` and `intercept_`; for more than two classes one logistic
-            regression a class. Behind the fitted featurizer if there is one. It takes X without
-            the task column.
+            With the parameters `coef_` and `intercept_`, for classes over the temperature of their
+            probabilities; for more than two classes one logistic regression a class. Behind the
+            fitted featurizer if there is one. It takes X without the task column.
 
         Raises
         ------
@@ -220,6 +227,11 @@ class AdaptedRegressor(RegressorMixin, Adapted):
         meta, rows = self._rows(X)
         return intervals_of(meta, rows, self._information, self._n_rows, coverage, signed)
 
+    def predict_quantile(self, X: Table, quantile: Coverage = 0.5) -> Floats:
+        """Quantiles of targets of rows of the task; see `MAMLRegressor.predict_quantile`."""
+        meta, rows = self._rows(X)
+        return quantiles_of(meta, rows, self._information, self._n_rows, quantile)
+
     def _plain(self, meta):
         if not meta.loss_.identity_link:
             raise ValueError(
@@ -269,7 +281,8 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
 
     def predict_proba(self, X: Table) -> Floats:
         """Probabilities of the classes; see `MAMLClassifier.predict_proba`."""
-        return probabilities(self._linear(X))
+        meta, rows = self._rows(X)
+        return probabilities_of(meta, rows, self._n_rows)
 
     def predict(self, X: Table) -> Array:
         """The most probable classes; see `MAMLClassifier.predict`."""
@@ -281,10 +294,12 @@ class AdaptedClassifier(ClassifierMixin, Adapted):
         return label_sets_of(meta, rows, self._n_rows, coverage)
 
     def _plain(self, meta):
+        temperature = float(temperatures(meta, self._n_rows))
+        coef, intercept = self.coef_ / temperature, self.intercept_ / temperature
         if len(self.classes_) == 2:
-            return _logistic(self.coef_, self.intercept_, self.classes_)
+            return _logistic(coef, intercept, self.classes_)
         plain = OneVsRestClassifier(LogisticRegression())
-        parameters = zip(self.coef_, self.intercept_, strict=True)
+        parameters = zip(coef, intercept, strict=True)
         plain.estimators_ = [_logistic(*own, classes=np.arange(2)) for own in parameters]
         plain.classes_ = self.classes_
         plain.label_binarizer_ = LabelBinarizer().fit(self.classes_)

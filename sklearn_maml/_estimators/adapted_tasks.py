@@ -11,7 +11,12 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.adapted import AdaptedT, adapter
-from sklearn_maml._estimators.intervals import intervals_of, label_sets_of
+from sklearn_maml._estimators.intervals import (
+    intervals_of,
+    label_sets_of,
+    probabilities_of,
+    quantiles_of,
+)
 from sklearn_maml._estimators.prediction import (
     linear,
     linear_and_deviation,
@@ -21,7 +26,6 @@ from sklearn_maml._estimators.prediction import (
     uncertainty_of,
 )
 from sklearn_maml._estimators.task_effects import TaskEffects, task_effects
-from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._typing import Array, Coverage, Floats, PerRow, Table, available_if
 
@@ -97,6 +101,10 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
         self._theta, self._information = theta, information
         self._known = TaskIndex(task_ids)
         self._n_rows = np.zeros(len(task_ids)) if n_rows is None else n_rows
+
+    def __setstate__(self, state):
+        # Those that were pickled before rows were counted have a model without calibration.
+        vars(self).update({"_n_rows": np.zeros(len(state["task_ids"]))} | state)
 
     def __getitem__(self, label: Any) -> AdaptedT:
         at = self._known.at[label]
@@ -183,6 +191,28 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
         model, rows = self.meta.estimator, self._rows(X, groups)
         return intervals_of(model, rows, self._information, self._n_rows, coverage, signed)
 
+    @available_if(of_numbers)
+    def predict_quantile(
+        self, X: Table, quantile: Coverage = 0.5, *, groups: PerRow = None
+    ) -> Floats:
+        """Quantiles of targets of rows, each by its own task; see `predict_interval`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        quantile : float or sequence of float, default=0.5
+            See `MAMLRegressor.predict_quantile`.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several quantiles.
+        """
+        model, rows = self.meta.estimator, self._rows(X, groups)
+        return quantiles_of(model, rows, self._information, self._n_rows, quantile)
+
     @available_if(of_classes)
     def predict_set(
         self, X: Table, coverage: Coverage = 0.9, *, groups: PerRow = None
@@ -223,7 +253,7 @@ class AdaptedTasks(Mapping[Any, AdaptedT]):
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        return probabilities(self._linear(X, groups))
+        return probabilities_of(self.meta.estimator, self._rows(X, groups), self._n_rows)
 
     @available_if(of_classes)
     def decision_function(self, X: Table, *, groups: PerRow = None) -> Floats:
@@ -258,6 +288,11 @@ class AdaptedPipeline(Pipeline):
         """Intervals of rows; see `AdaptedRegressor.predict_interval`."""
         X = through(self.steps[:-1], X)
         return self.steps[-1][1].predict_interval(X, coverage, signed=signed)
+
+    @available_if(last_has("predict_quantile"))
+    def predict_quantile(self, X, quantile=0.5):
+        """Quantiles of targets; see `AdaptedRegressor.predict_quantile`."""
+        return self.steps[-1][1].predict_quantile(through(self.steps[:-1], X), quantile)
 
     @available_if(last_has("predict_set"))
     def predict_set(self, X, coverage=0.9):

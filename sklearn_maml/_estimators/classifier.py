@@ -9,11 +9,11 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_maml._estimators.adapted import AdaptedClassifier
-from sklearn_maml._estimators.intervals import label_sets_of
+from sklearn_maml._estimators.intervals import label_sets_of, probabilities_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import response
 from sklearn_maml._estimators.streaming import go_on
-from sklearn_maml._tasks.classes import check_kind, probabilities, read_classes
+from sklearn_maml._tasks.classes import check_kind, read_classes
 from sklearn_maml._typing import (
     Array,
     Column,
@@ -65,7 +65,10 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
         As in `MAMLRegressor`, added to the log odds of ``classes_[1]``; for two classes.
     on_unknown_task : {"meta", "raise"}, default="meta"
     certificate : {"fast", "full", "branch"} or None, default="fast"
+        All as in `MAMLRegressor`.
     calibrate : "auto" or bool, default="auto"
+        Whether to calibrate probabilities, and label sets, on the training tasks, each of which
+        plays the new one; it takes less than the fit again. "auto" does where the rule is learned.
     n_jobs : int, default=None
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
@@ -86,8 +89,12 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
     task_intercept_ : ndarray of shape (n_tasks,) or (n_tasks, n_classes), or None
     loss_, featurizer_, feature_choice_, adaptation_, learned_, inner_lr_, capped_share_
         As in `MAMLRegressor`.
-    n_tasks_, task_ids_, calibration_
+    n_tasks_, task_ids_
         As in `MAMLRegressor`.
+    calibration_ : Calibration or None
+        By number of support rows, the temperatures that scores are divided by for probabilities,
+        in its `temperature`, and what `predict_set` goes by; None without `calibrate`, and where
+        tasks show no differences.
     n_iter_, meta_losses_, n_features_in_, feature_names_in_
         As in `MAMLRegressor`.
 
@@ -215,6 +222,9 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
     def predict_proba(self, X: Table, *, groups: PerRow = None) -> Floats:
         """Probabilities of the classes, in the order of ``classes_``.
 
+        Those of the scores over a temperature, which tasks that played the new one have found for
+        the number of rows adapted to, where `fit` has calibrated (``calibrate``).
+
         Parameters
         ----------
         X, groups
@@ -223,9 +233,11 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
         Returns
         -------
         ndarray of shape (n_rows, n_classes)
-            With more than two classes, the one-against-rest probabilities divided by their sum.
+            The most probable class is the one that `predict` returns. With more than two classes,
+            the one-against-rest probabilities divided by their sum.
         """
-        return probabilities(self._linear(X, groups))
+        rows, n_rows = self._rows_and_sizes(X, groups)
+        return probabilities_of(self, rows, n_rows)
 
     def predict(self, X: Table, *, groups: PerRow = None) -> Array:
         """The most probable classes.
@@ -268,8 +280,7 @@ class MAMLClassifier(ClassifierMixin, MetaLearner[AdaptedClassifier]):
             If there are fewer than ``coverage / (1 - coverage)`` tasks: then a set holds the fewest
             classes whose probabilities add up to the coverage.
         """
-        rows = self._rows(X, groups)
-        n_rows = None if rows.at is None else self._n_rows
+        rows, n_rows = self._rows_and_sizes(X, groups)
         return label_sets_of(self, rows, n_rows, coverage)
 
     def score(

@@ -1,4 +1,4 @@
-"""Intervals and label sets of fitted models: calibrated in `fit`, asked for by whoever holds one.
+"""Intervals, label sets and probabilities of fitted models: calibrated in `fit`.
 
 Every function takes a fitted `MAMLRegressor` or `MAMLClassifier`, called `model`.
 """
@@ -16,24 +16,37 @@ from sklearn_maml._estimators.prediction import (
     uncertainty_of,
 )
 from sklearn_maml._intervals.bounds import (
-    interval,
     label_set,
     multipliers,
     own_label_set,
-    read_coverage,
+    quantile_of_scores,
+    read_levels,
 )
 from sklearn_maml._intervals.calibration import calibration_of, tasks_needed
 from sklearn_maml._intervals.scores import (
     folds_of_tasks,
-    misfit,
     scores_of_tasks,
     standardised,
+)
+from sklearn_maml._intervals.temperature import (
+    misfits_of_tasks,
+    odds_and_class,
+    temperature_of,
+    temperatures_at,
 )
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.stacks import Blocks
 
-__all__ = ["calibrated_in_fit", "calibrated_on", "intervals_of", "label_sets_of"]
+__all__ = [
+    "calibrated_in_fit",
+    "calibrated_on",
+    "intervals_of",
+    "label_sets_of",
+    "probabilities_of",
+    "quantiles_of",
+    "temperatures",
+]
 
 
 def calibrated_in_fit(model, objective):
@@ -53,29 +66,58 @@ def calibrated_in_fit(model, objective):
     if not objective.blocks.tasks.show_differences:
         return None
     folds = folds_of_tasks(objective, theta_of(model))
-    return _calibration(model, _scoring(model, objective), folds)
+    scores = _scores(model, objective, folds)
+    if not hasattr(model, "classes_"):
+        return calibration_of(scores)
+    return _calibration_of_classes(scores, temperature_of(scores))
 
 
 def calibrated_on(model, objective):
-    """The `Calibration` by tasks that theta was not learned from."""
+    """The `Calibration` by tasks that theta was not learned from; temperatures are the model's."""
     fold = np.zeros(len(objective.blocks.tasks.weight), dtype=int)
-    return _calibration(model, _scoring(model, objective), (fold, theta_of(model)[None]))
+    scores = _scores(model, objective, (fold, theta_of(model)[None]))
+    if not hasattr(model, "classes_"):
+        return calibration_of(scores)
+    # They may not depend on these tasks: scores are exchangeable with those of a new one.
+    return _calibration_of_classes(scores, getattr(model.calibration_, "temperature", None))
 
 
-def _scoring(model, objective):
-    """The objective with tasks split at some numbers of support rows."""
+def _scores(model, objective, folds):
+    """`TaskScores` of tasks split at some numbers of support rows."""
     blocks = objective.blocks
     episodes = scoring_episodes(model._episodes, model._judging)
     if blocks.episodes != episodes:
         blocks = Blocks(blocks.tasks, blocks.features, episodes)
-    return objective.vary(blocks=blocks)
-
-
-def _calibration(model, objective, folds):
     classifies = hasattr(model, "classes_")
-    score = misfit if classifies else standardised(model.loss_, model.adaptation_.deviation)
-    scores = scores_of_tasks(objective, folds, score)
-    return calibration_of(scores, with_signs=not classifies)
+    deviation = model.adaptation_.deviation
+    score = odds_and_class if classifies else standardised(model.loss_, deviation)
+    return scores_of_tasks(objective.vary(blocks=blocks), folds, score)
+
+
+def _calibration_of_classes(scores, temperature):
+    found = misfits_of_tasks(scores, temperature)
+    return calibration_of(found, with_signs=False, temperature=temperature)
+
+
+def temperatures(model, n_rows):
+    """What the scores of a classifier are divided by, (n,), after so many support rows (n,)."""
+    return temperatures_at(getattr(model.calibration_, "temperature", None), n_rows)
+
+
+def probabilities_of(model, rows, n_rows):
+    """Probabilities of the classes of rows, (n_rows, n_classes).
+
+    Parameters
+    ----------
+    model : MAMLClassifier
+    rows : Rows
+    n_rows : ndarray of shape (n_tasks,), or None
+        As in `intervals_of`.
+    """
+    z = linear(model, rows)
+    temperature = temperatures(model, _support_rows(rows, n_rows))
+    which = np.zeros(len(z), dtype=np.intp) if rows.which is None else rows.which
+    return probabilities(z, temperature[which])
 
 
 def intervals_of(model, rows, information, n_rows, coverage, signed):
@@ -97,43 +139,62 @@ def intervals_of(model, rows, information, n_rows, coverage, signed):
     low, high : ndarray of shape (n_rows,) or (n_rows, n_targets)
         With one more axis, the last, for several coverages.
     """
-    coverages, several = read_coverage(coverage)
+    coverages, several = read_levels("coverage", coverage)
     check_bool("signed", signed)
-    knows_deviation = _knows_deviation(model)
-    given = _support_rows(rows, n_rows)
-    own, found = [], []
+    given, knows_deviation = _support_rows(rows, n_rows), _knows_deviation(model)
+    found, own = [], []
     for c in coverages:
-        low, high, holds = multipliers(model.calibration_, c, given, signed, knows_deviation)
-        if high is None:
-            raise ValueError(
-                f"{type(model).__name__} knows no intervals: {model.adaptation_!r} does not know "
-                "how tasks vary, and there is no calibration. Fit it with calibrate=True on "
-                "several tasks."
-            )
+        *sides, holds = multipliers(model.calibration_, c, given, signed, knows_deviation)
+        found += sides
         own += [] if holds else [c]
-        found.append((low, high))
-    _say_that_tasks_are_few(model, own, signed)
-    mean, scale = _mean_and_scale(model, rows, information, n_rows, knows_deviation)
+    ends = _ends(model, rows, information, n_rows, found)
+    needed = tasks_needed(max(own), signed) if own else 0
+    _say_that_tasks_are_few(model, "coverage", own, needed)
+    low, high = ends[..., ::2], ends[..., 1::2]
+    return (low, high) if several else (low[..., 0], high[..., 0])
+
+
+def quantiles_of(model, rows, information, n_rows, quantile):
+    """Quantiles of the targets of rows, as `intervals_of`; more than one with one more axis."""
+    quantiles, several = read_levels("quantile", quantile)
+    given, knows_deviation = _support_rows(rows, n_rows), _knows_deviation(model)
+    found, own = [], []
+    for q in quantiles:
+        value, holds = quantile_of_scores(model.calibration_, q, given, knows_deviation)
+        found.append(value)
+        own += [] if holds else [q]
+    ends = _ends(model, rows, information, n_rows, found)
+    needed = tasks_needed(max(max(q, 1.0 - q) for q in own)) if own else 0
+    _say_that_tasks_are_few(model, "quantile", own, needed)
+    return ends if several else ends[..., 0]
+
+
+def _ends(model, rows, information, n_rows, multiples):
+    """Means of rows plus multiples of their deviations, one of each on the last axis."""
+    if multiples[0] is None:
+        raise ValueError(
+            f"{type(model).__name__} knows no intervals: {model.adaptation_!r} does not know "
+            "how tasks vary, and there is no calibration. Fit it with calibrate=True on "
+            "several tasks."
+        )
+    mean, scale = _mean_and_scale(model, rows, information, n_rows)
     which = np.zeros(len(mean), dtype=np.intp) if rows.which is None else rows.which
-    found = [_of_rows(bounds, which, mean) for bounds in found]
-    sides = [interval(mean, scale, *bounds, model.loss_.target_range) for bounds in found]
-    if not several:
-        return sides[0]
-    low, high = zip(*sides, strict=True)
-    return np.stack(low, axis=-1), np.stack(high, axis=-1)
+    sides = [side[which].reshape(len(mean), *[-1] * (mean.ndim - 1)) for side in multiples]
+    low, high = model.loss_.target_range
+    return np.stack([np.clip(mean + side * scale, low, high) for side in sides], axis=-1)
 
 
 def label_sets_of(model, rows, n_rows, coverage):
     """Classes that rows may have, as `intervals_of`: (n_rows, n_classes[, n_coverages]) of bool."""
-    coverages, several = read_coverage(coverage)
-    share = probabilities(linear(model, rows))
+    coverages, several = read_levels("coverage", coverage)
+    share = probabilities_of(model, rows, n_rows)
     which = np.zeros(len(share), dtype=np.intp) if rows.which is None else rows.which
     given, own, sets = _support_rows(rows, n_rows), [], []
     for c in coverages:
         bound = None if model.calibration_ is None else model.calibration_.upper(c, given)
         own += [c] if bound is None else []
         sets.append(own_label_set(share, c) if bound is None else label_set(share, bound[which]))
-    _say_that_tasks_are_few(model, own, signed=False)
+    _say_that_tasks_are_few(model, "coverage", own, tasks_needed(max(own)) if own else 0)
     return np.stack(sets, axis=-1) if several else sets[0]
 
 
@@ -152,8 +213,8 @@ def _support_rows(rows, n_rows):
     return np.where(rows.at >= 0, n_rows[rows.at], 0.0)
 
 
-def _mean_and_scale(model, rows, information, n_rows, knows_deviation):
-    if not knows_deviation:
+def _mean_and_scale(model, rows, information, n_rows):
+    if not _knows_deviation(model):
         mean = response(model, linear(model, rows))
         return mean, model.loss_.deviation(mean)
     nothing = n_rows is None
@@ -162,20 +223,14 @@ def _mean_and_scale(model, rows, information, n_rows, knows_deviation):
     return response(model, z), deviation
 
 
-def _of_rows(bounds, which, mean):
-    """Bounds of tasks, (n_tasks,) or (n_tasks, n_targets), as those of rows."""
-    return [side[which].reshape(len(mean), *[-1] * (mean.ndim - 1)) for side in bounds]
-
-
-def _say_that_tasks_are_few(model, coverages, signed):
+def _say_that_tasks_are_few(model, what, levels, needed):
     """Warn where intervals are the model's own, unless nobody wanted others."""
-    if not coverages or (model.calibration_ is None and model.calibrate is False):
+    if not levels or (model.calibration_ is None and model.calibrate is False):
         return
     n_tasks = 0 if model.calibration_ is None else round(model.calibration_.n_tasks.max())
-    needed = tasks_needed(max(coverages), signed)
-    told = ", ".join(f"{c:g}" for c in coverages)
+    told = ", ".join(f"{level:g}" for level in levels)
     warn_user(
-        f"{n_tasks} calibration tasks are too few for a coverage of {told} that holds whatever "
+        f"{n_tasks} calibration tasks are too few for a {what} of {told} that holds whatever "
         f"tasks look like, which takes {needed}. What is returned is the model's own, "
         f"{'as its probabilities are' if hasattr(model, 'classes_') else 'as of normal errors'}.",
         UserWarning,

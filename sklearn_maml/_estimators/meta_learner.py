@@ -5,6 +5,7 @@ from copy import copy
 from inspect import signature
 from typing import Generic, Self
 
+import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.frozen import FrozenEstimator
@@ -189,9 +190,10 @@ class MetaLearner(
     def recalibrate(
         self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None
     ) -> Self:
-        """The same model with intervals that are calibrated on other tasks.
+        """The same model with intervals, or label sets, that are calibrated on other tasks.
 
-        For these the guarantee is exact: theta and the rule know nothing of them.
+        For these the guarantee is exact: theta and the rule know nothing of them. Probabilities of
+        classes stay as they are.
 
         Parameters
         ----------
@@ -304,6 +306,11 @@ class MetaLearner(
             )
         return rows_by_task(self, X, groups, self._known, self._task_theta())
 
+    def _rows_and_sizes(self, X, groups):
+        """The same, and how many rows known tasks were adapted to; None where none is asked for."""
+        rows = self._rows(X, groups)
+        return rows, None if rows.at is None else self._n_rows
+
     def _task_theta(self):
         """The parameters of known tasks, the intercept last."""
         return join_theta(self.task_coef_, self.task_intercept_, self._has_intercept)
@@ -317,7 +324,7 @@ class MetaLearner(
         check_is_fitted(self)
         if y is not None and groups is None and self.task_column is None:
             return metric(y, self.predict(X), sample_weight=sample_weight)
-        truth, z, weight, _ = query_predictions(self, X, y, groups, sample_weight, self._judging)
+        truth, z, weight, *_ = query_predictions(self, X, y, groups, sample_weight, self._judging)
         return metric(truth_of(self, truth), response(self, z), sample_weight=weight)
 
     def _frozen(self):
@@ -330,9 +337,15 @@ class MetaLearner(
         return FrozenEstimator(frozen)
 
     def __setstate__(self, state):
-        # A model that was stored before a parameter was there has its default.
+        # A model that was stored before a parameter was there has its default, and one from before
+        # intervals were calibrated has no calibration.
         parameters = signature(type(self)).parameters.values()
-        super().__setstate__({p.name: p.default for p in parameters} | state)
+        before = {p.name: p.default for p in parameters}
+        if "coef_" in state:
+            named = state["task_coef_"] is not None
+            before["calibration_"] = None
+            before["_n_rows"] = np.zeros(len(state["task_coef_"])) if named else None
+        super().__setstate__(before | state)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "coef_")

@@ -4,6 +4,8 @@ As in `prediction`, every function takes the model.
 """
 
 from dataclasses import replace
+from functools import partial
+from operator import add
 
 import numpy as np
 
@@ -59,7 +61,8 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
     Returns
     -------
     truth, z : ndarray of shape (n,) or (n, n_targets)
-    weight, task : ndarray of shape (n,)
+    weight, n_rows, task : ndarray of shape (n,)
+        What a row counts, how many support rows its task was adapted to, and which that is.
     """
     rows = read_tasks(model, X, y, groups, sample_weight)
     objective = _objective_on(model, rows, episodes, rule)
@@ -68,7 +71,15 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
     if rows.offset is not None and model.loss_.of_residual:  # which were subtracted
         offset = _query_offsets(objective, rows)
         truth = truth + offset
-    return truth.T, (z + offset).T, weight, task
+    n_rows = np.concatenate(objective.fold(partial(_support_rows, objective), add))
+    return truth.T, (z + offset).T, weight, n_rows, task
+
+
+def _support_rows(objective, i):
+    """A block's numbers of support rows, one a query row, in a list."""
+    support, query, weight = objective.risks(i)
+    real = (query.weights > 0) & (weight > 0)[:, None]
+    return [np.broadcast_to(support.n_rows[:, None], real.shape)[real]]
 
 
 def _query_offsets(objective, rows):

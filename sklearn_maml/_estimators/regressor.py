@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn_maml._component import check_bool, resolve
 from sklearn_maml._estimators.adapted import AdaptedRegressor
 from sklearn_maml._estimators.fitted_in_parts import FittedInParts
-from sklearn_maml._estimators.intervals import intervals_of
+from sklearn_maml._estimators.intervals import intervals_of, quantiles_of
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.prediction import (
     linear,
@@ -302,9 +302,8 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
     ) -> tuple[Floats, Floats]:
         """Intervals in which targets are with a given probability, whatever tasks look like.
 
-        Calibrated on the training tasks, each of which has played the new one (see `calibrate`):
-        of rows of new tasks that are drawn as these were, the share `coverage` is inside, on
-        average over tasks. The guide has the guarantee with its proof (docs: intervals).
+        Calibrated on the training tasks, each of which has played the new one: of rows of new tasks
+        drawn as these the share `coverage` is inside, on average over tasks (docs: intervals).
 
         Parameters
         ----------
@@ -312,12 +311,11 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         coverage : float or sequence of float, default=0.9
             Between 0 and 1, excluded.
         signed : bool, default=False
-            Whether intervals may reach further to one side than to the other, for skewed
-            errors: each end then is missed with half the probability, which takes twice as many
-            tasks. Otherwise they are symmetric about the mean, in the range that targets have.
+            Whether intervals may reach further to one side, for skewed errors: each end is missed
+            with half the probability, which takes twice as many tasks. Otherwise they are
+            symmetric about the mean, in the range of targets.
         groups : array-like of shape (n_rows,), default=None
-            The task of each row, as in `predict`. Rows of a task seen in `fit` have intervals by
-            how many rows that has; others, those of a task of which nothing is known.
+            As in `predict`. Tasks seen in `fit` have intervals by how many rows they have there.
 
         Returns
         -------
@@ -327,16 +325,12 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         Raises
         ------
         ValueError
-            If the model knows no intervals: it has no calibration, and its rule does not know how
-            tasks vary.
-        KeyError
-            For an unknown task, if `on_unknown_task` is "raise".
+            If it knows none: without calibration, and by a rule that knows not how tasks vary.
 
         Warns
         -----
         UserWarning
-            If there are fewer than ``coverage / (1 - coverage)`` tasks, 9 for 0.9 and 19 for 0.95:
-            then intervals are the model's own, as of normal errors.
+            With fewer than ``coverage / (1 - coverage)`` tasks: then intervals are the normal ones.
 
         Examples
         --------
@@ -348,9 +342,30 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         >>> int(((low <= y_new[5:]) & (y_new[5:] <= high)).sum()), len(low)
         (13, 15)
         """
-        rows = self._rows(X, groups)
-        n_rows = None if rows.at is None else self._n_rows
+        rows, n_rows = self._rows_and_sizes(X, groups)
         return intervals_of(self, rows, self._information, n_rows, coverage, signed)
+
+    def predict_quantile(
+        self, X: Table, quantile: Coverage = 0.5, *, groups: PerRow = None
+    ) -> Floats:
+        """Quantiles of the targets of rows: ends of intervals with ``signed=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        quantile : float or sequence of float, default=0.5
+            Above 0.5 at least that share of rows of new tasks is below, under 0.5 at most; 0.5 is
+            the median of the errors of training tasks as it is.
+        groups : array-like of shape (n_rows,), default=None
+            As in `predict_interval`; so is what is raised, and warned of.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_targets)
+            With one more axis, the last, for several quantiles.
+        """
+        rows, n_rows = self._rows_and_sizes(X, groups)
+        return quantiles_of(self, rows, self._information, n_rows, quantile)
 
     def score(
         self, X: Tasks, y: PerRow = None, *, groups: PerRow = None, sample_weight: PerRow = None

@@ -13,6 +13,7 @@ from sklearn.base import is_classifier
 from sklearn_maml._estimators.fitting import check_parameters
 from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml._intervals.calibration import Calibration
+from sklearn_maml._intervals.temperature import Temperature
 from sklearn_maml._learning.learned_metric import LearnedMetric
 from sklearn_maml._learning.step_lengths import LearnedSteps
 from sklearn_maml._storage import pack, unpack
@@ -35,7 +36,7 @@ FORMAT = 1
 
 COMPONENTS = {*LOSSES.values(), *RULES.values(), *SOLVERS.values()}
 DATA = {Calibration, Curve, Episodes, GapCertificate, LearnedMetric, LearnedSteps}
-PRIOR = {Doubt, Metric, Noise, Standardization, Starts}
+PRIOR = {Doubt, Metric, Noise, Standardization, Starts, Temperature}
 PARTS = {cls.__name__: cls for cls in COMPONENTS | DATA | PRIOR}
 
 NOTHING = type(None)

@@ -5,22 +5,28 @@ from scipy.stats import norm
 
 from sklearn_maml._tasks.lists import as_array
 
-__all__ = ["interval", "label_set", "multipliers", "own_label_set", "read_coverage"]
+__all__ = [
+    "label_set",
+    "multipliers",
+    "own_label_set",
+    "quantile_of_scores",
+    "read_levels",
+]
 
 
-def read_coverage(coverage):
-    """Coverages as a list, and whether several were asked for.
+def read_levels(name, given):
+    """Coverages, or quantiles, as a list, and whether several were asked for.
 
     Raises
     ------
     TypeError, ValueError
         Unless it is a number between 0 and 1, both excluded, or a sequence of such numbers.
     """
-    values = as_array(coverage)
+    values = as_array(given)
     if values.dtype.kind not in "fiu" or values.ndim > 1 or not values.size:
-        raise TypeError(f"coverage must be a number, or a sequence of numbers; got {coverage!r}.")
+        raise TypeError(f"{name} must be a number, or a sequence of numbers; got {given!r}.")
     if not ((values > 0) & (values < 1)).all():
-        raise ValueError(f"coverage must be between 0 and 1, such as 0.9; got {coverage!r}.")
+        raise ValueError(f"{name} must be between 0 and 1, such as 0.9; got {given!r}.")
     return np.atleast_1d(values).astype(float).tolist(), values.ndim == 1
 
 
@@ -46,32 +52,39 @@ def multipliers(calibration, coverage, n_rows, signed, knows_deviation):
         Whether the calibration gives them; else they are those of a normal distribution, or
         quantiles of the few scores as they are.
     """
+    inside = 0.5 * (1.0 + coverage)
+    if signed:
+        low, holds = quantile_of_scores(calibration, 1.0 - inside, n_rows, knows_deviation)
+        return low, quantile_of_scores(calibration, inside, n_rows, knows_deviation)[0], holds
+    high, holds = None, False
     if calibration is not None:
-        if signed:
-            found = calibration.bounds(coverage, n_rows)
-        else:
-            high = calibration.upper(coverage, n_rows)
-            found = None if high is None else (-high, high)
-        if found is not None:
-            return (*found, True)
-    if knows_deviation:
-        high = np.full(len(n_rows), norm.ppf(0.5 * (1.0 + coverage)))
-        return -high, high, False
-    if calibration is None:
-        return None, None, False
-    return *multipliers(calibration.uncorrected(), coverage, n_rows, signed, False)[:2], False
+        high = calibration.upper(coverage, n_rows)
+        holds = high is not None
+        if high is None and not knows_deviation:
+            high = calibration.uncorrected().upper(coverage, n_rows)
+    if high is None and knows_deviation:
+        high = np.full(len(n_rows), norm.ppf(inside))
+    return None if high is None else -high, high, holds
 
 
-def interval(mean, scale, low, high, target_range):
-    """``[mean + low * scale, mean + high * scale]``, within the range of targets.
+def quantile_of_scores(calibration, q, n_rows, knows_deviation):
+    """How many deviations a quantile of targets is above the mean.
 
-    Parameters
-    ----------
-    mean, scale : ndarray of shape (n,) or (n, n_targets)
-    low, high : ndarray that broadcasts against them
-    target_range : (float, float)
+    Parameters are those of `multipliers`.
+
+    Returns
+    -------
+    value : ndarray of shape (n,) or (n, n_targets), or None
+    holds : bool
     """
-    return tuple(np.clip(mean + side * scale, *target_range) for side in (low, high))
+    found = None if calibration is None else calibration.quantile(q, n_rows)
+    if found is not None:
+        return found, True
+    if knows_deviation:
+        return np.full(len(n_rows), norm.ppf(q)), False
+    if calibration is None:
+        return None, False
+    return calibration.uncorrected().quantile(q, n_rows), False
 
 
 def label_set(probabilities, bound):

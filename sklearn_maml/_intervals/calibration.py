@@ -10,6 +10,7 @@ holds a random row of a new task that is exchangeable with them with at least th
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,12 +42,15 @@ class Calibration:
     absolute, signed : ndarray of shape (k, n_levels + 1) or (k, n_targets, n_levels + 1)
         Quantiles at the levels 0, 1 / n_levels, ..., 1 of the sizes of scores, and of scores
         themselves; None for those that are not known.
+    temperature : Temperature or None
+        Of the probabilities of classes, whose scores these are.
     """
 
     shots: np.ndarray
     n_tasks: np.ndarray
     absolute: np.ndarray
     signed: np.ndarray | None = None
+    temperature: Any = None
 
     def __post_init__(self):
         grids = {"absolute": self.absolute, "signed": self.signed}
@@ -72,13 +76,19 @@ class Calibration:
         """
         return self._at(self.absolute, coverage, n_rows, np.ceil)
 
-    def bounds(self, coverage, n_rows):
-        """Lower and upper bound on scores, each missed with half the probability; or None."""
-        inside = 0.5 * (1.0 + coverage)
-        high = self._at(self.signed, inside, n_rows, np.ceil)
-        if high is None:
-            return None
-        return self._at(self.signed, inside, n_rows, np.floor, below=True), high
+    def quantile(self, q, n_rows):
+        """The quantile q of scores after so many support rows, on the safe side.
+
+        Above one half at least the share q of a new task's scores is below it, under one half at
+        most; the median itself is on neither side.
+
+        Parameters and return value are those of `upper`.
+        """
+        if q == 0.5:
+            return self.uncorrected()._at(self.signed, q, n_rows, np.ceil)
+        if q > 0.5:
+            return self._at(self.signed, q, n_rows, np.ceil)
+        return self._at(self.signed, 1.0 - q, n_rows, np.floor, below=True)
 
     def _at(self, grid, inside, n_rows, rounded, below=False):
         """Quantiles that leave all but `inside` beyond them, at numbers of rows."""
@@ -99,15 +109,15 @@ def interpolated(n_rows, shots, values):
     return found.reshape(len(n_rows), *values.shape[1:])
 
 
-def calibration_of(scores, with_signs=True):
+def calibration_of(scores, with_signs=True, temperature=None):
     """The `Calibration` that scores of tasks amount to.
 
     Parameters
     ----------
-    scores : dict of int to (values, mass, n_tasks)
-        For each number of support rows the scores (n,) or (n_targets, n) of rows, what these count
-        for within all (n,), and how many tasks they are of.
+    scores : dict of int to TaskScores
+        For each number of support rows.
     with_signs : bool, default=True
+    temperature : Temperature, default=None
 
     Returns
     -------
@@ -117,13 +127,13 @@ def calibration_of(scores, with_signs=True):
     absolute, signed, counts = [], [], []
     levels = np.linspace(0.0, 1.0, N_LEVELS + 1)
     for k in shots:
-        values, mass, n_tasks = scores[k]
+        values, mass, n_tasks, *_ = scores[k]
         absolute.append(weighted_quantiles(np.abs(values), mass, levels))
         if with_signs:
             signed.append(weighted_quantiles(values, mass, levels))
         counts.append(n_tasks)
     signed = np.array(signed) if with_signs else None
-    return Calibration(np.array(shots), np.array(counts), np.array(absolute), signed)
+    return Calibration(np.array(shots), np.array(counts), np.array(absolute), signed, temperature)
 
 
 def weighted_quantiles(values, mass, levels):

@@ -6,22 +6,43 @@ task is adapted from there to its support rows, and its other rows are scored.
 
 from functools import partial
 from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_maml._memory import room
 from sklearn_maml._objective.task_sums import solutions_without
-from sklearn_maml._tasks.classes import codes_of, probabilities
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.losses.offset import split_offset
 
-__all__ = ["folds_of_tasks", "misfit", "scores_of_tasks", "standardised"]
+__all__ = ["TaskScores", "folds_of_tasks", "scores_of_tasks", "standardised"]
 
 # Tasks are dealt to so many folds; to each its own where they are fewer.
 N_FOLDS = 20
 
 # So many tasks, and scores, determine a distribution of scores.
 MOST_TASKS, MOST_SCORES = 5000, 2**21
+
+
+class TaskScores(NamedTuple):
+    """Scores of the rows of many tasks after so many support rows.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n,) or (n_targets, n)
+    mass : ndarray of shape (n,)
+        What rows count for within all.
+    n_tasks : float
+        How many tasks they are of; tasks of different weights are as many as count for as much,
+        ``(sum p_i)^2 / sum p_i^2``.
+    owner : ndarray of shape (n,)
+        Numbers of their tasks.
+    """
+
+    values: np.ndarray
+    mass: np.ndarray
+    n_tasks: float
+    owner: np.ndarray
 
 
 def folds_of_tasks(objective, theta):
@@ -64,9 +85,7 @@ def scores_of_tasks(objective, folds, score):
 
     Returns
     -------
-    dict of int to (values, mass, n_tasks)
-        See `calibration_of`. Tasks of different weights are as many as count for as much,
-        ``(sum p_i)^2 / sum p_i^2``.
+    dict of int to TaskScores
     """
     objective, fold = _sample(objective, folds[0])
     one = partial(_adapted_scores, objective, fold, folds[1], score)
@@ -104,14 +123,6 @@ def standardised(loss, deviation):
         return np.where(np.isnan(found), np.inf, found)
 
     return score
-
-
-def misfit(query, z, support):
-    """A score for classes: 1 minus the probability of the class that a row has."""
-    truth, offset = split_offset(query.targets)
-    flat, codes = (part.reshape(*z.shape[:-2], -1).T for part in (z + offset, truth))
-    share = probabilities(flat)[np.arange(len(flat)), codes_of(codes)]
-    return 1.0 - np.nan_to_num(share.reshape(z.shape[-2:]))
 
 
 def _sample(objective, fold):
@@ -164,8 +175,9 @@ def _rows(scores, query, weight, owner, members):
 
 
 def _joined(parts, weight):
-    """(values, mass, n_tasks) of several parts of the same number of shots."""
-    _, values, mass, owners = zip(*parts, strict=True)
-    members = weight[np.unique(np.concatenate(owners))]
+    """`TaskScores` of several parts of the same number of shots."""
+    _, values, mass, owner = zip(*parts, strict=True)
+    owner = np.concatenate(owner)
+    members = weight[np.unique(owner)]
     n_tasks = members.sum() ** 2 / np.square(members).sum()
-    return np.concatenate(values, axis=-1), np.concatenate(mass), n_tasks
+    return TaskScores(np.concatenate(values, axis=-1), np.concatenate(mass), n_tasks, owner)

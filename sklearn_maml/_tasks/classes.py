@@ -98,11 +98,13 @@ def most_probable(scores):
     return (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
 
 
-def probabilities(scores):
+def probabilities(scores, temperature=1.0):
     """Probabilities of two classes (m, 2) from scores (m,), or of K from scores (m, K).
 
-    More than two are the probabilities of each class against the rest, divided by their sum.
+    More than two are the probabilities of each class against the rest, divided by their sum. Scores
+    are divided by the temperature first, a number or one a row (m,).
     """
+    scores = (scores.T / temperature).T
     if scores.ndim == 1:
         return np.column_stack([expit(-scores), expit(scores)])
     # Divided by the largest first, so that scores far below 0 do not all become 0.

@@ -12,6 +12,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_maml._component import check_int, check_option, random_of, resolve
 from sklearn_maml._estimators.defaults import AUTO_SHOTS
+from sklearn_maml._estimators.intervals import temperatures
 from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml._estimators.prediction import response, truth_of
 from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
@@ -174,11 +175,13 @@ class FewShotScorer(BaseEstimator):
                 f"task_column= on the {type(model).__name__}, or switch metadata routing on "
                 "(sklearn.config_context(enable_metadata_routing=True)) so that groups arrive."
             )
-        truth, z, weight, _ = query_predictions(model, X, y, **given, episodes=self.episodes())
+        truth, z, weight, n_rows, _ = query_predictions(
+            model, X, y, **given, episodes=self.episodes()
+        )
         # Some metrics take no weights, so none are passed where they would change nothing.
         weighted = {} if np.allclose(weight, weight[0]) else {"sample_weight": weight}
         classes = is_classifier(model)
-        shown = _Classified(model) if classes else _Predicted(model)
+        shown = _Classified(model, n_rows) if classes else _Predicted(model)
         metric = self.metric or ("accuracy" if classes else "r2")
         return _scorer_of(metric)(shown, z, truth_of(model, truth), **weighted)
 
@@ -215,7 +218,11 @@ class _Predicted(RegressorMixin, BaseEstimator):
 
 
 class _Classified(ClassifierMixin, _Predicted):
-    """A classifier whose X are scores."""
+    """A classifier whose X are scores, after so many support rows each."""
+
+    def __init__(self, model, n_rows):
+        super().__init__(model)
+        self.n_rows = n_rows
 
     @property
     def classes_(self):
@@ -225,7 +232,7 @@ class _Classified(ClassifierMixin, _Predicted):
         return X
 
     def predict_proba(self, X):
-        return probabilities(X)
+        return probabilities(X, temperatures(self.model, self.n_rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,11 +349,14 @@ def few_shot_curve(
     errors = []
     for shots in supports:
         episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
-        truth, z, weight, task = query_predictions(
+        truth, z, weight, n_rows, task = query_predictions(
             model, X, y, **given, episodes=episodes, rule=adaptation
         )
         if is_classifier(model):
-            rows = CLASS_ERRORS[metric](codes_of(truth), most_probable(z), probabilities(z))
+            # Temperatures are those of the model's own rule.
+            known = temperatures(model, n_rows) if adaptation is None else np.ones(len(z))
+            share = probabilities(z, known)
+            rows = CLASS_ERRORS[metric](codes_of(truth), most_probable(z), share)
         else:
             rows = mean_errors(metric, truth, response(model, z))
         errors.append(np.bincount(task, weight * rows) / np.bincount(task, weight))
