@@ -10,7 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import is_classifier
 
-from sklearn_maml._estimators.fitting import check_parameters
+from sklearn_maml._estimators.plan import check_parameters
 from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml._intervals.calibration import Calibration
 from sklearn_maml._intervals.temperature import Temperature

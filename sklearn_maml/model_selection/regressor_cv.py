@@ -19,13 +19,8 @@ from sklearn_maml._component import Documented, check_number, random_of
 from sklearn_maml._estimators.adapted import AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
-from sklearn_maml._estimators.fitting import (
-    N_STAGES,
-    check_parameters,
-    expect_same,
-    fit_searched,
-    make_plan,
-)
+from sklearn_maml._estimators.fitting import N_STAGES, expect_same, fit_searched
+from sklearn_maml._estimators.plan import check_parameters, make_plan
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._estimators.wholeness import all_or_nothing
 from sklearn_maml._objective.quadratic import refuse_too_wide
