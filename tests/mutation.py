@@ -35,9 +35,9 @@ import pytest
 HERE = Path(__file__).parent
 HOUSE = HERE.parent / "sklearn_maml"
 TESTS = {
-    "_objective": "objective quadratic stacked inner_loop blocks adaptation offsets descent",
+    "_objective": "objective quadratic stacked inner_loop blocks adaptation offsets intervals",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
-    "_learning": "learned_adaptation mixed_moments decrement quasi_likelihood reml",
+    "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml",
     "certificate": "certificate certificate_losses certificate_scalars certificate_attack",
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
     "_intervals": "intervals",

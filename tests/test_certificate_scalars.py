@@ -1,10 +1,13 @@
 """What certificates know of a scalar slope, against dense grids: hulls, ranges, infima, strips."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklearn_maml.certificate.minimisers import _exceeds
 from sklearn_maml.certificate.slopes import curvature_least, hull, rho_range, strip, third_range
 from sklearn_maml.losses import LogCosh, LogLoss, PseudoHuber, SmoothedQuantile
 
@@ -88,3 +91,9 @@ def test_strips_hold_the_slope(loss, y, low, width):
     away = loss.gradient(y, grid) - level - slope * (grid - low)
     assert slope >= 0
     assert (np.abs(away) <= half).all()
+
+
+@pytest.mark.parametrize(("excess", "beyond"), [(8.9, True), (9.1, False)])
+def test_a_ball_is_as_large_as_the_penalty_says_where_no_row_does(excess, beyond):
+    problem = SimpleNamespace(A=np.diag([1.0, 2.0]))  # x' A x is at least 9 on a sphere of radius 3
+    assert _exceeds(problem, [], np.eye(2), 3.0, excess) == beyond

@@ -1,5 +1,7 @@
 """The meta-objective against loops over tasks, and against differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from families import make_tasks
@@ -98,3 +100,11 @@ def test_a_sum_over_blocks_leaves_what_blocks_keep_as_it_is():
     np.testing.assert_array_equal(once, again)
     expected = sum(kept(objective.linearize(i, theta))[0] for i in range(4))
     np.testing.assert_allclose(once, expected, rtol=1e-14)
+
+
+def test_a_risk_counts_rows_that_weigh_something_or_as_it_is_told():
+    risk = stacked_risk(LOSSES["squared_error"](), m=6, n_tasks=5)  # the first has padding
+    assert risk.n_rows.tolist() == [5, 6, 6, 6, 6]
+    assert risk.take([0, 3]).n_rows.tolist() == [5, 6]
+    told = replace(risk, size=np.array([9, 8, 7, 6, 5]))
+    assert told.take([0, 3]).n_rows.tolist() == [9, 6]

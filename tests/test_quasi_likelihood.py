@@ -164,3 +164,14 @@ def test_fixed_effects_from_which_predictions_overflow_are_no_start():
     far = replace(model.learned_, fixed_effects=np.full(3, 1e4))
     np.testing.assert_array_equal(start_of(objective, far), objective.origin())
     np.testing.assert_array_equal(start_of(objective, None), objective.origin())
+
+
+def test_the_covariance_is_in_units_of_the_first_targets_noise():
+    X, z, rng = make_rows(60, 12)
+    y = np.stack([z + 0.5 * rng.normal(size=z.shape), z + 2.0 * rng.normal(size=z.shape)], axis=-1)
+    model = MAMLRegressor(adaptation=Proximal(1.0, "full"), loss="pseudo_huber", random_state=0)
+    found = model.fit(list(zip(X, y, strict=True)))
+    noise = found.learned_.residual_variance
+    assert noise[1] > 4 * noise[0]
+    covariance = found.adaptation_.metric.covariance * noise[0]
+    np.testing.assert_allclose(found.learned_.covariance, covariance, rtol=1e-12)
