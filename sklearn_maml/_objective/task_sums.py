@@ -114,12 +114,12 @@ def _step(hessian, half_gradient):
 
 
 def _merge(total, part):
-    """Add a part's sums, by key, to the total's, where these are: d x d sums are large."""
+    """Add a part's sums, by key, to the total's; the total is changed, never a worker's arrays."""
     for key, values in part.items():
-        known = total.setdefault(key, values)
-        if known is not values:
-            for k, value in enumerate(values):
-                known[k] += value
+        known = total.get(key)
+        total[key] = (
+            values if known is None else [a + b for a, b in zip(known, values, strict=True)]
+        )
     return total
 
 
