@@ -62,7 +62,8 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
     -------
     truth, z : ndarray of shape (n,) or (n, n_targets)
     weight, n_rows, task : ndarray of shape (n,)
-        What a row counts, how many support rows its task was adapted to, and which that is.
+        What a row counts, how many support rows its task was adapted to, and which that is; the
+        second is None for a regressor, which does not ask.
     """
     rows = read_tasks(model, X, y, groups, sample_weight)
     objective = _objective_on(model, rows, episodes, rule)
@@ -71,7 +72,9 @@ def query_predictions(model, X, y, groups, sample_weight, episodes, rule=None):
     if rows.offset is not None and model.loss_.of_residual:  # which were subtracted
         offset = _query_offsets(objective, rows)
         truth = truth + offset
-    n_rows = np.concatenate(objective.fold(partial(_support_rows, objective), add))
+    n_rows = None
+    if hasattr(model, "classes_"):
+        n_rows = np.concatenate(objective.fold(partial(_support_rows, objective), add))
     return truth.T, (z + offset).T, weight, n_rows, task
 
 
