@@ -205,9 +205,13 @@ class MixedModel:
     """A linear mixed model by REML (statsmodels), and the BLUP of each held-out group.
 
     Random intercept and slopes of every feature that varies within groups, full covariance, all
-    features fixed effects. Where no optimiser converges, a random intercept alone; ``note`` then
-    says so.
+    features fixed effects. Of the optimisers the one that finds the largest restricted likelihood
+    counts: on four fifths of EmplUK L-BFGS says that it converged 337 below the maximum, and errors
+    are up to 1.36 times those of lme4. Where none converges, a random intercept alone; ``note``
+    then says so.
     """
+
+    optimizers: tuple = ("lbfgs", "powell")
 
     def fit(self, X, y, groups):
         """Fit on rows (n_rows, d), targets and groups (n_rows,)."""
@@ -216,12 +220,12 @@ class MixedModel:
         Z, target = standardizer.design(X), (y - centre) / scale
         fixed = np.r_[True, np.isfinite(standardizer.scale)]
         random = np.r_[True, varies_within_groups(X, groups)]
-        result = _reml(target, Z[:, fixed], Z[:, random], groups)
+        result = _reml(target, Z[:, fixed], Z[:, random], groups, self.optimizers)
         note = ""
         if result is None:
             note = "random slopes did not converge, random intercept only"
             random = np.arange(Z.shape[1]) == 0
-            result = _reml(target, Z[:, fixed], Z[:, random], groups)
+            result = _reml(target, Z[:, fixed], Z[:, random], groups, self.optimizers)
         if result is None:
             raise RuntimeError("MixedLM converged neither with random slopes nor without.")
         beta = np.zeros(Z.shape[1])
@@ -236,11 +240,12 @@ class MixedModel:
         return _Fitted(adapt_predict, note)
 
 
-def _reml(y, X, Z, groups):
-    """The result of statsmodels' MixedLM, or None where no optimiser converged."""
+def _reml(y, X, Z, groups, optimizers):
+    """The result of statsmodels' MixedLM with the largest likelihood; None where none converged."""
     from statsmodels.regression.mixed_linear_model import MixedLM
 
-    for optimizer in ("lbfgs", "bfgs", "powell"):
+    best = None
+    for optimizer in optimizers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -250,8 +255,8 @@ def _reml(y, X, Z, groups):
             except np.linalg.LinAlgError:
                 continue
         if result.converged and np.all(np.isfinite(result.cov_re)):
-            return result
-    return None
+            best = result if best is None or result.llf > best.llf else best
+    return best
 
 
 def blup(Z, y, beta, cov, noise):

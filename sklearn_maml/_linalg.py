@@ -7,6 +7,7 @@ import numpy as np
 __all__ = [
     "chain",
     "curvature_norm",
+    "flat_matmul",
     "flat_vecmat",
     "geometric_sum",
     "inverse",
@@ -32,6 +33,12 @@ def matvec(matrices, vectors):
 def vecmat(vectors, matrices):
     """``vectors' @ matrices``: (..., m) and (..., m, d) to (..., d)."""
     return np.matmul(vectors[..., None, :], matrices)[..., 0, :]
+
+
+def flat_matmul(rows, matrix):
+    """``rows @ matrix`` of many stacked rows (..., d) and one matrix (d, r), as one product."""
+    flat = rows.reshape(math.prod(rows.shape[:-1]), len(matrix)) @ matrix  # there may be no columns
+    return flat.reshape(*rows.shape[:-1], matrix.shape[-1])
 
 
 def flat_vecmat(vectors, matrices):

@@ -6,7 +6,10 @@ and its fields become what they say.
 
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -14,6 +17,9 @@ __all__ = ["pack", "unpack"]
 
 # Kinds of arrays that need no pickle: numbers, booleans, text, times.
 PLAIN_KINDS = "biufUSmM"
+
+# What stands for a type that a field declares; numbers may be those of numpy.
+DECLARED = {Any: object, bool: bool | np.bool_, float: Real, int: Integral}
 
 # What floats that JSON does not have are called.
 INFINITE = {"inf": np.inf, "-inf": -np.inf}
@@ -160,10 +166,31 @@ def _read_part(tree, arrays, classes):
     name, fields = tree["class"], _read_mapping({"fields": tree.get("fields")}, arrays, classes)
     if not isinstance(name, str) or name not in classes:
         raise ValueError(f"{name!r} is no part that this version knows")
+    cls = classes[name]
+    hints = get_type_hints(cls) if is_dataclass(cls) else {}
+    for field, hint in hints.items():
+        if field in fields and not _is_of(fields[field], hint):
+            raise ValueError(f"{field} of a {name} is of type {type(fields[field]).__name__}")
     try:
-        return classes[name](**fields)
+        return cls(**fields)
     except TypeError as error:
         raise ValueError(f"a {name} is not made of {sorted(fields)}: {error}") from None
+
+
+def _is_of(value, hint):
+    """Whether a value, and each entry of a tuple, is of the type that a field declares."""
+    parts = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_is_of(value, part) for part in parts)
+    declared = get_origin(hint) or hint
+    truth = isinstance(value, bool) and declared in (int, float)
+    if truth or not isinstance(value, DECLARED.get(declared, declared)):
+        return False
+    if declared is not tuple or not parts:
+        return True
+    if parts[-1] is Ellipsis:
+        parts = parts[:1] * len(value)
+    return len(value) == len(parts) and all(map(_is_of, value, parts))
 
 
 def _read_array(arrays, key):

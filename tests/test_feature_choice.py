@@ -23,6 +23,7 @@ from sklearn_maml import (
     SingleTaskWarning,
 )
 from sklearn_maml._estimators.feature_choice import FeatureChoice, _curved, _task_losses
+from sklearn_maml._learning import proximal
 from sklearn_maml.losses import SquaredError
 
 RNG = np.random.default_rng(0)
@@ -131,6 +132,22 @@ def test_the_regressor_is_fitted_once_a_fold_for_all_sets():
     assert Counting.sizes == [len(X) * 4 // 5] * 5
 
 
+def test_many_splines_are_compared_by_one_structure_of_sigma(monkeypatch):
+    tried, choose_structure = [], proximal.choose_structure
+
+    def counted(objective, *args):
+        tried.append(np.count_nonzero(objective.blocks.tasks.weight))
+        return choose_structure(objective, *args)
+
+    monkeypatch.setattr(proximal, "choose_structure", counted)
+    wide = np.hstack([X, X[::-1]])
+    assert fitted(STRAIGHT, wide).feature_choice_.names == SETS
+    assert tried == []
+    bent = SplineTransformer(4, knots="quantile", extrapolation="linear")
+    fitted(STRAIGHT, wide, pooled=None, featurizer=bent)
+    assert tried == [N_TASKS]
+
+
 def test_with_a_featurizer_its_columns_are_tried_and_no_splines():
     model = fitted(X[:, 0] * X[:, 1] + NOISE, featurizer=PolynomialFeatures(include_bias=False))
     assert model.feature_choice_.names == SETS[:2]
@@ -184,8 +201,11 @@ def test_rows_of_one_task_have_no_task_to_be_held_out():
 
 def test_few_tasks_tell_nothing_of_others():
     few = GROUPS < 5
-    model = MAMLRegressor(pooled=TREE, random_state=0).fit(X[few], SURFACE[few], groups=GROUPS[few])
+    Counting.sizes.clear()
+    model = MAMLRegressor(pooled=Counting(), random_state=0)
+    model.fit(X[few], SURFACE[few], groups=GROUPS[few])
     assert model.feature_choice_.names == ("columns",)
+    assert Counting.sizes == []
 
 
 def test_tasks_that_weigh_nothing_are_not_asked():

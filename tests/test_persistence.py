@@ -235,6 +235,26 @@ def nested(entries, fitted, arrays):
     entries["class"] = tree
 
 
+def set_part(part, field, value):
+    """Another value of a field of a part, wherever in the file the part is."""
+
+    def change(entries, fitted, arrays):
+        (fields,) = (found["fields"] for found in parts_of(entries, part))
+        if isinstance(value, np.ndarray):
+            arrays[fields[field]["array"]] = value
+        else:
+            fields[field] = value
+
+    return change
+
+
+def parts_of(tree, name):
+    if isinstance(tree, dict) and tree.get("class") == name:
+        yield tree
+    for value in tree.values() if isinstance(tree, dict) else tree if type(tree) is list else ():
+        yield from parts_of(value, name)
+
+
 CHANGES = {
     "an array of pickles": (set_array("coef_", np.array([Bomb()])), "allow_pickle=False"),
     "NaN": (set_array("coef_", np.full(3, np.nan)), "holds NaN or infinity"),
@@ -273,6 +293,16 @@ CHANGES = {
     "no value": (put("fitted", "meta_loss_", []), "stands where a value is expected"),
     "NaN in JSON": (put("fitted", "meta_loss_", float("nan")), "a value is expected"),
     "no infinity": (put("fitted", "meta_loss_", {"infinite": "nan"}), "is not infinite"),
+    "a negative variance": (set_part("Noise", "variance", -np.ones(1)), "cannot be negative"),
+    "no numbers": (set_part("Noise", "shots", np.array(["a"])), "shots must hold numbers"),
+    "shots in a heap": (set_part("Calibration", "shots", np.zeros(6)), "shots must ascend"),
+    "no quantiles": (set_part("Calibration", "absolute", np.ones((0, 513))), "absolute must"),
+    "doubt below zero": (set_part("Doubt", "times", -1.0), "times be positive"),
+    "a bound of text": (set_part("GapCertificate", "bound", "x"), "bound of a GapCertificate is"),
+    "a route of text": (
+        set_part("GapCertificate", "routes", {"tuple": [{"tuple": ["a", "b"]}]}),
+        "routes of a GapCertificate is of type tuple",
+    ),
     "deep": (nested, "class is of type list"),
 }
 
@@ -282,6 +312,14 @@ def test_a_changed_file_is_refused_and_runs_nothing(change, message, tmp_path):
     with pytest.raises(ValueError, match=f"changed since: .*({message})"):
         load_model(rewritten(tmp_path, change))
     assert not Bomb.gone_off
+
+
+@pytest.mark.parametrize("classes", [[1, 0], [0], [0, 1, 2], [[0, 1]]])
+def test_classes_that_are_not_those_of_the_coefficients_are_refused(classes, tmp_path):
+    model = MAMLClassifier(random_state=0).fit(X, np.sign(Y - 0.01), groups=NAMES)
+    change = set_array("classes_", np.array(classes))
+    with pytest.raises(ValueError, match=r"classes_ are .* for coef_ of shape"):
+        load_model(rewritten(tmp_path, change, model))
 
 
 def test_a_pickle_is_refused_and_runs_nothing(tmp_path):

@@ -477,7 +477,8 @@ def changed(**arrays_or_fields):
     [
         ("json", lambda a: None, "json' is missing"),
         ("array_0", lambda a: a[:-1], "roots do not fit 80 tasks"),
-        ("array_0", lambda a: a[:, :1], "roots have only 1 columns"),
+        ("array_0", lambda a: a[:, :1], "roots have 1 columns for"),
+        ("array_0", np.ravel, "tuple index out of range"),
         ("array_0", lambda a: a * np.nan, "holds NaN"),
         ("array_1", lambda a: a - 1, "roots do not fit"),
         ("array_2", lambda a: -a, "roots do not fit"),
@@ -490,6 +491,15 @@ def test_changed_statistics_are_refused(key, change, message):
     arrays = {**arrays, key: new} if new is not None else {k: arrays[k] for k in arrays if k != key}
     with pytest.raises(ValueError, match=f"These are no TaskStatistics: .*{message}"):
         TaskStatistics.from_dict(arrays)
+
+
+@pytest.mark.parametrize("setting", [{"n_features_in": -1}, {"fit_intercept": False}])
+def test_settings_of_other_columns_are_refused(setting):
+    found = statistics(MAMLRegressor(random_state=0), [slice(None)])[0]
+    with pytest.raises(ValueError, match=r"roots have \d columns for -?\d features"):
+        TaskStatistics.from_dict(
+            replace(found, settings=replace(found.settings, **setting)).to_dict()
+        )
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ __all__ = ["FeatureChoice", "check_pooled", "choose_features", "feature_sets"]
 # many random splits of each.
 FOLDS, TASKS_FOR_CHOICE, EPISODES_FOR_CHOICE = 3, 1000, 3
 
-# Fewer tasks tell nothing of others: then the columns stay as they are.
+# Fewer tasks tell nothing of others.
 FEWEST_TASKS = 6
 
 # By how much a simpler set may be worse than the best one.
@@ -104,7 +104,7 @@ def check_pooled(pooled):
 def feature_sets(model, rows, told):
     """The sets of features to choose from, the simplest first: a dict of `FittedFeaturizer`.
 
-    The regressor is fitted once for all of them.
+    The regressor is fitted once for all of them, and not at all where tasks are too few to choose.
 
     Parameters
     ----------
@@ -119,6 +119,8 @@ def feature_sets(model, rows, told):
         columns = FittedFeaturizer(None, X)
     else:
         columns = _whole(fit_featurizer(model.featurizer, X, tasks, told), X)
+    if too_few_to_choose(rows.tasks):
+        return {"columns": columns}
     pooled = PooledPrediction(model.pooled, passthrough=False, n_jobs=model.n_jobs)
     prediction = fit_featurizer(pooled, X, tasks, told)
     sets = {"columns": columns, "columns and prediction": _beside(columns, prediction, X)}
@@ -162,13 +164,18 @@ def _curved(X):
     return [j for j, x in enumerate(X.T) if len(np.unique(x)) >= VALUES_OF_A_CURVE]
 
 
+def too_few_to_choose(tasks):
+    """Whether tasks tell too little of others for a choice: then the columns stay as they are."""
+    return not tasks.show_differences or np.count_nonzero(tasks.weight) < FEWEST_TASKS
+
+
 def choose_features(sets, tasks, episodes, judging, intercept, fit):
     """The set of features with which held-out tasks are predicted best, or nearly so.
 
     Parameters
     ----------
     sets : dict of str to FittedFeaturizer
-        The simplest first.
+        The simplest first; one alone is taken unseen.
     tasks : Tasks
     episodes, judging : Episodes
         By which a model is fitted, and judged.
@@ -181,8 +188,8 @@ def choose_features(sets, tasks, episodes, judging, intercept, fit):
     FeatureChoice
     """
     names = tuple(sets)
-    if not tasks.show_differences or np.count_nonzero(tasks.weight) < FEWEST_TASKS:
-        return FeatureChoice(names[0], names[:1], np.empty((1, 0)))
+    if len(names) == 1:
+        return FeatureChoice(names[0], names, np.empty((1, 0)))
     folds = _folds(tasks, episodes.seed)
     episodes = replace(episodes, n_episodes=min(episodes.n_episodes, EPISODES_FOR_CHOICE))
     losses = []

@@ -1,38 +1,19 @@
-"""What `fit` does, in three steps: check the parameters, read the rows, find the meta-parameters.
+"""What `fit` does once parameters are checked and rows are read: it finds the meta-parameters.
 
 Every function takes the estimator that is fitted, called `model`, and stores what it finds in it.
-Whoever has read the rows already, such as a search that fits its best candidate, goes straight to
-the third step.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import numpy as np
-from sklearn.base import clone
 
-from sklearn_maml._component import (
-    check_bool,
-    check_n_jobs,
-    check_number,
-    check_option,
-    random_of,
-    resolve,
-)
 from sklearn_maml._estimators.defaults import (
     AUTO_EPISODES,
     AUTO_ROWS,
-    calibrates,
-    choose_solver,
-    choose_support,
-    default_rule,
     gradient_rule,
     judging_episodes,
 )
-from sklearn_maml._estimators.feature_choice import (
-    check_pooled,
-    choose_features,
-    feature_sets,
-)
+from sklearn_maml._estimators.feature_choice import choose_features, feature_sets
 from sklearn_maml._estimators.intervals import calibrated_in_fit
 from sklearn_maml._estimators.objectives import objective_of, with_offsets
 from sklearn_maml._estimators.prediction import (
@@ -45,30 +26,24 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._objective.quadratic import refuse_lost_features, refuse_too_wide
+from sklearn_maml._objective.quadratic import quadratic, refuse_lost_features, refuse_too_wide
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
-from sklearn_maml._tasks.episodes import Episodes, read_episodes
-from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.features import fit_featurizer
 from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.stacks import Blocks
-from sklearn_maml.adaptation import RULES, GradientSteps
-from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.certificate.certify import certify, check_effort
-from sklearn_maml.solvers import SOLVERS
-from sklearn_maml.solvers.solver import Solver
+from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.certificate.certify import certify
 
 __all__ = [
     "N_STAGES",
-    "Plan",
     "certified",
-    "check_parameters",
     "expect_same",
     "fit_blocks",
     "fit_rows",
+    "fit_searched",
     "keep_facts",
     "keep_tasks",
-    "make_plan",
-    "make_solver",
     "start_of",
 ]
 
@@ -81,88 +56,6 @@ SURE = 0.3
 # second and third, steps that are learned have their lengths there, a search has itself, and a
 # choice of features is one more.
 N_STAGES = 6
-
-
-class Plan(NamedTuple):
-    """What the parameters of a model say, checked before any row is read.
-
-    Attributes
-    ----------
-    rule : AdaptationRule or None
-        None where `inner_lr` and `n_steps` say it.
-    solver : Solver
-    episodes : Episodes
-    mixed : bool
-        Whether the episodes are the mixed shots of ``support="auto"``.
-    calibrates : bool
-        Whether intervals are calibrated.
-    """
-
-    rule: Any
-    solver: Any
-    episodes: Episodes
-    mixed: bool
-    calibrates: bool
-
-    @property
-    def learns(self):
-        """Whether something of the rule is to be learned from the tasks."""
-        return self.rule is not None and self.rule.learnable
-
-
-def make_plan(model):
-    """The `Plan` of a model, whose loss it sets; parameters that are out of range raise."""
-    model.loss_ = model._make_loss()
-    rule = _given_rule(model)
-    check_parameters(model)
-    solver = make_solver(model, rule)
-    support, mixed = choose_support(model.support, rule)
-    episodes = read_episodes(support, model.split, model.n_episodes, random_of(model.random_state))
-    check_featurizer(model.featurizer)
-    check_pooled(model.pooled)
-    return Plan(rule, solver, episodes, mixed, calibrates(model.calibrate, rule))
-
-
-def make_solver(model, rule):
-    """The solver that the parameters name, for the model's loss and a rule."""
-    solver = model.solver
-    if isinstance(solver, str) and solver == "auto":
-        solver = choose_solver(model.loss_, rule)
-    return resolve(solver, SOLVERS, Solver, "solver")
-
-
-def check_parameters(model):
-    """Raise for parameters out of range that no part of its own checks.
-
-    Parameters
-    ----------
-    model : MAMLRegressor or MAMLClassifier
-    """
-    check_number("alpha", model.alpha)
-    check_effort(model.certificate)
-    check_n_jobs(model.n_jobs)
-    if not isinstance(model.verbose, bool):
-        check_number("verbose", model.verbose)
-    check_bool("fit_intercept", model.fit_intercept)
-    check_option("on_unknown_task", model.on_unknown_task, ("meta", "raise"))
-    check_option("split", model.split, ("random", "first"))
-
-
-def _given_rule(model):
-    """The rule that `adaptation` names or is, or None."""
-    if np.ndim(model.inner_lr):
-        raise TypeError(
-            "inner_lr must be a positive number or 'auto'; for one a parameter pass "
-            f"adaptation=GradientSteps(inner_lr=...); got {model.inner_lr!r}."
-        )
-    if model.adaptation is None:
-        return default_rule(model.inner_lr, model.n_steps)
-    if model.inner_lr is not None or model.n_steps is not None:
-        raise ValueError(
-            f"inner_lr={model.inner_lr!r} and n_steps={model.n_steps!r} have no effect "
-            "with adaptation=...; set them on the adaptation rule instead."
-        )
-    return clone(resolve(model.adaptation, RULES, AdaptationRule, "adaptation"))
 
 
 def expect_same(model, other):
@@ -241,11 +134,26 @@ def fit_blocks(model, plan, blocks, ids, named):
         That was minimised.
     """
     with one_blas_thread():
-        objective = _minimise(model, plan, blocks)
-        _report_steps(model, objective)
-        model.task_ids_, model.n_tasks_ = ids, len(ids)
-        keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
+        with refusing_overflow():
+            objective, model.learned_ = _learned(model, plan, blocks, model.featurizer_)
+        _fit_objective(model, plan, objective, ids, named)
     return objective
+
+
+def fit_searched(model, plan, rows, featurizer, objective):
+    """Find the meta-parameters of an objective that a search has made, and store them.
+
+    Parameters
+    ----------
+    model, plan, rows, featurizer
+        As in `fit_rows`; the rule is not learned.
+    objective : MetaObjective
+        Of all these rows; what it keeps is not computed again.
+    """
+    keep_facts(model, objective.blocks.episodes, rows.untold)
+    model.featurizer_, model.learned_, model.calibration_ = featurizer.transformer, None, None
+    with one_blas_thread():
+        _fit_objective(model, plan, objective, rows.ids, rows.named)
 
 
 def _features(model, plan, rows, episodes):
@@ -279,18 +187,18 @@ def _learned(model, plan, blocks, featurizer, coarse=False):
     return objective_of(model, blocks, rule), learned
 
 
-def _minimise(model, plan, blocks):
-    """Learn the rule, find theta and certify it; returns the objective that was minimised."""
+def _fit_objective(model, plan, objective, ids, named):
+    """Find theta, certify it, and store both and the tasks."""
     with refusing_overflow():
-        objective, model.learned_ = _learned(model, plan, blocks, model.featurizer_)
-        rule = objective.rule
         start, result, loss_and_certificate = _solved(model, plan, objective)
-        model.adaptation_ = rule.calibrate(LearningProblem(objective, plan.solver), result.theta)
+        problem = LearningProblem(objective, plan.solver)
+        model.adaptation_ = objective.rule.calibrate(problem, result.theta)
     model.coef_, model.intercept_ = split_theta(result.theta, model._has_intercept)
     model.meta_loss_, model.gap_certificate_ = loss_and_certificate
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
-    model._start = start
-    return objective
+    model._start, model.task_ids_, model.n_tasks_ = start, ids, len(ids)
+    _report_steps(model, objective)
+    keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
 
 
 def _solved(model, plan, objective):
@@ -301,7 +209,7 @@ def _solved(model, plan, objective):
 
     start = start_of(objective, model.learned_)
     with stage("theta"):
-        result = plan.solver.minimize(objective, start)
+        result = _resolved(objective, plan.solver.minimize(objective, start), model.learned_)
     with stage("certificate"):
         first = judged(result.theta)
         if not _may_be_local(model, objective, *first):
@@ -314,11 +222,26 @@ def _solved(model, plan, objective):
         return start, result, first
 
 
+def _resolved(objective, result, learned):
+    """A solver's result; from fixed effects, as far as rows resolve it, of collinear features.
+
+    Where a mixed model was learned, its fixed effects say what nearly collinear features do
+    together. The exact minimum would take these apart by coefficients of 1e9, of which rows that
+    are not like the query rows see what is left.
+    """
+    near = getattr(learned, "fixed_effects", None)
+    if near is None or not objective.is_quadratic or quadratic(objective).definite:
+        return result
+    theta = quadratic(objective).resolved(objective, np.reshape(near, result.theta.shape))
+    values = (*result.values, objective.value(theta))
+    return replace(result, theta=theta, values=values, n_iter=result.n_iter + 1)
+
+
 def _may_be_local(model, objective, meta_loss, certificate):
     """Whether another start is worth its time: a fit might have ended in a local minimum.
 
-    Not where the certificate is tight, nor where a mixed model told where to start, nor where the
-    user chose the solver, which then does what it says.
+    Not where the certificate is tight, a mixed model told where to start, or the user chose the
+    solver, which then does what it says.
     """
     if certificate is None or objective.is_quadratic or objective.rule.first_order:
         return False

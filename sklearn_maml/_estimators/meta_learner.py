@@ -16,12 +16,7 @@ from sklearn_maml._component import Documented
 from sklearn_maml._estimators.adapted import AdaptedT, adapter
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import scoring_episodes
-from sklearn_maml._estimators.fitting import (
-    N_STAGES,
-    certified,
-    fit_rows,
-    make_plan,
-)
+from sklearn_maml._estimators.fitting import N_STAGES, certified, fit_rows
 from sklearn_maml._estimators.intervals import calibrated_on
 from sklearn_maml._estimators.objectives import (
     objective_of,
@@ -29,6 +24,7 @@ from sklearn_maml._estimators.objectives import (
     query_predictions,
     with_offsets,
 )
+from sklearn_maml._estimators.plan import make_plan
 from sklearn_maml._estimators.prediction import (
     check_targets,
     features_of,

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import is_classifier
 
-from sklearn_maml._estimators.fitting import check_parameters
+from sklearn_maml._estimators.plan import check_parameters
 from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml._intervals.calibration import Calibration
 from sklearn_maml._intervals.temperature import Temperature
@@ -190,6 +190,11 @@ def _check_shapes(model):
     n_columns = model.n_features_in_ - special
     if model.coef_.shape[-1] != n_columns:
         raise ValueError(f"coef_ has {model.coef_.shape[-1]} entries for {n_columns} columns")
+    if is_classifier(model):
+        labels = model.classes_
+        ascend = labels.ndim == 1 and np.array_equal(np.unique(labels), labels)
+        if not ascend or len(labels) != (len(model.coef_) if model.coef_.ndim > 1 else 2):
+            raise ValueError(f"classes_ are {labels!r} for coef_ of shape {model.coef_.shape}")
     if model.task_coef_ is None:
         return
     shape = (model.n_tasks_, *model.coef_.shape)

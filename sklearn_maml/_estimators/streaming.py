@@ -11,16 +11,10 @@ import joblib
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_maml._estimators.fitting import (
-    certified,
-    fit_blocks,
-    fit_rows,
-    keep_facts,
-    keep_tasks,
-    make_plan,
-)
+from sklearn_maml._estimators.fitting import certified, fit_blocks, fit_rows, keep_facts, keep_tasks
 from sklearn_maml._estimators.meta_learner import MetaLearner
 from sklearn_maml._estimators.objectives import objective_of, with_offsets
+from sklearn_maml._estimators.plan import make_plan
 from sklearn_maml._estimators.prediction import (
     check_targets,
     check_width,

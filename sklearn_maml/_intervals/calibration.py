@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_maml.adaptation.prior import check_by_shots
+
 __all__ = ["Calibration", "calibration_of", "tasks_needed", "weighted_quantiles"]
 
 # Quantiles are kept at so many levels; between them the next one is taken, which is never short.
@@ -49,6 +51,11 @@ class Calibration:
     absolute: np.ndarray
     signed: np.ndarray | None = None
     temperature: Any = None
+
+    def __post_init__(self):
+        grids = {"absolute": self.absolute, "signed": self.signed}
+        grids = {name: grid for name, grid in grids.items() if grid is not None}
+        check_by_shots(self.shots, n_tasks=self.n_tasks, **grids)
 
     def uncorrected(self):
         """Without the factor ``1 + 1 / n``: quantiles of the scores as they are."""

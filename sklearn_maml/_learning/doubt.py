@@ -53,10 +53,12 @@ def doubt_of(objective, varies):
     n_tasks, q = objective.blocks.tasks.count, varies.sum()
     if not q or n_tasks < 2:
         return Doubt(theta, sigma)
-    some = np.ix_(varies, varies)
-    inner = factor_of(precision[some], gram[some])
-    sigma = np.zeros((len(inner), len(gram)))
-    sigma[:, varies] = inner
+    sigma = theta
+    if not varies.all():
+        some = np.ix_(varies, varies)
+        inner = factor_of(precision[some], gram[some])
+        sigma = np.zeros((len(inner), len(gram)))
+        sigma[:, varies] = inner
     return Doubt(theta, sigma, n_tasks**2 / (n_tasks - 1) * (1.0 + 1.0 / q))
 
 

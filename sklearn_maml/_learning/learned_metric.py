@@ -85,7 +85,7 @@ class LearnedMetric:
     varies: np.ndarray
     names: tuple
     covariance: np.ndarray | None = None
-    residual_variance: np.ndarray | None = None
+    residual_variance: np.ndarray | float | None = None
     fixed_effects: np.ndarray | None = None
     log_likelihood: float | None = None
     newton_decrement: float | None = None

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_maml._learning.doubt import doubt_of
 from sklearn_maml._learning.learned_metric import LearnedMetric
@@ -18,9 +19,13 @@ from sklearn_maml._learning.random_effects import random_effects_of
 from sklearn_maml._learning.starts import learn_starts, shots_of_starts
 from sklearn_maml._learning.step_lengths import learn_lengths
 from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
+from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.features import parameter_names
 
 __all__ = ["LearningProblem"]
+
+# A query loss below this share of that of predicting 0 is rounding.
+EXACT = 1e-20
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,33 @@ class LearningProblem:
                 f"support='all' leaves no query rows of their own to learn {what} on; give "
                 "support= a number of rows, a list of them or a fraction, or use support='auto'."
             )
+
+    def is_interpolated(self, rule):
+        """Whether theta fits all rows exactly: the query loss is rounding then, whatever the rule.
+
+        A penalty keeps it from that, and so may features that depend on one another.
+
+        Parameters
+        ----------
+        rule : AdaptationRule
+            With all its parameters set.
+        """
+        objective = self.objective.vary(rule=rule)
+        if not self.is_quadratic or self.n_rows > self.n_parameters or objective.penalty.any():
+            return False
+        return self.query_loss(rule) <= EXACT * objective.value(objective.origin())
+
+    def shows(self, what, rule):
+        """Whether the query loss can tell `what` of a rule; a warning, where it cannot."""
+        if not self.is_interpolated(rule):
+            return True
+        warn_user(
+            f"{self.n_rows} rows do not tell {what}: one theta of {self.n_parameters:,} parameters "
+            "fits them all exactly, so nothing is learned of it, nor of the noise. Make fewer "
+            "features, for example by featurizer=PCA(10), or give alpha > 0.",
+            ConvergenceWarning,
+        )
+        return False
 
     @cached_property
     def _varying(self):

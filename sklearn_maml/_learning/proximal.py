@@ -8,7 +8,6 @@ meta-loss over Sigma (`variable_projection`), with the gradient
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -100,6 +99,9 @@ def _by_choice(problem, effects, found, make_rule):
 def _by_query(problem, effects, found, make_rule):
     """Metric and report of the query loss."""
     problem.need_query_rows(f"the metric {found.metric!r}")
+    equal = Metric(effects.lift)
+    if not problem.shows(f"the metric {found.metric!r}", make_rule(equal)):
+        return equal, replace(found, metric="identity", covariance=equal.covariance)
     start, pull = _deviations(problem, effects, found.metric, make_rule)
     x, make_metric, chain, bounds = metric_coordinates(effects, found.metric, start)
     x, n_iter, converged = problem.minimize(
@@ -142,49 +144,31 @@ def metric_coordinates(effects, kind, deviations):
         From coordinates, and the derivative of a function in Sigma, to that in the coordinates.
     bounds : list of (float, float) or None
     """
-    lift = effects.lift
-    at = _cholesky if kind == "full" else partial(_log_deviations, effects.ties(kind))
-    start, expand, contract, bounds = at(deviations)
+    lift, q = effects.lift, len(deviations)
+    unit = Metric(lift)
+    if kind == "full":
+        at = np.tril_indices(q)
 
-    def chain(x, slope):
-        factor = expand(x)  # Sigma = T L L' T', so that d/dL = T' (S + S') T L
-        return contract(lift.T @ (slope + slope.T) @ lift @ factor, factor)
+        def factor(x):
+            triangle = np.zeros((q, q))
+            triangle[at] = x
+            return triangle
 
-    return start, lambda x: Metric(lift @ expand(x)), chain, bounds
+        def chain(x, slope):  # Sigma = T L L' T', so that d/dL = T' (S + S') T L
+            return (lift.T @ unit.rows(slope + slope.T) @ factor(x))[at]
 
+        return np.diag(deviations)[at], lambda x: Metric(lift @ factor(x)), chain, None
 
-def _log_deviations(ties, deviations):
-    """Coordinates of diagonal metrics: logs of the standard deviations, of which some are tied.
+    ties = effects.ties(kind)
 
-    Returns
-    -------
-    x : ndarray of shape (k,)
-        Where to start.
-    expand : callable
-        From x to the factor (q, q).
-    contract : callable
-        From the derivative in the factor, and the factor, to that in x.
-    bounds : list of (float, float) or None
-    """
-
-    def expand(x):
-        return np.diag(np.exp(x[ties]))
-
-    def contract(slope, factor):
-        return np.bincount(ties, np.diagonal(slope) * np.diagonal(factor))
+    def chain_of_logs(x, slope):  # the diagonal of that, times that of L
+        diagonal = np.einsum("dj,dj->j", lift, unit.rows(slope + slope.T))
+        return np.bincount(ties, diagonal * np.exp(2.0 * x[ties]))
 
     start = np.bincount(ties, np.log(deviations)) / np.bincount(ties)
-    return start, expand, contract, [LOG_DEVIATION] * len(start)
-
-
-def _cholesky(deviations):
-    """Coordinates of full metrics: a lower triangle. Returns what `_log_deviations` does."""
-    q = len(deviations)
-    at = np.tril_indices(q)
-
-    def expand(x):
-        factor = np.zeros((q, q))
-        factor[at] = x
-        return factor
-
-    return np.diag(deviations)[at], expand, lambda slope, factor: slope[at], None
+    return (
+        start,
+        lambda x: Metric(lift * np.exp(x[ties])),
+        chain_of_logs,
+        [LOG_DEVIATION] * len(start),
+    )

@@ -32,6 +32,7 @@ TASKS_FOR_SCALE, ROWS_FOR_SCALE = 2000, 2e4
 # A rule is learned from so many rows that rows * d^2 is about this. Losses that are not quadratic
 # take many more passes over them, and passes in which not only d counts.
 WORK, WORK_UNLESS_QUADRATIC, ROWS_UNLESS_QUADRATIC = 2e8, 4e6, 1e4
+ROWS_A_PARAMETER = 2
 
 
 # What L-BFGS is told of a loss that overflows, in units of the loss where it starts.
@@ -119,7 +120,8 @@ def best_scale(objective, solver, make_rule, near=False, theta=None):
     -------
     float
     """
-    work = min(_work(objective), ROWS_FOR_SCALE * objective.n_parameters**2)
+    work = max(ROWS_FOR_SCALE * objective.n_parameters**2, _least_work(objective))
+    work = min(_work(objective), work)
     few = objective.blocks.sample(TASKS_FOR_SCALE).lighter(work)
     profile = Profile(objective, few, solver)
 
@@ -197,5 +199,11 @@ def _slope(rule, theta, linearization):
 
 def _work(objective):
     if objective.is_quadratic:
-        return WORK
+        return max(WORK, _least_work(objective))
     return min(WORK_UNLESS_QUADRATIC, ROWS_UNLESS_QUADRATIC * objective.n_parameters**2)
+
+
+def _least_work(objective):
+    """With rows enough for theta; each row counts once for each number of shots."""
+    n_shots = objective.blocks.episodes.n_shots
+    return ROWS_A_PARAMETER * n_shots * objective.n_parameters**3

@@ -2,14 +2,33 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.risk import Risk
 
-__all__ = ["Linearization"]
+__all__ = ["Linearization", "QueryPredictions"]
+
+
+class QueryPredictions(NamedTuple):
+    """Query rows of all tasks and episodes, pooled.
+
+    Attributes
+    ----------
+    truth, predicted : ndarray of shape (n,) or (n_targets, n)
+        Targets, and predictions before the link.
+    weight : ndarray of shape (n,)
+        Row weights; on average ``n_tasks p_i`` in each task, divided among its episodes.
+    task : ndarray of shape (n,)
+        The number of the row's task.
+    """
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    weight: np.ndarray
+    task: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

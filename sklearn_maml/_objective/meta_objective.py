@@ -14,34 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_maml._objective.gauss_newton_hessian import hessian_product
-from sklearn_maml._objective.linearization import Linearization
+from sklearn_maml._objective.linearization import Linearization, QueryPredictions
 from sklearn_maml._objective.parallel import fold_blocks
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import report
 
-__all__ = ["MetaObjective", "QueryPredictions", "add_parts"]
+__all__ = ["MetaObjective", "add_parts"]
 
 # What support rows tell of all tasks is kept where it fits into 128 MiB.
 KEPT_INFORMATION = 2**24
 
-
-class QueryPredictions(NamedTuple):
-    """Query rows of all tasks and episodes, pooled.
-
-    Attributes
-    ----------
-    truth, predicted : ndarray of shape (n,) or (n_targets, n)
-        Targets, and predictions before the link.
-    weight : ndarray of shape (n,)
-        Row weights; on average ``n_tasks p_i`` in each task, divided among its episodes.
-    task : ndarray of shape (n,)
-        The number of the row's task.
-    """
-
-    truth: np.ndarray
-    predicted: np.ndarray
-    weight: np.ndarray
-    task: np.ndarray
+# What an objective keeps that depends on its penalty.
+PENALISED = ("last", "quadratic")
 
 
 class Evaluation(NamedTuple):
@@ -122,11 +106,21 @@ class MetaObjective:
             verbose=verbose,
         )
 
+    def penalised(self, penalty, verbose=0):
+        """The objective with another penalty (d,): what is kept of the tasks does not change."""
+        other = replace(self, penalty=penalty, verbose=verbose)
+        other._kept.update((k, v) for k, v in self._kept.items() if k not in PENALISED)
+        return other
+
     def keep(self, name, make):
         """``make(self)``, computed once: a fact of the objective as a whole."""
         if name not in self._kept:
             self._kept[name] = make(self)
         return self._kept[name]
+
+    def kept(self, name):
+        """What was kept by that name, or None."""
+        return self._kept.get(name)
 
     def report(self, message):
         """Log a message, at level INFO if the objective is verbose."""

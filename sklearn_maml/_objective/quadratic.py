@@ -31,6 +31,10 @@ __all__ = [
 # Above it each Newton step still gains five digits, and a second one recovers them all.
 SAFELY_POSITIVE = 1e-11
 
+# Along directions of singular values below this share of the largest, theta is noise times its
+# inverse or more: what a mixed model says of them is better.
+RESOLVED = 1e-4
+
 # More rows than these do not raise the threshold of the numerical rank.
 ROWS_THAT_ROUND = 2000
 
@@ -87,6 +91,24 @@ class Quadratic:
         step = minimum_norm(triangle, target, self.scale, self.rank)
         return step.T.reshape(theta.shape)
 
+    def resolved(self, objective, near):
+        """The minimiser nearest to a theta, along directions of at least `RESOLVED` alone.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+        near : ndarray of shape (d,) or (n_targets, d)
+
+        Returns
+        -------
+        ndarray of shape (d,) or (n_targets, d)
+        """
+        triangle, target = reduce_rows(objective, near, self.scale)
+        s = np.linalg.svd(triangle, compute_uv=False)
+        rank = int((s > RESOLVED * s.max(initial=0.0)).sum())
+        step = minimum_norm(triangle, target, self.scale, rank)
+        return near - step.T.reshape(near.shape)
+
     def gap(self, gradient):
         """``g' A^+ g / 4``: how far the objective is above its minimum, given its gradient."""
         half = 0.5 * (gradient / self.scale).reshape(-1, len(self.scale)).T
@@ -141,7 +163,7 @@ def _factorise(objective):
     if n_query < d and not objective.penalty.any():
         scale = _scale(_mean_squares(objective), objective)
     else:
-        squares, normal = objective.reduce_with_gradient(_normal_equations, zero)
+        squares, normal = _squares_and_normal(objective, zero)
         scale = _scale(squares, objective)
         normal[np.diag_indices(d)] += objective.penalty
         normal /= scale
@@ -156,6 +178,14 @@ def _factorise(objective):
     size = max(d, min(n_query, ROWS_THAT_ROUND)) * s.max(initial=0.0)
     rank = int((s > np.finfo(float).eps * max(10.0, size)).sum())
     return Quadratic(scale, triangle, definite=False, rank=rank, target=target)
+
+
+def _squares_and_normal(objective, theta):
+    """Mean squares of the query features, and A without the penalty: which a search has taken."""
+    normal = objective.kept("normal")
+    if normal is None:
+        return objective.reduce_with_gradient(_normal_equations, theta)
+    return _mean_squares(objective), normal.copy()
 
 
 def _scale(squares, objective):

@@ -114,12 +114,12 @@ def _step(hessian, half_gradient):
 
 
 def _merge(total, part):
-    """Add a part's sums, by key, to the total's; the total is changed."""
+    """Add a part's sums, by key, to the total's, where these are: d x d sums are large."""
     for key, values in part.items():
-        known = total.get(key)
-        total[key] = (
-            values if known is None else [a + b for a, b in zip(known, values, strict=True)]
-        )
+        known = total.setdefault(key, values)
+        if known is not values:
+            for k, value in enumerate(values):
+                known[k] += value
     return total
 
 
@@ -143,8 +143,6 @@ def _grams(rows, of, n_cells):
     if n_cells == len(of):  # a task each
         grams = np.moveaxis(np.matmul(np.swapaxes(rows, -1, -2), rows), -3, 0)
         return grams[np.argsort(of)]
-    flat = [
-        rows[..., of == k, :, :].reshape(*rows.shape[:-3], -1, rows.shape[-1])
-        for k in range(n_cells)
-    ]
+    parts = [rows] if n_cells == 1 else [rows[..., of == k, :, :] for k in range(n_cells)]
+    flat = [part.reshape(*rows.shape[:-3], -1, rows.shape[-1]) for part in parts]
     return [np.matmul(np.swapaxes(part, -1, -2), part) for part in flat]

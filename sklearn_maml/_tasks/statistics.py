@@ -211,7 +211,7 @@ class TaskStatistics:
         try:
             found = unpack(arrays, PARTS)
             _check(found)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"These are no TaskStatistics: {error}.") from None
         return found
 
@@ -249,8 +249,11 @@ def _check(found):
         raise ValueError(f"there must be {n_draws} draws")
     sets = (summaries.whole, *summaries.support, *summaries.query)
     width = summaries.whole.rows.shape[1]
-    if width <= (settings.n_targets or 1):
-        raise ValueError(f"roots have only {width} columns")
+    special = (settings.task_column is not None) + (settings.offset_column is not None)
+    n_columns, n_targets = settings.n_features_in - special, settings.n_targets or 1
+    known = n_columns + settings.fit_intercept + n_targets
+    if n_columns < 1 or (width != known if settings.featurizer is None else width <= n_targets):
+        raise ValueError(f"roots have {width} columns for {n_columns} features")
     for roots in sets:
         counts, size = np.asarray(roots.counts), np.asarray(roots.size)
         fits = counts.shape == size.shape == (n,) and counts.dtype.kind in "iu"

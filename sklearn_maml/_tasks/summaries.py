@@ -258,7 +258,7 @@ class SummaryBlocks(TaskBlocks):
         if self.episodes.support == "all":
             rows, _ = self._rows([self.summaries.whole], group)
             return Block(rows, rows, weight, owner, draw)
-        fits = self.episodes.shots(self.tasks.sizes[group]) >= 0
+        fits = self.episodes.shots(self.tasks.sizes_of(group)) >= 0
         share = (fits / fits.sum(axis=0))[draws].ravel()
         support, query = (
             self._rows([side[k] for k in draws], group)[0]

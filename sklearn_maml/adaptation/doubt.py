@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from sklearn_maml._linalg import flat_matmul
+
 __all__ = ["Doubt", "crossed_grams", "unknown_of_tasks"]
 
 
@@ -32,10 +34,40 @@ class Doubt:
     sigma: np.ndarray
     times: float = 0.0
 
+    def __post_init__(self):
+        if self.times < 0 or self.theta.ndim != 2 or self.theta.shape[1:] != self.sigma.shape[1:]:
+            raise ValueError("Factors must have a column a parameter each, times be positive or 0")
+
     @cached_property
     def rows(self):
         """D and E, one above the other."""
         return np.concatenate([self.theta, self.sigma])
+
+    @cached_property
+    def _same(self):
+        """Whether E is D: of all effects that differ between tasks, and with every parameter."""
+        return np.array_equal(self.theta, self.sigma)
+
+    def of_theta(self, rows):
+        """``|v D'|^2`` for rows v (..., d)."""
+        return np.square(flat_matmul(rows, self.theta.T)).sum(axis=-1)
+
+    def of_rows(self, rows, taken):
+        """The variance of rows v (..., k, d) times the parameters of tasks, ``v = phi' J_i``.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (..., k, d)
+        taken : ndarray of shape (...)
+            ``tr(E P_i E')``.
+        """
+        unknown = self.of_theta(rows)
+        if not self.times:
+            return unknown
+        sigma = unknown
+        if not self._same:
+            sigma = np.square(flat_matmul(rows, self.sigma.T)).sum(axis=-1)
+        return unknown + self.times * np.maximum(taken, 0.0)[..., None] * sigma
 
     def sizes(self, share):
         """What each of `rows` is to be multiplied by, for ``tr(E P_i E')`` (...): (..., r + s)."""
@@ -62,12 +94,12 @@ def crossed_grams(rows, scaled, doubt):
     """
     beside = rows
     if doubt is not None:
-        beside = np.concatenate([rows, np.matmul(scaled, doubt.rows.T)], axis=-1)
+        beside = np.concatenate([rows, flat_matmul(scaled, doubt.rows.T)], axis=-1)
     grams = np.matmul(np.swapaxes(rows, -1, -2), beside)
     flat = grams.reshape(*grams.shape[:-2], -1)
     if doubt is None:
         return flat
-    own = np.square(np.matmul(scaled, doubt.sigma.T)).sum(axis=(-2, -1))
+    own = np.square(flat_matmul(scaled, doubt.sigma.T)).sum(axis=(-2, -1))
     return np.concatenate([flat, own[..., None]], axis=-1)
 
 

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
 
-__all__ = ["Metric", "Noise", "Starts"]
+from sklearn_maml._linalg import flat_matmul, matvec
 
-# A factor of more entries than these, of which this share is not zero, is multiplied as a sparse
-# array. That of independent effects has two entries a column: a scale, and what centring moves.
-WIDE, FEW = 2**14, 0.02
+__all__ = ["Metric", "Noise", "Starts", "check_by_shots"]
+
+# A factor of more entries than these that is a scale for each effect, beside what centring moves of
+# the intercept, is not multiplied as a matrix.
+WIDE = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,29 +79,42 @@ class Metric:
 
     def rows(self, V):
         """``V L`` for rows V (..., d)."""
-        return _times(V, self.factor, self._few)
+        if self._scales is None:
+            return flat_matmul(V, self.factor)
+        at, scale, last = self._scales
+        moved = V[..., -1:] * last
+        moved += V[..., at] * scale
+        return moved
 
     def lift(self, U):
         """``U L'`` for rows U (..., q)."""
-        return _times(U, self.factor.T, None if self._few is None else self._few.T)
+        if self._scales is None:
+            return flat_matmul(U, self.factor.T)
+        at, scale, last = self._scales
+        lifted = np.zeros((*U.shape[:-1], len(self.factor)))
+        lifted[..., at] = U * scale
+        lifted[..., -1] += matvec(U, last)
+        return lifted
 
     @cached_property
-    def _few(self):
-        """L as a sparse array where its entries are few, as of independent effects; else None."""
-        wide = self.factor.size > WIDE and np.count_nonzero(self.factor) < FEW * self.factor.size
-        return sp.csc_array(self.factor) if wide else None
+    def _scales(self):
+        """(at, scale, last), with ``L = last in its last row, scale at``; None of another L."""
+        if self.factor.size <= WIDE:
+            return None
+        above = self.factor[:-1] != 0
+        if (above.sum(axis=0) > 1).any():
+            return None
+        own = above.any(axis=0)
+        at = np.where(own, above.argmax(axis=0), len(self.factor) - 1)
+        if len(np.unique(at)) < len(at):
+            return None
+        scale, last = self.factor[at, np.arange(len(at))], np.where(own, self.factor[-1], 0.0)
+        return slice(0, len(at)) if (at == np.arange(len(at))).all() else at, scale, last
 
     @property
     def covariance(self):
         """Sigma, shape (d, d)."""
         return self.factor @ self.factor.T
-
-
-def _times(rows, matrix, few):
-    """Rows (..., d) times a matrix, by its few entries where these are known."""
-    if few is None:
-        return np.matmul(rows, matrix)
-    return (rows.reshape(-1, len(matrix)) @ few).reshape(*rows.shape[:-1], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +133,11 @@ class Noise:
 
     shots: np.ndarray
     variance: np.ndarray
+
+    def __post_init__(self):
+        check_by_shots(self.shots, variance=self.variance)
+        if (self.variance < 0).any():
+            raise ValueError(f"A variance cannot be negative; got {self.variance}.")
 
     @classmethod
     def read(cls, noise):
@@ -153,6 +172,9 @@ class Starts:
     shots: np.ndarray
     shift: np.ndarray
 
+    def __post_init__(self):
+        check_by_shots(self.shots, shift=self.shift)
+
     def at(self, n_rows):
         """The shift after so many support rows: (...) to (..., d) or (n_targets, ..., d)."""
         shift = _between(n_rows, self.shots, self.shift)
@@ -165,3 +187,23 @@ def _between(n_rows, shots, values):
     below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
     share = np.reshape(place - below, np.shape(place) + (1,) * (values.ndim - 1))
     return (1.0 - share) * values[below] + share * values[above]
+
+
+def check_by_shots(shots, **values):
+    """Raise unless there is a value for each of ascending numbers of support rows.
+
+    Parameters
+    ----------
+    shots : ndarray of shape (k,)
+    **values : ndarray of shape (k, ...)
+
+    Raises
+    ------
+    ValueError
+        Naming the array.
+    """
+    for name, array in {"shots": shots, **values}.items():
+        if array.dtype.kind not in "iuf" or array.shape[:1] != (shots.size,) or not shots.size:
+            raise ValueError(f"{name} must hold numbers, one entry for each number of shots")
+    if shots.ndim > 1 or (np.diff(shots) <= 0).any():
+        raise ValueError(f"shots must ascend; got {shots}")

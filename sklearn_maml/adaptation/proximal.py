@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_maml._component import check_number, check_option
-from sklearn_maml._linalg import chain, matvec
+from sklearn_maml._linalg import chain, flat_matmul, matvec
 from sklearn_maml._objective.linearization import Linearization
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import stage
@@ -234,24 +234,29 @@ class Proximal(AdaptationRule):
 
     def spread_of_theta(self, V: Floats, risk: Risk | None = None) -> Floats | float:
         """Variance of ``V J_i theta`` by what is not known of theta; arguments as of `spread`."""
-        if not self._doubts:
-            return 0.0
-        return np.square(self._moved(V, risk)[..., : len(self.doubt.theta)]).sum(axis=-1)
+        return self.doubt.of_theta(self._pulled(V, risk)) if self._doubts else 0.0
 
     @property
     def _doubts(self):
         """Whether it is known what is not known of theta, as it is after `calibrate`."""
         return isinstance(self.doubt, Doubt)
 
-    def _moved(self, V, risk):
-        """``V J_i (D', E')`` for rows V (..., k, d), by way of the support rows."""
-        moved = np.matmul(V, self.doubt.rows.T)
+    def _pulled(self, V, risk):
+        """``V J_i`` for rows V (..., k, d)."""
         if risk is None:
-            return moved
+            return V
         metric = self._metric(V.shape[-1])
         rows = metric.rows(risk.features)
         gain = ridge_gain(risk.weights, rows, self._strength(risk))
-        return moved - chain(metric.rows(V), gain, np.matmul(risk.features, self.doubt.rows.T))
+        return V - chain(metric.rows(V), gain, risk.features)
+
+    def _taken(self, risk):
+        """``tr(E P_i E')``: see `Doubt`."""
+        rows = self._metric(risk.features.shape[-1]).rows(risk.features)
+        gain = ridge_gain(risk.weights, rows, self._strength(risk))
+        seen = flat_matmul(risk.features, self.doubt.sigma.T)
+        crossed = (risk.weights[..., None] * seen * (seen - chain(rows, gain, seen))).sum((-2, -1))
+        return risk.n_rows * crossed
 
     def deviation(self, V: Floats, risk: Risk | None = None) -> Floats | None:
         """By the noise and all that is not known, where the noise is; see `AdaptationRule`."""
@@ -260,13 +265,8 @@ class Proximal(AdaptationRule):
         unknown = self.spread(V, risk)
         n_rows = np.zeros(V.shape[:-2]) if risk is None else risk.n_rows
         if self._doubts:
-            share = n_rows
-            if risk is not None:  # tr(E P_i E')
-                moved, own = self._moved(risk.features, risk), len(self.doubt.theta)
-                crossed = moved[..., own:] * np.matmul(risk.features, self.doubt.sigma.T)
-                share = n_rows * (risk.weights * crossed.sum(axis=-1)).sum(axis=-1)
-            moved = self._moved(V, risk) * self.doubt.sizes(share)[..., None, :]
-            unknown = unknown + np.square(moved).sum(axis=-1)
+            taken = n_rows if risk is None else self._taken(risk)
+            unknown = unknown + self.doubt.of_rows(self._pulled(V, risk), taken)
         noise = Noise.read(self.noise).at(n_rows)
         return np.sqrt(noise.T[..., None] * (1.0 + unknown))
 
@@ -303,8 +303,8 @@ class Proximal(AdaptationRule):
         """The `posterior`, what is not known of theta, and the noise; see `AdaptationRule`."""
         if self.noise is None:
             raise ValueError(
-                f"{self!r} has no variance of the noise; MAMLRegressor.fit estimates it, for the "
-                "squared error."
+                f"{self!r} has no variance of the noise, which MAMLRegressor.fit estimates for the "
+                "squared error, unless theta fits all rows exactly."
             )
         n_rows = np.zeros(1) if information is None else information[:, 0]
         unknown = np.concatenate(self._unknown(n_parameters, information), axis=1)
@@ -342,15 +342,14 @@ class Proximal(AdaptationRule):
         """The rule that knows the noise, and what it does not know of theta."""
         if not problem.is_quadratic:
             return self
-        doubt = self.doubt
+        doubt, noise = self.doubt, self.noise
         if isinstance(doubt, str):
             varies = self._metric(problem.n_parameters).factor.any(axis=1)
             doubt = problem.doubt(varies if doubt == "auto" else ~np.ones_like(varies))
-        noise = self.noise
-        if noise is None:
-            rule = self._with(self.metric, self.strength, self.starts, None, doubt)
+        rule = self._with(self.metric, self.strength, self.starts, noise, doubt)
+        if noise is None and not problem.is_interpolated(rule):
             noise = problem.noise(theta, rule)
-        elif problem.n_targets:
+        elif noise is not None and problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
         return self._with(self.metric, self.strength, self.starts, noise, doubt)
 
@@ -372,14 +371,15 @@ class Proximal(AdaptationRule):
 
     def _best_strength(self, problem, metric, found):
         """The strength on the query loss; 1 is what a metric has by the criterion that found it."""
-        if not problem.shows_differences or found.criterion == "query":
-            return 1.0
-        if found.criterion == "reml" and not problem.has_query_rows:
+        likely = found.criterion == "reml" and not problem.has_query_rows
+        if not problem.shows_differences or found.criterion == "query" or likely:
             return 1.0
         problem.need_query_rows("the strength")
-        near = found.criterion == "reml"
+        if not problem.shows("the strength", self._with(metric, 1.0)):
+            return 1.0
         # A theta for each strength costs much more with other losses, and hardly changes it.
-        theta = found.fixed_effects if near and not problem.loss.constant_hessian else None
+        near, square = found.criterion == "reml", problem.loss.constant_hessian
+        theta = found.fixed_effects if near and not square else None
         return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
     def _with(self, metric, strength, starts=None, noise=None, doubt=None):

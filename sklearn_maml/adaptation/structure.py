@@ -32,5 +32,7 @@ def chosen_structure(rule, problem, n_effects):
         return "full", "reml", f"{reason}, few enough for a full covariance"
     if n_effects <= TOO_MANY_EFFECTS:
         kind = "auto" if square else "diagonal"
+        # Whoever only compares sets of features need not compare structures for each of them, too.
+        kind = "intercept" if problem.coarse and square else kind
         return kind, "reml", f"{reason}, too many for a full covariance"
     return "intercept", "query", f"{reason}, too many for a variance each"

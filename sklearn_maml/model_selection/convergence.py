@@ -4,8 +4,8 @@ import inspect
 
 import numpy as np
 
-from sklearn_maml._estimators.fitting import make_solver
 from sklearn_maml._estimators.objectives import objective_on
+from sklearn_maml._estimators.plan import make_solver
 from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml.certificate.certify import certify
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap

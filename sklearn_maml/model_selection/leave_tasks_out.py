@@ -15,7 +15,6 @@ from sklearn_maml._memory import room
 from sklearn_maml._objective.meta_objective import MetaObjective, add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._objective.task_sums import Summable, minimiser, normal_equations
-from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.losses.residual import SquaredError
 from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, ridge_path
 from sklearn_maml.solvers.least_squares import LeastSquares
@@ -25,6 +24,8 @@ __all__ = ["Folds"]
 
 class Folds:
     """Scores for all folds and penalties, one inner loop at a time.
+
+    What a fit to all tasks needs too is kept by the objective that is scored.
 
     Parameters
     ----------
@@ -56,9 +57,8 @@ class Folds:
         together = not blocks.draws_apart and self.judged is blocks
         self.one_by_one = together and (all_but_one & self.test.any(axis=1)).all()
 
-    def scores(self, rule):
-        """R2 on the tasks left out, shape (n_splits, n_alphas)."""
-        objective = self._objective(self.blocks, rule, 0.0)
+    def scores(self, objective):
+        """R2 on the tasks left out, shape (n_splits, n_alphas), of an `objective`."""
         scores = np.full((len(self.test), len(self.alphas)), np.nan)
         with one_blas_thread():  # many small factorisations: threads would only wait
             if self.one_by_one:
@@ -68,8 +68,10 @@ class Folds:
                 scores[np.ix_(splits, alphas)] = self._several(objective, splits, alphas)
         return scores
 
-    def _objective(self, blocks, rule, alpha):
-        return MetaObjective(blocks, SquaredError(), rule, alpha * self.penalised, self.n_jobs)
+    def objective(self, rule, kept=None):
+        """The meta-objective of all tasks, or of those that are kept, without a penalty."""
+        blocks = self.blocks if kept is None else self.blocks.only(kept)
+        return MetaObjective(blocks, SquaredError(), rule, 0.0 * self.penalised, self.n_jobs)
 
     def _chunks(self, splits):
         """The splits, so many at a time that there is room for their cells' normal equations."""
@@ -82,7 +84,8 @@ class Folds:
     def _several(self, objective, splits, alphas):
         """Scores of some splits and penalties, by the solution of each."""
         start, theta = self._solve(objective, splits, self.alphas[alphas])
-        judged = objective.vary(blocks=self.judged)
+        same = self.judged is self.blocks  # whose rows are bound to the rule already
+        judged = objective if same else objective.vary(blocks=self.judged)
         return self._judge(splits, partial(_errors, judged, start, theta), judged)
 
     def _one_by_one(self, objective, scores):
@@ -136,8 +139,9 @@ class Folds:
         """For each cell of tasks A (n_cells, d, d) and the gradient, at a start near solutions."""
         start = objective.origin()
         hessian, gradient = normal_equations(objective, start, cell)
+        whole = objective.keep("normal", lambda _: hessian.sum(axis=0))
         penalty = np.diag(self.alphas.max() * self.penalised)
-        step = minimiser(hessian.sum(axis=0) + penalty, 0.5 * gradient.sum(axis=0))
+        step = minimiser(whole + penalty, 0.5 * gradient.sum(axis=0))
         if step is not None:  # so that large offsets of y do not cancel
             start = start - step
             _, gradient = normal_equations(objective, start, cell, with_hessian=False)
@@ -145,9 +149,7 @@ class Folds:
 
     def _refit(self, rule, kept, alpha):
         """The exact solver's minimiser on some tasks, however ill-conditioned."""
-        blocks = self.blocks
-        blocks = Blocks(blocks.tasks.only(kept), blocks.features, blocks.episodes)
-        objective = self._objective(blocks, rule, alpha)
+        objective = self.objective(rule, kept).penalised(alpha * self.penalised)
         return LeastSquares().minimize(objective, objective.origin()).theta
 
 
@@ -202,7 +204,9 @@ def _errors_left_out(objective, start, diagonal, sides, penalties, split_of, i):
     owner, root = objective.blocks.owner(i), np.sqrt(at.row_weight)
     tasks = np.unique(owner)
     n_draws = len(owner) // len(tasks)
-    rows = _by_task(np.matmul(root[..., None] * at.design, diagonal.basis), n_draws, 0)
+    design = at.scaled_design(root)
+    rows = (design.reshape(-1, len(diagonal.basis)) @ diagonal.basis).reshape(design.shape)
+    rows = _by_task(rows, n_draws, 0)
     residuals = _by_task(root * (at.predictions - at.query.targets), n_draws, -2)
     squares = np.empty((penalties.shape[1], *at.predictions.shape))
     for a, c in enumerate(penalties[tasks].T):

@@ -10,8 +10,6 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import (
     GroupKFold,
-    LeaveOneGroupOut,
-    LeaveOneOut,
     ParameterGrid,
     check_cv,
 )
@@ -21,13 +19,8 @@ from sklearn_maml._component import Documented, check_number, random_of
 from sklearn_maml._estimators.adapted import AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
-from sklearn_maml._estimators.fitting import (
-    N_STAGES,
-    check_parameters,
-    expect_same,
-    fit_rows,
-    make_plan,
-)
+from sklearn_maml._estimators.fitting import N_STAGES, expect_same, fit_searched
+from sklearn_maml._estimators.plan import check_parameters, make_plan
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._estimators.wholeness import all_or_nothing
 from sklearn_maml._objective.quadratic import refuse_too_wide
@@ -194,13 +187,13 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
             splits = task_splits(self.cv, rows)
             featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
             with stage("search"):
-                self.cv_results_ = _results(grid, self._scores(grid, rows, splits, featurizer))
+                self.cv_results_, objective = self._search(grid, rows, splits, featurizer)
             self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
             self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
             self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
             best = self.best_estimator_ = self._model(self.best_params_)
             expect_same(best, self)
-            fit_rows(best, make_plan(best), rows, featurizer)
+            fit_searched(best, make_plan(best), rows, featurizer, objective)
             self.coef_, self.intercept_ = best.coef_, best.intercept_
         return self
 
@@ -256,8 +249,8 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
             check_number("each of alphas", alpha)
         return list(ParameterGrid({name: list(values[name]) for name in values}))
 
-    def _scores(self, grid, rows, splits, featurizer):
-        """Test scores of all candidates, shape (n_splits, n_candidates)."""
+    def _search(self, grid, rows, splits, featurizer):
+        """The results of all candidates, and the meta-objective of the best, of all tasks."""
         random = random_of(self.random_state)
         episodes = read_episodes(self.support, self.split, self.n_episodes, random)
         episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
@@ -267,15 +260,27 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
         if episodes.support == "all":  # which would judge by the rows that were adapted to
             judged = Blocks(rows.tasks, features, judging_episodes(episodes, self.random_state))
         folds = Folds(blocks, splits, list(self.alphas), self.n_jobs, judged)
-        scores = np.empty((len(splits), len(grid)))
-        for inner_lr, n_steps in dict.fromkeys((c["inner_lr"], c["n_steps"]) for c in grid):
-            at = [(c["inner_lr"], c["n_steps"]) == (inner_lr, n_steps) for c in grid]
-            found = folds.scores(gradient_rule(inner_lr, n_steps, blocks))
+        scores, most, leading = np.empty((len(splits), len(grid))), -np.inf, {}
+        for loop in dict.fromkeys(_loop_of(candidate) for candidate in grid):
+            at = [_loop_of(candidate) == loop for candidate in grid]
+            objective = folds.objective(gradient_rule(*loop, blocks))
+            found = folds.scores(objective)
             # A candidate that is given twice has two columns, side by side.
             scores[:, at] = np.repeat(found, sum(at) // found.shape[1], axis=1)
             best = scores[:, at].mean(axis=0).max()
-            report(f"inner_lr={inner_lr}, n_steps={n_steps}: R2 {best:.6g}", self.verbose)
-        return scores
+            if best > most:  # what is kept of the tasks is kept for one inner loop
+                most, leading = best, {loop: objective}
+            report(f"inner_lr={loop[0]}, n_steps={loop[1]}: R2 {best:.6g}", self.verbose)
+        results = _results(grid, scores)
+        best = grid[results["rank_test_score"].argmin()]
+        objective = leading.get(_loop_of(best))
+        if objective is None:  # as good as the leading one, and first in the grid
+            objective = folds.objective(gradient_rule(*_loop_of(best), blocks))
+        return results, objective.penalised(best["alpha"] * folds.penalised, self.verbose)
+
+
+def _loop_of(candidate):
+    return candidate["inner_lr"], candidate["n_steps"]
 
 
 def task_splits(cv, rows):
@@ -302,15 +307,15 @@ def task_splits(cv, rows):
             f"Cross-validation over tasks needs at least two of them; got {n_tasks}. Pass a list "
             "of (X, y) tuples, or all rows with groups= or task_column=."
         )
-    codes = rows.codes if rows.named else np.arange(n_tasks)
     if isinstance(cv, str):
         if cv != "leave-one-task-out":
             raise ValueError(
                 f"cv must be an int, 'leave-one-task-out', a splitter or an iterable; got {cv!r}."
             )
-        codes = np.arange(n_tasks)
-        cv = LeaveOneGroupOut() if rows.named else LeaveOneOut()
-    elif rows.named and isinstance(cv, Integral):
+        order = rows.ids.argsort() if rows.named else slice(None)  # that of `LeaveOneGroupOut`
+        return [(~task, task) for task in np.eye(n_tasks, dtype=bool)[order]]
+    codes = rows.codes if rows.named else np.arange(n_tasks)
+    if rows.named and isinstance(cv, Integral):
         cv = GroupKFold(cv)
     elif isinstance(cv, Iterable) and getattr(cv, "ndim", 1):
         cv = list(cv)

@@ -13,10 +13,10 @@ from scipy.linalg import (
     eigh,
     eigvalsh_tridiagonal,
     lapack,
-    solve_triangular,
     solveh_banded,
 )
 
+from sklearn_maml._linalg import self_products
 from sklearn_maml._objective.quadratic import safe_cholesky
 
 __all__ = ["Diagonal", "diagonalise", "left_out", "ridge_path"]
@@ -135,12 +135,13 @@ def diagonalise(hessian, penalised, least, most):
     factor = safe_cholesky(whole / np.outer(scale, scale)) if scale.all() else None
     if factor is None:
         return None
-    root = solve_triangular(factor, np.diag(np.sqrt(penalised) / scale), trans="T")
-    rates, vectors = eigh(root @ root.T, driver="evd")
+    inverse, _ = lapack.dtrtri(factor)
+    inverse /= scale[:, None]
+    root = inverse * np.sqrt(penalised)[:, None]
+    rates, vectors = eigh(root.T @ root, driver="evd", overwrite_a=True, check_finite=False)
     if (most - least) * rates[-1] > SAFELY_STIFFER:
         return None
-    basis = solve_triangular(factor, vectors) / scale[:, None]
-    return Diagonal(basis, np.maximum(rates, 0.0), least)
+    return Diagonal(inverse @ vectors, np.maximum(rates, 0.0), least)
 
 
 def left_out(rows, inverse, residuals):
@@ -169,7 +170,7 @@ def left_out(rows, inverse, residuals):
     scaled = rows * np.sqrt(inverse)[:, None, :]
     turned = np.swapaxes(scaled, -1, -2)
     few = rows.shape[1] <= rows.shape[2]
-    leverage = np.matmul(scaled, turned) if few else np.matmul(turned, scaled)
+    leverage = self_products(scaled if few else turned)
     safe = np.einsum("nij,nij->n", leverage, leverage) < (1 - SAFELY_LEFT_OUT) ** 2
     unclear = np.flatnonzero(~safe)
     safe[unclear] = np.linalg.eigvalsh(leverage[unclear])[:, -1] < 1 - SAFELY_LEFT_OUT
