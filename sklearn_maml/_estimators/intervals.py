@@ -3,10 +3,14 @@
 Every function takes a fitted `MAMLRegressor` or `MAMLClassifier`, called `model`.
 """
 
+from functools import partial
+from operator import add
+
 import numpy as np
 
 from sklearn_maml._component import check_bool
 from sklearn_maml._estimators.defaults import scoring_episodes
+from sklearn_maml._estimators.objectives import objective_on, query_predictions
 from sklearn_maml._estimators.prediction import (
     linear,
     linear_and_deviation,
@@ -35,7 +39,7 @@ from sklearn_maml._intervals.temperature import (
     temperatures_at,
 )
 from sklearn_maml._progress import warn_user
-from sklearn_maml._tasks.classes import probabilities
+from sklearn_maml._tasks.classes import codes_of, probabilities
 from sklearn_maml._tasks.stacks import Blocks
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "calibrated_on",
     "intervals_of",
     "label_sets_of",
+    "missed_rows",
     "probabilities_of",
     "quantiles_of",
     "temperatures",
@@ -172,11 +177,7 @@ def quantiles_of(model, rows, information, n_rows, quantile):
 def _ends(model, rows, information, n_rows, multiples):
     """Means of rows plus multiples of their deviations, one of each on the last axis."""
     if multiples[0] is None:
-        raise ValueError(
-            f"{type(model).__name__} knows no intervals: {model.adaptation_!r} does not know "
-            "how tasks vary, and there is no calibration. Fit it with calibrate=True on "
-            "several tasks."
-        )
+        _refuse(model)
     mean, scale = _mean_and_scale(model, rows, information, n_rows)
     which = np.zeros(len(mean), dtype=np.intp) if rows.which is None else rows.which
     sides = [side[which].reshape(len(mean), *[-1] * (mean.ndim - 1)) for side in multiples]
@@ -184,18 +185,81 @@ def _ends(model, rows, information, n_rows, multiples):
     return np.stack([np.clip(mean + side * scale, low, high) for side in sides], axis=-1)
 
 
+def _refuse(model):
+    raise ValueError(
+        f"{type(model).__name__} knows no intervals: {model.adaptation_!r} does not know "
+        "how tasks vary, and there is no calibration. Fit it with calibrate=True on "
+        "several tasks."
+    )
+
+
 def label_sets_of(model, rows, n_rows, coverage):
     """Classes that rows may have, as `intervals_of`: (n_rows, n_classes[, n_coverages]) of bool."""
     coverages, several = read_levels("coverage", coverage)
     share = probabilities_of(model, rows, n_rows)
     which = np.zeros(len(share), dtype=np.intp) if rows.which is None else rows.which
-    given, own, sets = _support_rows(rows, n_rows), [], []
-    for c in coverages:
-        bound = None if model.calibration_ is None else model.calibration_.upper(c, given)
-        own += [c] if bound is None else []
-        sets.append(own_label_set(share, c) if bound is None else label_set(share, bound[which]))
+    found = [_label_set(model, share, _support_rows(rows, n_rows), which, c) for c in coverages]
+    own = [c for c, (_, holds) in zip(coverages, found, strict=True) if not holds]
+    sets = [chosen for chosen, _ in found]
     _say_that_tasks_are_few(model, "coverage", own, tasks_needed(max(own)) if own else 0)
     return np.stack(sets, axis=-1) if several else sets[0]
+
+
+def _label_set(model, share, n_rows, which, coverage):
+    """Classes (n, n_classes) for probabilities of rows of tasks, and whether calibration says."""
+    bound = None if model.calibration_ is None else model.calibration_.upper(coverage, n_rows)
+    if bound is None:
+        return own_label_set(share, coverage), False
+    return label_set(share, bound[which]), True
+
+
+def missed_rows(model, X, y, groups, sample_weight, episodes, coverage):
+    """Which query rows are outside their intervals, or whose classes are not in their label sets.
+
+    Parameters
+    ----------
+    model : MAMLRegressor or MAMLClassifier
+    X, y, groups, sample_weight, episodes
+        As in `query_predictions`.
+    coverage : float
+
+    Returns
+    -------
+    missed : ndarray of shape (n,)
+        1 or 0; with several targets the share of these.
+    weight, task : ndarray of shape (n,)
+    """
+    if hasattr(model, "classes_"):
+        truth, z, weight, n_rows, task = query_predictions(
+            model, X, y, groups, sample_weight, episodes
+        )
+        share, every = probabilities(z, temperatures(model, n_rows)), np.arange(len(z))
+        chosen, holds = _label_set(model, share, n_rows, every, coverage)
+        missed = 1.0 - chosen[every, codes_of(truth)]
+    else:
+        objective = objective_on(model, X, y, groups, sample_weight, episodes)
+        block = partial(_missed_in_block, model, objective, coverage)
+        missed, weight, task, holds = zip(*objective.fold(block, add), strict=True)
+        missed, weight, task = map(np.concatenate, (missed, weight, task))
+        holds = all(holds)
+    _say_that_tasks_are_few(model, "coverage", [] if holds else [coverage], tasks_needed(coverage))
+    return missed, weight, task
+
+
+def _missed_in_block(model, objective, coverage, i):
+    """A block's part of `missed_rows`, and whether the calibration says so, in a list."""
+    loop, weight = objective.loop(i)
+    z = loop.respond(theta_of(model)[..., None, :]).predictions
+    scores = standardised(model.loss_, model.adaptation_.deviation)(loop.query, z, loop.support)
+    n_rows, knows_deviation = loop.support.n_rows, _knows_deviation(model)
+    _, high, holds = multipliers(model.calibration_, coverage, n_rows, False, knows_deviation)
+    if high is None:
+        _refuse(model)
+    missed = np.abs(scores) > np.moveaxis(high, 0, -1)[..., None]
+    mass = weight[:, None] * loop.query.weights
+    missed = missed.reshape(-1, *mass.shape).mean(axis=0)
+    owner = np.broadcast_to(objective.blocks.owner(i)[:, None], mass.shape)
+    return [(missed[mass > 0], mass[mass > 0], owner[mass > 0], holds)]
 
 
 def _knows_deviation(model):

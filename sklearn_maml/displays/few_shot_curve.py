@@ -6,6 +6,7 @@ from sklearn_maml._typing import Axes, PerRow, Random, Shots, Tasks
 from sklearn_maml.displays.display import Display, plain_log_scale
 from sklearn_maml.model_selection import few_shot_curve
 from sklearn_maml.model_selection.baselines import own_ridge, pooled_task_errors
+from sklearn_maml.model_selection.errors import MISCOVERAGE
 from sklearn_maml.model_selection.few_shot import FewShotCurve
 
 __all__ = ["FewShotCurveDisplay"]
@@ -80,7 +81,8 @@ class FewShotCurveDisplay(Display):
             One regression for all tasks, fitted on the training rows; drawn as a level line. It
             is given the rows of `tasks` as they are.
         n_draws, metric, random_state
-            As in `sklearn_maml.model_selection.few_shot_curve`.
+            As in `sklearn_maml.model_selection.few_shot_curve`. A regression on each task's rows
+            alone has no "miscoverage": there is no such curve.
         ax : matplotlib Axes, default=None
 
         Returns
@@ -93,7 +95,8 @@ class FewShotCurveDisplay(Display):
         (prior,) = few_shot_curve(estimator, tasks, y, supports=[0], **shared).mean
         shots = [k for k in supports if k > 0]
         alone = {**shared, "supports": shots, "adaptation": own_ridge(estimator)}
-        own = few_shot_curve(estimator, tasks, y, **alone) if shots else None
+        alone_too = shots and curve.metric != MISCOVERAGE  # a ridge has no intervals
+        own = few_shot_curve(estimator, tasks, y, **alone) if alone_too else None
         if pooled is not None:
             pooled = pooled_task_errors(estimator, pooled, tasks, y, groups, metric).mean()
         return cls(curve, prior, own, pooled).plot(ax=ax)

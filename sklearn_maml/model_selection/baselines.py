@@ -9,7 +9,12 @@ from sklearn_maml._tasks.classes import codes_of
 from sklearn_maml._tasks.lists import is_task_list, pool
 from sklearn_maml._tasks.tables import read_tasks
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.model_selection.errors import CLASS_ERRORS, choose_metric, mean_errors
+from sklearn_maml.model_selection.errors import (
+    CLASS_ERRORS,
+    MISCOVERAGE,
+    choose_metric,
+    mean_errors,
+)
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
 
 __all__ = ["OwnRidge", "own_ridge", "pooled_task_errors"]
@@ -65,6 +70,8 @@ def pooled_task_errors(fitted, pooled, tasks, y, groups, metric):
     table = pool(tasks, numeric).X if is_task_list(tasks, y) else tasks
     X, y, given = at_the_model(steps, model, tasks, y, groups, None)
     rows, metric = read_tasks(model, X, y, **given), choose_metric(model, metric)
+    if metric == MISCOVERAGE:
+        raise ValueError(f"metric={metric!r} is of intervals, and pooled={pooled!r} has none.")
     truth, predicted = rows.tasks.y, pooled.predict(table)
     if numeric:
         errors = mean_errors(metric, truth, predicted)

@@ -15,12 +15,12 @@ from sklearn_maml._estimators.defaults import AUTO_SHOTS
 from sklearn_maml._estimators.intervals import temperatures
 from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml._estimators.prediction import response, truth_of
-from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
+from sklearn_maml._tasks.classes import probabilities
 from sklearn_maml._tasks.episodes import Episodes, read_episodes
 from sklearn_maml._typing import Array, Floats, PerRow, Random, Shots, Split, Support, Tasks
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.rule import AdaptationRule
-from sklearn_maml.model_selection.errors import CLASS_ERRORS, choose_metric, mean_errors
+from sklearn_maml.model_selection.errors import MISCOVERAGE, choose_metric, errors_of_rows
 from sklearn_maml.model_selection.pipelines import at_the_model, unwrap
 
 __all__ = [
@@ -305,9 +305,11 @@ def few_shot_curve(
         Random draws of the support rows of each task.
     metric : str, default=None
         "mean_squared_error", the default for a regressor, or "mean_absolute_error"; "log_loss", the
-        default for a classifier, or "zero_one_loss", the share of wrong classes.
+        default for a classifier, or "zero_one_loss", the share of wrong classes. "miscoverage", of
+        both: the share of rows outside their 90 % intervals, or label sets, which is to be 0.1.
     adaptation : str or AdaptationRule, default=None
-        A rule in place of the model's own, for comparison; with nothing to be learned.
+        A rule in place of the model's own, for comparison; with nothing to be learned. Intervals
+        are of the model's own.
     random_state : int, RandomState or None, default=0
 
     Returns
@@ -340,6 +342,11 @@ def few_shot_curve(
     seed = random_of(random_state).randint(2**31 - 1)
     steps, model = unwrap(model)
     metric = choose_metric(model, metric)
+    if metric == MISCOVERAGE and adaptation is not None:
+        raise ValueError(
+            f"metric={metric!r} judges the intervals of the model's own rule; adaptation must be "
+            f"None, got {adaptation!r}."
+        )
     X, y, given = at_the_model(steps, model, tasks, y, groups, None)
     if nothing_tells_tasks_apart(model, y, given["groups"]):
         raise ValueError(
@@ -349,16 +356,9 @@ def few_shot_curve(
     errors = []
     for shots in supports:
         episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
-        truth, z, weight, n_rows, task = query_predictions(
-            model, X, y, **given, episodes=episodes, rule=adaptation
+        rows, weight, task = errors_of_rows(
+            metric, model, X, y, **given, episodes=episodes, rule=adaptation
         )
-        if is_classifier(model):
-            # Temperatures are those of the model's own rule.
-            known = temperatures(model, n_rows) if adaptation is None else np.ones(len(z))
-            share = probabilities(z, known)
-            rows = CLASS_ERRORS[metric](codes_of(truth), most_probable(z), share)
-        else:
-            rows = mean_errors(metric, truth, response(model, z))
         errors.append(np.bincount(task, weight * rows) / np.bincount(task, weight))
     return FewShotCurve(np.array(supports), np.array(errors), metric)
 
