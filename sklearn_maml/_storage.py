@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from numbers import Integral, Real
-from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -20,6 +19,9 @@ PLAIN_KINDS = "biufUSmM"
 
 # What stands for a type that a field declares; numbers may be those of numpy.
 DECLARED = {Any: object, bool: bool | np.bool_, float: Real, int: Integral}
+
+# What ``int | None`` and ``Optional[int]`` are made by.
+UNIONS = type(int | None), Union
 
 # What floats that JSON does not have are called.
 INFINITE = {"inf": np.inf, "-inf": -np.inf}
@@ -180,7 +182,7 @@ def _read_part(tree, arrays, classes):
 def _is_of(value, hint):
     """Whether a value, and each entry of a tuple, is of the type that a field declares."""
     parts = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
+    if get_origin(hint) in UNIONS:
         return any(_is_of(value, part) for part in parts)
     declared = get_origin(hint) or hint
     truth = isinstance(value, bool) and declared in (int, float)
