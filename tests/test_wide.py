@@ -108,7 +108,7 @@ def test_a_resolved_minimum_moves_along_resolved_directions_alone():
     objective = make_objective(tasks, 0.01, 2)
     shape, near = quadratic(objective), rng.normal(size=objective.n_parameters)
     assert not shape.definite
-    theta = shape.resolved(objective, near)
+    theta = shape.resolved(objective, near, 1e-4)
     _, s, vt = np.linalg.svd(shape.triangle)
     kept = vt[s > 1e-4 * s[0]]
     assert len(kept) == len(s) - 1
@@ -166,3 +166,15 @@ def test_copies_of_a_column_fit_as_the_column_does(seed, exponent, criterion, me
         assert np.isfinite(model.coef_).all()
     # A column more cannot fit worse, but for another Sigma; and it adds no more than one parameter.
     assert 0.5 * found[0] < found[1] < 1.5 * found[0]
+
+
+@pytest.mark.parametrize("split", ["random", "first"])
+def test_features_that_rows_still_resolve_are_fitted_exactly(split):
+    rng, tasks = np.random.default_rng(0), []
+    for _ in range(30):
+        year = np.sort(rng.choice(np.arange(1990.0, 2021.0), 12, replace=False))
+        t, (a, b) = (year - 2005.0) / 10.0, rng.normal(size=2)
+        y = a + (1.0 + 0.3 * b) * t + 0.5 * t**2 + 0.2 * rng.normal(size=12)
+        tasks.append((np.column_stack([year, year**2, year**3]), y))
+    model = MAMLRegressor(split=split, random_state=0).fit(tasks)
+    assert model.gap_certificate_.bound < 1e-5 * model.meta_loss_

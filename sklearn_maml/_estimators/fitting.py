@@ -52,6 +52,14 @@ __all__ = [
 # beat, in trials, had bounds of 0.7 and more; those of default step lengths have 0.3 and less.
 SURE = 0.3
 
+# Directions whose singular value is at most this share of the largest are not resolved: the root of
+# float64's precision, at which curvature is lost. Where a task's first rows are the support, theta
+# is seen through what adapting leaves of it, and may be wild in more directions: then the second.
+RESOLVED = 1.5e-8, 1e-4
+
+# So many times the squared error of the fixed effects, unadapted, is wild.
+WILD = 100.0
+
 # Reading, metric, strength, theta, certificate and intervals. A rule that is not learned has no
 # second and third, steps that are learned have their lengths there, a search has itself, and a
 # choice of features is one more.
@@ -223,16 +231,22 @@ def _solved(model, plan, objective):
 
 
 def _resolved(objective, result, learned):
-    """A solver's result; from fixed effects, as far as rows resolve it, of collinear features.
+    """A solver's result; of features that depend on one another, nearer to the fixed effects.
 
-    Where a mixed model was learned, its fixed effects say what nearly collinear features do
-    together. The exact minimum would take these apart by coefficients of 1e9, of which rows that
-    are not like the query rows see what is left.
+    Where a mixed model was learned, its fixed effects say what such features do together. The exact
+    minimum would take them apart by coefficients of 1e9 and more, of which rows that are not like
+    the query rows see what is left.
     """
     near = getattr(learned, "fixed_effects", None)
     if near is None or not objective.is_quadratic or quadratic(objective).definite:
         return result
-    theta = quadratic(objective).resolved(objective, np.reshape(near, result.theta.shape))
+    near = np.reshape(near, result.theta.shape)
+    unadapted = objective.vary(rule=GradientSteps(n_steps=0))
+    most = WILD * unadapted.value(near)
+    for share in RESOLVED:
+        theta = quadratic(objective).resolved(objective, near, share)
+        if unadapted.value(theta) <= most:
+            break
     values = (*result.values, objective.value(theta))
     return replace(result, theta=theta, values=values, n_iter=result.n_iter + 1)
 

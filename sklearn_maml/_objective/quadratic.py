@@ -31,10 +31,6 @@ __all__ = [
 # Above it each Newton step still gains five digits, and a second one recovers them all.
 SAFELY_POSITIVE = 1e-11
 
-# Along directions of singular values below this share of the largest, theta is noise times its
-# inverse or more: what a mixed model says of them is better.
-RESOLVED = 1e-4
-
 # More rows than these do not raise the threshold of the numerical rank.
 ROWS_THAT_ROUND = 2000
 
@@ -91,13 +87,15 @@ class Quadratic:
         step = minimum_norm(triangle, target, self.scale, self.rank)
         return step.T.reshape(theta.shape)
 
-    def resolved(self, objective, near):
-        """The minimiser nearest to a theta, along directions of at least `RESOLVED` alone.
+    def resolved(self, objective, near, share):
+        """The minimiser nearest to a theta, along directions that the rows resolve alone.
 
         Parameters
         ----------
         objective : MetaObjective
         near : ndarray of shape (d,) or (n_targets, d)
+        share : float
+            Of the largest singular value, which that of a direction has to exceed.
 
         Returns
         -------
@@ -105,7 +103,7 @@ class Quadratic:
         """
         triangle, target = reduce_rows(objective, near, self.scale)
         s = np.linalg.svd(triangle, compute_uv=False)
-        rank = int((s > RESOLVED * s.max(initial=0.0)).sum())
+        rank = int((s > share * s.max(initial=0.0)).sum())
         step = minimum_norm(triangle, target, self.scale, rank)
         return near - step.T.reshape(near.shape)
 
