@@ -1,0 +1,243 @@
+"""Lemmas and theorems of the certificates one by one: closed forms, dense grids, inclusions."""
+
+import numpy as np
+import pytest
+from families import make_tasks
+from objectives import objective_of
+from scipy.optimize import approx_fprime, minimize
+
+from sklearn_maml import Proximal, certify
+from sklearn_maml.adaptation import GradientSteps
+from sklearn_maml.certificate.branch import _effect
+from sklearn_maml.certificate.convexity import least_curvature
+from sklearn_maml.certificate.minimisers import _parabola, first_ball, shrunken_ellipsoid
+from sklearn_maml.certificate.regions import Box, Ellipsoid, Intervals, everywhere, narrow
+from sklearn_maml.certificate.relaxation import relaxation
+from sklearn_maml.certificate.slope_problem import slope_problem
+from sklearn_maml.certificate.tight import _corollary, _State
+from sklearn_maml.losses import LogCosh, PseudoHuber
+from sklearn_maml.solvers import GaussNewton
+
+THETA = np.array([0.4, -0.3, 0.2])
+SIGMA = np.array([0.5, 1.0, 2.0])
+STEP, PULL = GradientSteps(0.7, cap=False), Proximal(0.8, SIGMA)
+RULES = [STEP, GradientSteps(0.3, 3, cap=False), PULL]
+SPLIT = {"support": 4, "split": "first"}
+
+
+def problem_of(rule, loss=None, episodes=None, alpha=0.05):
+    """A small objective, its slope problem at THETA, and the anchors there."""
+    tasks = make_tasks(4, 7, n_features=2, seed=7)
+    objective = objective_of(tasks, loss or LogCosh(), rule, alpha, episodes)
+    problem = slope_problem(objective, THETA, 0, 1e10, True)
+    return tasks, objective, problem, problem.anchors(problem.x)
+
+
+def near(F, y):
+    """argmin of the mean log cosh plus ``0.2 (t - THETA)' Sigma^-1 (t - THETA)``."""
+
+    def value(t):
+        return np.logaddexp(F @ t - y, y - F @ t).mean() + 0.2 * ((t - THETA) ** 2 / SIGMA).sum()
+
+    def slope(t):
+        return F.T @ np.tanh(F @ t - y) / len(y) + 0.4 * (t - THETA) / SIGMA
+
+    def curvature(t):
+        return (F.T / np.cosh(F @ t - y) ** 2) @ F / len(y) + np.diag(0.4 / SIGMA)
+
+    options = {"gtol": 1e-13}
+    return minimize(
+        value, THETA, jac=slope, hess=curvature, method="trust-exact", options=options
+    ).x
+
+
+def moved_per_slope(tasks, rule):
+    """c of Lemma 2 and how u moves with theta, by the formulas below it: rows (4, 4) and (.., 3).
+
+    The first four rows of a task are its support.
+    """
+    c, rows = [], []
+    for X, y in tasks:
+        phi = np.column_stack([X, np.ones(7)])
+        (F, Phi), (y, y_query) = np.split(phi, [4]), np.split(y, [4])
+        if rule is STEP:
+            adapted = THETA - 0.7 * F.T @ np.tanh(F @ THETA - y) / 4
+            J, K = np.eye(3), 0.7 * np.eye(3)
+        else:
+            adapted = near(F, y)
+            k = np.cosh(F @ adapted - y) ** -2
+            J = np.linalg.inv(np.eye(3) + (SIGMA[:, None] * (F.T * k) @ F / 4) / 0.4)
+            K = np.diag(SIGMA) @ J.T / 0.4
+        gradient = Phi.T @ np.tanh(Phi @ adapted - y_query) / 3
+        c.append(F @ K @ gradient / 4)
+        rows.append(F @ J)
+    return np.array(c), np.array(rows)
+
+
+@pytest.mark.parametrize("rule", [STEP, PULL], ids=repr)
+def test_corollary_5_is_what_grids_of_its_rows_say(rule):
+    tasks, objective, problem, anchors = problem_of(rule, episodes=SPLIT)
+    c, _ = moved_per_slope(tasks, rule)
+    (at,), (stack,) = anchors, problem.stacks
+    rng = np.random.default_rng(1)
+    low, high = at.u - rng.uniform(0.1, 2, at.u.shape), at.u + rng.uniform(0.1, 2, at.u.shape)
+    region = Ellipsoid(problem.x + [0.3, 0.0, -0.4], 0.5 * np.eye(3), 3.0)
+    state = _State(problem, anchors, *problem.derivatives(anchors), 0.0)
+    u = np.linspace(low, high, 20001)
+    rho = np.tanh(u - stack.y) - np.tanh(at.u - stack.y) - at.curvature * (u - at.u)
+    wanted = 0.25 * np.maximum((c * rho).max(axis=0), 0.0).sum()
+    wanted += (0.5 + 1.5) * np.linalg.norm(
+        problem.basis.T @ objective.value_and_gradient(THETA)[1]
+    )
+    found = _corollary(state, region, [Intervals(low, high, at.z - 1, at.z + 1)])
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", [STEP, PULL], ids=repr)
+def test_boxes_are_halved_where_slopes_move_most_for_the_query(rule):
+    tasks, _, problem, anchors = problem_of(rule, episodes=SPLIT)
+    c, rows = moved_per_slope(tasks, rule)
+    V = np.random.default_rng(2).normal(size=(3, 3))
+    wanted = 0.25 * np.einsum("ij,ijk->k", np.abs(c), np.abs(rows @ problem.basis @ V))
+    np.testing.assert_allclose(_effect(problem, anchors, V), wanted, rtol=1e-7)
+
+
+@pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_the_slope_problem_has_the_derivatives_of_the_meta_loss(rule, episodes):
+    _, objective, problem, anchors = problem_of(rule, episodes=episodes)
+    value, gradient, hessian = problem.derivatives(anchors)
+    wanted, slope = objective.value_and_gradient(THETA)
+    assert value == pytest.approx(wanted, rel=1e-12)
+    np.testing.assert_allclose(gradient, problem.basis.T @ slope, rtol=1e-8, atol=1e-12)
+
+    def at(x):
+        return problem.basis.T @ objective.value_and_gradient(problem.basis @ x)[1]
+
+    np.testing.assert_allclose(hessian, approx_fprime(problem.x, at, 1e-6), atol=1e-5)
+
+
+def points_of(region, rng, n_points=300):
+    """Points of an ellipsoid, as many on its surface as inside."""
+    t = rng.normal(size=(n_points, 3))
+    t /= np.linalg.norm(t, axis=1, keepdims=True)
+    t[::2] *= rng.uniform(size=(len(t[::2]), 1))
+    return region.centre + region.radius * t @ region.V.T
+
+
+def inside(low, value, high):
+    return (low <= value).all() and (value <= high).all()
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_intervals_and_theorem_4_hold_at_every_point_of_a_region(rule, radius):
+    _, _, problem, anchors = problem_of(rule, PseudoHuber(), SPLIT)
+    (stack,), rng = problem.stacks, np.random.default_rng(3)
+    V = 0.3 * rng.normal(size=(3, 3))
+    region = Ellipsoid(problem.x + radius * V @ [0.1, -0.2, 0.1], V, radius)
+    box = Box(region.centre, V, np.array([0.3, 1.0, 0.1]) * radius, region)
+    value, gradient, _ = problem.derivatives(anchors)
+    points = points_of(region, rng)
+    away = np.linalg.solve(V, (points - region.centre).T).T
+    in_box = points[(np.abs(away) <= box.half).all(axis=1)]
+    for place, members in ((region, points), (box, in_box)):
+        assert len(members) > 5
+        (centred,) = problem.anchors(place.centre)
+        (known,) = [narrow(stack, everywhere(stack), place, centred)]
+        Q = least_curvature(problem, anchors, [known], place)
+        for x in members:
+            u, _, z = stack.graph(x)
+            assert inside(known.low, u, known.high)
+            assert inside(known.z_low, z, known.z_high)
+            D = x - problem.x
+            if Q is not None:
+                assert problem.value(x) >= value + gradient @ D + 0.5 * D @ Q @ D - 1e-12
+    if rule is STEP:  # u is linear: both ends are attained
+        f = stack.F.reshape(-1, 3) @ V
+        ends = radius * np.linalg.norm(f, axis=1).reshape(stack.y.shape)
+        straight = narrow(stack, everywhere(stack), region, problem.anchors(region.centre)[0])
+        middle = stack.F @ region.centre
+        np.testing.assert_allclose(straight.high, middle + ends, rtol=1e-9)
+        np.testing.assert_allclose(straight.low, middle - ends, rtol=1e-9)
+
+
+@pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
+def test_theorem_4_tends_to_the_hessian_as_a_region_shrinks(episodes):
+    _, _, problem, anchors = problem_of(STEP, PseudoHuber(), episodes)
+    region = Ellipsoid(problem.x, 1e-4 * np.eye(3), 1.0)
+    pairs = zip(problem.stacks, anchors, strict=True)
+    intervals = [narrow(stack, everywhere(stack), region, at) for stack, at in pairs]
+    Q = least_curvature(problem, anchors, intervals, region)
+    hessian = problem.derivatives(anchors)[2]
+    np.testing.assert_allclose(Q, hessian, atol=5e-3 * np.abs(hessian).max())
+    assert np.linalg.eigvalsh(hessian - Q)[0] > -1e-9  # from below
+
+
+def test_each_target_adds_the_gap_of_its_own_best_route():
+    """Theorem 4 for the target at its minimum, a relaxation for the one that is far from it."""
+    tasks, rule = make_tasks(8, 10, n_features=2, seed=3), GradientSteps(0.3)
+    parts = [tasks, [(X, 0.5 * y + X[:, 0]) for X, y in tasks]]
+    objectives = [objective_of(part, LogCosh(), rule) for part in parts]
+    best = GaussNewton().minimize(objectives[0], np.zeros(3)).theta
+    theta, least = np.array([best, [10.0, -10.0, 1.0]]), 0.0
+    alone = [certify(*pair, "full") for pair in zip(objectives, theta, strict=True)]
+    assert len({certificate.route for certificate in alone}) == 2
+    for certificate in alone:
+        gaps = dict(certificate.routes)
+        assert "best route of each target" not in gaps
+        least += min(gaps.values()) - certificate.rounding
+    both = [(X, np.column_stack([y, z])) for (X, y), (_, z) in zip(*parts, strict=True)]
+    together = certify(objective_of(both, LogCosh(), rule), theta, "full")
+    assert together.route == "best route of each target"
+    assert together.bound - together.rounding == pytest.approx(least, rel=1e-9)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.6])
+@pytest.mark.parametrize("reach", [0.3, 2.0, 9.0])
+def test_parabolas_of_theorem_2b_are_below_what_rows_are_in_excess(reach, moved):
+    """``g(x)``: least at ``z* = y + artanh(nu)``, or at the end of its interval that is nearest."""
+    rng = np.random.default_rng(5)
+    loss, (y, z), nu = LogCosh(), rng.normal(size=(2, 1, 50)), rng.uniform(-0.9, 0.9, (1, 50))
+    best, sides = y + np.arctanh(nu), moved * rng.uniform(size=(2, 1, 50))
+    floor = loss.value(y, best) - nu * best
+
+    def excess(x):
+        at = np.clip(best, z + x - sides[1], z + x + sides[0])
+        return loss.value(y, at) - nu * at - floor
+
+    reaches = np.full_like(y, reach)
+    beta, tau = _parabola(reaches, loss, y, z, (-sides[0], sides[1]), nu, floor)
+    x = np.linspace(-reach, reach, 65)[:, None]  # the code's grid: between its points g is convex
+    assert (excess(x) >= beta * x**2 - tau - 1e-12).all()
+    assert (tau >= 0).all()
+    edge = np.minimum(excess(reach), excess(-reach))
+    assert (beta * reach**2 <= edge + 1e-12).all()
+    assert (beta * reach**2 >= 0.5 * edge).all()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_nothing_outside_of_a_region_is_as_good_as_the_point(rule):
+    _, _, problem, _ = problem_of(rule, episodes=SPLIT, alpha=0.2)
+    value, rng = problem.value(problem.x), np.random.default_rng(6)
+    intervals = [everywhere(stack) for stack in problem.stacks]
+    slopes = [s for _, s, _ in problem.graphs]
+    point = relaxation(problem, intervals, None).solve(problem.x, slopes, value, 1e-6, 0.0)
+    ball = first_ball(problem, point, value - point.lower)
+    centred = problem.anchors(ball.centre)
+    parts = zip(problem.stacks, intervals, centred, strict=True)
+    intervals = [narrow(stack, known, ball, at) for stack, known, at in parts]
+    point = relaxation(problem, intervals, ball).solve(problem.x, slopes, value, 1e-6, 0.0)
+    ellipsoid = shrunken_ellipsoid(problem, intervals, point, value - point.lower)
+    for region in (ball, ellipsoid):
+        away = rng.normal(size=(400, 3))
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        for x in region.centre + region.radius * (1.0 + 1e-9) * away @ region.V.T:
+            assert problem.value(x) > value
+    # Where L is no larger than at the point: from it, as far as one gets.
+    directions = 5.0 * rng.normal(size=(400, 3)) * np.geomspace(1e-2, 1, 400)[:, None]
+    level = [x for x in problem.x + directions if problem.value(x) <= value]
+    assert len(level) > 20
+    for region in (ball, ellipsoid):
+        t = np.linalg.solve(region.V, (np.array(level) - region.centre).T)
+        assert (np.linalg.norm(t, axis=0) <= region.radius).all()
