@@ -4,19 +4,21 @@ import numpy as np
 import pytest
 from families import make_tasks
 from objectives import objective_of
-from scipy.optimize import approx_fprime, minimize
+from scipy.optimize import approx_fprime, minimize, minimize_scalar
 
 from sklearn_maml import Proximal, certify
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate.branch import _effect
 from sklearn_maml.certificate.convexity import least_curvature
+from sklearn_maml.certificate.gap_certificate import Curve
 from sklearn_maml.certificate.minimisers import _parabola, first_ball, shrunken_ellipsoid
 from sklearn_maml.certificate.regions import Box, Ellipsoid, Intervals, everywhere, narrow
-from sklearn_maml.certificate.relaxation import relaxation
+from sklearn_maml.certificate.relaxation import Point, _inside, relaxation
+from sklearn_maml.certificate.rows import _Row
 from sklearn_maml.certificate.slope_problem import slope_problem
+from sklearn_maml.certificate.slopes import hull
 from sklearn_maml.certificate.tight import _corollary, _State
 from sklearn_maml.losses import LogCosh, PseudoHuber
-from sklearn_maml.solvers import GaussNewton
 
 THETA = np.array([0.4, -0.3, 0.2])
 SIGMA = np.array([0.5, 1.0, 2.0])
@@ -81,14 +83,12 @@ def test_corollary_5_is_what_grids_of_its_rows_say(rule):
     (at,), (stack,) = anchors, problem.stacks
     rng = np.random.default_rng(1)
     low, high = at.u - rng.uniform(0.1, 2, at.u.shape), at.u + rng.uniform(0.1, 2, at.u.shape)
-    region = Ellipsoid(problem.x + [0.3, 0.0, -0.4], 0.5 * np.eye(3), 3.0)
+    region = Ellipsoid(problem.x + np.array([0.3, 0.0, -0.4]), 0.5 * np.eye(3), 3.0)
     state = _State(problem, anchors, *problem.derivatives(anchors), 0.0)
     u = np.linspace(low, high, 20001)
     rho = np.tanh(u - stack.y) - np.tanh(at.u - stack.y) - at.curvature * (u - at.u)
     wanted = 0.25 * np.maximum((c * rho).max(axis=0), 0.0).sum()
-    wanted += (0.5 + 1.5) * np.linalg.norm(
-        problem.basis.T @ objective.value_and_gradient(THETA)[1]
-    )
+    wanted += (0.5 + 1.5) * np.linalg.norm(problem.basis.T @ objective.value_and_gradient(THETA)[1])
     found = _corollary(state, region, [Intervals(low, high, at.z - 1, at.z + 1)])
     assert found == pytest.approx(wanted, rel=1e-6)
 
@@ -175,12 +175,11 @@ def test_theorem_4_tends_to_the_hessian_as_a_region_shrinks(episodes):
 
 
 def test_each_target_adds_the_gap_of_its_own_best_route():
-    """Theorem 4 for the target at its minimum, a relaxation for the one that is far from it."""
+    """A relaxation on a region for the one, over all theta for the one that is far from it."""
     tasks, rule = make_tasks(8, 10, n_features=2, seed=3), GradientSteps(0.3)
     parts = [tasks, [(X, 0.5 * y + X[:, 0]) for X, y in tasks]]
     objectives = [objective_of(part, LogCosh(), rule) for part in parts]
-    best = GaussNewton().minimize(objectives[0], np.zeros(3)).theta
-    theta, least = np.array([best, [10.0, -10.0, 1.0]]), 0.0
+    theta, least = np.array([[0.5, -0.5, 1.0], [10.0, -10.0, 1.0]]), 0.0
     alone = [certify(*pair, "full") for pair in zip(objectives, theta, strict=True)]
     assert len({certificate.route for certificate in alone}) == 2
     for certificate in alone:
@@ -241,3 +240,85 @@ def test_nothing_outside_of_a_region_is_as_good_as_the_point(rule):
     for region in (ball, ellipsoid):
         t = np.linalg.solve(region.V, (np.array(level) - region.centre).T)
         assert (np.linalg.norm(t, axis=0) <= region.radius).all()
+
+
+@pytest.mark.parametrize("excess", [1e-6, 0.3])
+def test_without_steps_the_ellipsoid_of_theorem_2_is_that_of_the_curvature(excess):
+    """No slope moves anything: ``|x - x_hat|^2 <= 2 e`` in the norm of what is left, around it."""
+    _, _, problem, _ = problem_of(GradientSteps(0.1, 0))
+    (stack,), V = problem.stacks, 0.1 * np.eye(3)
+    (known,) = [
+        narrow(stack, everywhere(stack), Ellipsoid(problem.x, V, 1.0), *problem.anchors(problem.x))
+    ]
+    (s,) = [s for _, s, _ in problem.graphs]
+    found = shrunken_ellipsoid(problem, [known], Point(0.0, problem.x, [s]), excess)
+    np.testing.assert_allclose(found.centre, problem.x, atol=1e-12)
+    assert found.radius == pytest.approx(np.sqrt(2.0 * excess), rel=1e-6)
+    z, ends = stack.Phi @ problem.x, np.stack([known.z_low, known.z_high])
+    loss, y = LogCosh(), stack.y_query
+    fallen = loss.value(y, ends) - loss.value(y, z) - loss.gradient(y, z) * (ends - z)
+    least = np.minimum((2.0 * fallen / (ends - z) ** 2).min(axis=0), loss.hessian(y, z))
+    flat = stack.Phi.reshape(-1, 3)
+    wanted = 2.0 * problem.A + (flat.T * (stack.row_weight * least).ravel()) @ flat
+    np.testing.assert_allclose(np.linalg.inv(found.V @ found.V.T), wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("away", [0.0, 0.2, 0.6])
+def test_rows_of_theorem_3_that_are_convex_have_the_minimum_that_scipy_finds(away):
+    rng = np.random.default_rng(8)
+    (y, c), b = rng.normal(size=(2, 1, 20)), rng.uniform(0.5, 1.0, (1, 20))
+    c, kappa = 0.4 * b * np.tanh(c), b * rng.uniform(-0.8, 0.8, (1, 20))
+    wanted, at = np.zeros((2, 1, 20))
+    for j, (t, w, m, k) in enumerate(zip(y[0], b[0], c[0], kappa[0], strict=True)):
+
+        def row(v, t=t, w=w, m=m, k=k):
+            return w * np.logaddexp(v - t, t - v) - w * np.log(2) - m * np.tanh(v - t) - k * v
+
+        found = minimize_scalar(row, bracket=(t - 1, t + 1), tol=1e-12)
+        wanted[0, j], at[0, j] = found.fun, found.x
+    least = _Row(LogCosh(), y[0], b[0], c[0], kappa[0]).convex_minimum(at[0] + away)
+    assert (least <= wanted[0] + 1e-12).all()
+    # Newton steps go so far, hence with no doubt; a bracket costs what it is long.
+    assert (least >= wanted[0] - (1e-6 if away < 0.3 else 0.3)).all()
+
+
+def test_rows_of_theorem_3_that_are_not_convex_are_bounded_on_their_intervals():
+    rng = np.random.default_rng(9)
+    y, c, kappa = rng.normal(size=(3, 30)) * [[1.0], [3.0], [0.3]]
+    low = y - rng.uniform(0.1, 4, 30)
+    high, b = y + rng.uniform(0.1, 4, 30), rng.uniform(0.5, 1.0, 30)
+    v = np.linspace(low, high, 20001)
+    wanted = b * LogCosh().value(y, v) - c * np.tanh(v - y) - kappa * v
+    least = _Row(LogCosh(), y, b, c, kappa).minimum_between(low, high)
+    assert (least <= wanted.min(axis=0)).all()
+    assert (least >= wanted.min(axis=0) - 2e-4).all()
+
+
+@pytest.mark.parametrize("rule", [STEP, RULES[1]], ids=repr)
+def test_the_relaxation_starts_strictly_inside_its_hulls(rule):
+    _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
+    (stack,), region = problem.stacks, Ellipsoid(problem.x, np.eye(3), 1.0)
+    known = narrow(stack, everywhere(stack), region, at)
+    h = hull(stack.loss, stack.y, known.low, known.high)
+    s = _inside(stack, h, problem.x, at.s, None, None)
+    (top,), (bottom,) = h(stack.support_predictions(problem.x, s), order=0)
+    nearest = np.minimum(top - s, s - bottom) / (top - bottom)
+    # One step's slopes move no others: nothing keeps them from 0.4 of the way to the middle.
+    assert (nearest > (0.1999 if rule is STEP else 0.0)).all()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 1e3])
+def test_the_radius_of_theorem_1_is_the_best_there_is(size):
+    """``psi = root(s)``, one coordinate each: the minimum over a ball, by its multiplier."""
+    eigenvalues, squares = size * np.array([1e-3, 0.1, 1.0]), np.array([2.0, 1.0, 1.0])
+    distance, start = np.sqrt(squares.sum()), np.sqrt(eigenvalues @ squares)
+    curve = Curve(distance, start, tuple(eigenvalues), tuple(squares))
+    epsilon, norm = 0.4 * np.sqrt(size), 1.0
+    radius, error = curve.best(epsilon, norm)
+    lam = size * np.geomspace(1e-8, 1e6, 100001)[:, None]
+    length = np.sqrt((squares * (eigenvalues / (eigenvalues + lam)) ** 2).sum(axis=1))
+    left = np.sqrt((squares * eigenvalues * (lam / (eigenvalues + lam)) ** 2).sum(axis=1))
+    wanted = (epsilon * length + norm * left).min()
+    assert wanted < 0.99 * min(epsilon * distance, norm * start)
+    assert epsilon * radius + norm * error == pytest.approx(wanted, rel=1e-3)
+    assert curve(radius) <= error * (1 + 1e-9)
