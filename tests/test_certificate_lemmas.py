@@ -1,5 +1,7 @@
 """Lemmas and theorems of the certificates one by one: closed forms, dense grids, inclusions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from families import make_tasks
@@ -11,12 +13,12 @@ from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate.branch import _effect
 from sklearn_maml.certificate.convexity import least_curvature
 from sklearn_maml.certificate.gap_certificate import Curve
-from sklearn_maml.certificate.minimisers import _parabola, first_ball, shrunken_ellipsoid
+from sklearn_maml.certificate.minimisers import _exceeds, _parabola, first_ball, shrunken_ellipsoid
 from sklearn_maml.certificate.regions import Box, Ellipsoid, Intervals, everywhere, narrow
 from sklearn_maml.certificate.relaxation import Point, _inside, relaxation
 from sklearn_maml.certificate.rows import _Row
 from sklearn_maml.certificate.slope_problem import slope_problem
-from sklearn_maml.certificate.slopes import hull
+from sklearn_maml.certificate.slopes import curvature_least, hull, strip, third_range
 from sklearn_maml.certificate.tight import _corollary, _State
 from sklearn_maml.losses import LogCosh, PseudoHuber
 
@@ -294,6 +296,14 @@ def test_rows_of_theorem_3_that_are_not_convex_are_bounded_on_their_intervals():
     assert (least >= wanted.min(axis=0) - 2e-4).all()
 
 
+@pytest.mark.parametrize("width", [0.5, 8.0])
+def test_between_points_of_a_grid_a_row_falls_by_what_its_curvature_allows(width):
+    """A pseudo-Huber row is as curved as its bound where it is 0: in the middle of a last cell."""
+    low = np.array([-width * (0.5 + 0.5 / (8 * 1024))])
+    row = _Row(PseudoHuber(1000.0), *np.array([[0.0], [1.0], [0.0], [0.0]]))
+    assert row.minimum_between(low, low + width)[0] == pytest.approx(0.0, abs=1e-9 * width**2)
+
+
 @pytest.mark.parametrize("rule", [STEP, RULES[1]], ids=repr)
 def test_the_relaxation_starts_strictly_inside_its_hulls(rule):
     _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
@@ -322,3 +332,61 @@ def test_the_radius_of_theorem_1_is_the_best_there_is(size):
     assert wanted < 0.99 * min(epsilon * distance, norm * start)
     assert epsilon * radius + norm * error == pytest.approx(wanted, rel=1e-3)
     assert curve(radius) <= error * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_the_ellipsoid_of_theorem_2_has_the_boundary_that_its_inequality_has(rule):
+    """``|Psi D - C o|^2 + 2 D'A D = (root(2 e) + |e'|)^2``, D from where the relaxation ended."""
+    _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
+    (stack,), rng = problem.stacks, np.random.default_rng(10)
+    low, high = at.u - rng.uniform(0.2, 1, at.u.shape), at.u + rng.uniform(0.2, 1, at.u.shape)
+    known = Intervals(low, high, at.z - 1.0, at.z + 1.5)
+    s = at.s + rng.uniform(-0.1, 0.1, at.s.shape)
+    x, excess = problem.x + np.array([0.02, -0.01, 0.03]), 0.02
+    region = shrunken_ellipsoid(problem, [known], Point(0.0, x, [s]), excess)
+    B = np.zeros((4, 4, 4)) if stack.B is None else stack.B
+    u, z = stack.F @ x - np.einsum("ijk,ik->ij", B, s), stack.query_predictions(x, s)
+    slope, level, half = strip(stack.loss, stack.y, low, high)
+    C = stack.C @ np.linalg.inv(np.eye(B.shape[1]) + slope[..., None] * B)
+    Psi = stack.Phi - C @ (slope[..., None] * stack.F)
+    ends = np.minimum(known.z_low, z), np.maximum(known.z_high, z)
+    weight = stack.row_weight * curvature_least(stack.loss, stack.y_query, z, *ends)
+    moved = np.einsum("ijk,ik->ij", C, level + slope * (u - low) - s)
+    noise = np.sqrt((weight * np.einsum("ijk,ik->ij", np.abs(C), half) ** 2).sum())
+    t = rng.normal(size=(20, 3))
+    t /= np.linalg.norm(t, axis=1, keepdims=True)
+    for D in region.centre - x + region.radius * t @ region.V.T:
+        left = (weight * (Psi @ D - moved) ** 2).sum() + 2.0 * D @ problem.A @ D
+        assert left == pytest.approx((np.sqrt(2.0 * excess) + noise) ** 2, rel=1e-6)
+
+
+def test_the_quadratic_of_theorem_4_is_that_of_its_formula_for_one_step():
+    _, _, problem, (at,) = problem_of(STEP, episodes=SPLIT)
+    (stack,), loss = problem.stacks, LogCosh()
+    region = Ellipsoid(problem.x + 0.1, 0.3 * np.eye(3), 2.0)
+    known = narrow(stack, everywhere(stack), region, *problem.anchors(region.centre))
+    Q, wanted = least_curvature(problem, [at], [known], region), 2.0 * problem.A
+    known = known.with_anchor(at)
+    curvature = curvature_least(loss, stack.y_query, at.z, known.z_low, known.z_high)
+    r = third_range(loss, stack.y, at.u, known.low, known.high)
+    for i in range(4):
+        seen = stack.b[i] * curvature[i]
+        c = (stack.b[i] * np.tanh(at.z[i] - stack.y_query[i])) @ at.C[i]
+        rows = at.C[i].T @ (seen[:, None] * at.Psi[i])
+        middle, half = rows @ np.full(3, 0.1), 0.6 * np.linalg.norm(rows, axis=1)
+        corners = [(c + y) * third[i] for y in (middle - half, middle + half) for third in r]
+        paid = np.maximum.reduce(corners)
+        own = (at.Psi[i].T * seen) @ at.Psi[i] - (stack.F[i].T * paid) @ stack.F[i]
+        wanted = wanted + 0.25 * own
+    np.testing.assert_allclose(Q, wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_rows_that_are_flat_in_the_middle_of_a_ball_do_not_make_it_too_small():
+    """``g`` is 0 up to 3.6 and rises to about 0.1 at 4: a parabola through that end is above it."""
+    loss, zero = LogCosh(), np.zeros((1, 1))
+    stack = SimpleNamespace(loss=loss, y_query=zero, row_weight=zero + 1.0, Phi=np.ones((1, 1, 1)))
+    problem = SimpleNamespace(A=np.zeros((1, 1)))
+    rows = [(stack, zero, (zero - 3.6, zero + 3.6), zero, zero)]
+    least = loss.value(0.0, 0.4)  # on the sphere
+    assert not _exceeds(problem, rows, np.eye(1), 4.0, least)
+    assert _exceeds(problem, rows, np.eye(1), 4.0, 0.05 * least)

@@ -238,6 +238,14 @@ def test_a_batch_of_one_has_the_gradient_of_that_task_alone_and_of_the_whole_pen
     np.testing.assert_allclose(found, wanted, rtol=1e-10)
 
 
+def test_blocks_of_tasks_come_in_random_order():
+    tasks = [make_tasks(1, m, n_features=3, seed=m)[0] for m in (5, 30)]
+    objective, theta = objective_of(tasks, PseudoHuber(), RULE), np.ones(4)
+    passes = [objective.batches(5, np.random.RandomState(seed)) for seed in range(30)]
+    firsts = {tuple(next(batches)(theta)) for batches in passes}
+    assert len(firsts) >= len(objective.blocks) > 1
+
+
 @pytest.mark.parametrize(("size", "n_batches"), [(1, 7), (3, 3), (7, 1), (100, 1)])
 def test_an_epoch_is_of_batches_of_the_size_that_is_asked_for(size, n_batches):
     objective = objective_of(make_tasks(7, 5, n_features=3), PseudoHuber(), RULE, 0.1)
