@@ -304,6 +304,22 @@ def test_between_points_of_a_grid_a_row_falls_by_what_its_curvature_allows(width
     assert row.minimum_between(low, low + width)[0] == pytest.approx(0.0, abs=1e-9 * width**2)
 
 
+def test_the_deeper_of_two_wells_is_not_lost_between_points_of_a_grid():
+    """``1 - cos v - k v`` is least near 2 pi, but on the grid, of 256 cells, at 0."""
+    cell, tilt = 2 * np.pi / 200.25, 4e-6
+    loss = SimpleNamespace(
+        value=lambda y, v: 1.0 - np.cos(v),
+        gradient=lambda y, v: np.sin(v),
+        hessian_bound=1.0,
+        third_bound=1.0,
+    )
+    row = _Row(loss, *np.array([[0.0], [1.0], [0.0], [tilt]]))
+    low = np.array([-10 * cell])
+    (values,) = row._on_grid(low, low + 256 * cell)[1]
+    assert values.argmin() == 10
+    assert row.minimum_between(low, low + 256 * cell)[0] <= -2 * np.pi * tilt
+
+
 @pytest.mark.parametrize("rule", [STEP, RULES[1]], ids=repr)
 def test_the_relaxation_starts_strictly_inside_its_hulls(rule):
     _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
