@@ -7,10 +7,12 @@ import pytest
 from families import make_tasks
 from objectives import objective_of
 from scipy.optimize import approx_fprime, minimize, minimize_scalar
+from small_parts import Shift
 
 from sklearn_maml import Proximal, certify
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate.branch import _effect
+from sklearn_maml.certificate.central_path import CentralPath
 from sklearn_maml.certificate.convexity import least_curvature
 from sklearn_maml.certificate.gap_certificate import Curve
 from sklearn_maml.certificate.minimisers import _exceeds, _parabola, first_ball, shrunken_ellipsoid
@@ -20,7 +22,7 @@ from sklearn_maml.certificate.rows import _Row
 from sklearn_maml.certificate.slope_problem import slope_problem
 from sklearn_maml.certificate.slopes import curvature_least, hull, strip, third_range
 from sklearn_maml.certificate.tight import _corollary, _State
-from sklearn_maml.losses import LogCosh, PseudoHuber
+from sklearn_maml.losses import LogCosh, PseudoHuber, SquaredError
 
 THETA = np.array([0.4, -0.3, 0.2])
 SIGMA = np.array([0.5, 1.0, 2.0])
@@ -301,7 +303,7 @@ def test_between_points_of_a_grid_a_row_falls_by_what_its_curvature_allows(width
     """A pseudo-Huber row is as curved as its bound where it is 0: in the middle of a last cell."""
     low = np.array([-width * (0.5 + 0.5 / (8 * 1024))])
     row = _Row(PseudoHuber(1000.0), *np.array([[0.0], [1.0], [0.0], [0.0]]))
-    assert row.minimum_between(low, low + width)[0] == pytest.approx(0.0, abs=1e-9 * width**2)
+    assert row.minimum_between(low, low + width)[0] == pytest.approx(0.0, abs=1e-12 * width**2)
 
 
 def test_the_deeper_of_two_wells_is_not_lost_between_points_of_a_grid():
@@ -406,3 +408,32 @@ def test_rows_that_are_flat_in_the_middle_of_a_ball_do_not_make_it_too_small():
     least = loss.value(0.0, 0.4)  # on the sphere
     assert not _exceeds(problem, rows, np.eye(1), 4.0, least)
     assert _exceeds(problem, rows, np.eye(1), 4.0, 0.05 * least)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_the_barrier_function_has_the_gradient_that_differences_say(rule):
+    _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
+    (stack,), region = problem.stacks, Ellipsoid(problem.x, np.eye(3), 0.5)
+    known, mu = narrow(stack, everywhere(stack), region, at), 0.3
+    h = hull(stack.loss, stack.y, known.low, known.high)
+    path = CentralPath(problem, [h], False)
+    s = _inside(stack, h, problem.x, at.s, None, None)
+
+    def barrier(both):
+        total, logs = path.objective(both[:3], [both[3:].reshape(s.shape)])
+        return total - mu * logs
+
+    start = path.begin(problem.x, [s], mu)
+    (terms,) = path.terms(start)
+    found = np.concatenate([np.ravel(g) for g in path._barrier_gradient(stack, terms, mu)])
+    found[:3] += 2.0 * problem.A @ problem.x
+    both = np.concatenate([problem.x, s.ravel()])
+    wanted = [(barrier(both + e) - barrier(both - e)) / 2e-6 for e in 1e-6 * np.eye(len(both))]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_column_of_zeros_does_not_keep_a_foreign_rule_from_being_spot_checked():
+    """Division by nothing would be a warning, and warnings are errors here."""
+    tasks = [(np.column_stack([X, np.zeros(7)]), y) for X, y in make_tasks(4, 7, n_features=2)]
+    certificate = certify(objective_of(tasks, SquaredError(), Shift()), np.ones(4))
+    assert 0 < certificate.bound < np.inf
