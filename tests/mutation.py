@@ -38,7 +38,8 @@ TESTS = {
     "_objective": "objective quadratic stacked inner_loop blocks adaptation offsets intervals",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
     "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml",
-    "certificate": "certificate certificate_losses certificate_scalars certificate_attack",
+    "certificate": "certificate certificate_losses certificate_scalars certificate_lemmas "
+    "certificate_attack",
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
     "_intervals": "intervals",
     "losses": "losses offsets newton",

@@ -68,6 +68,25 @@ def test_ranges_hold_what_they_are_ranges_of(loss, y, low, width, share):
     assert (mean <= most + 1e-9).all()
 
 
+@pytest.mark.parametrize("delta", [0.05, 1.0, 20.0])
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_ranges_of_a_mean_third_derivative_are_those_of_its_closed_form(delta, side):
+    """``rho / (e^2 / 2) = -4 e / (delta^2 r (1 + r))``, ``r^2 = 1 + (e / delta)^2``, at the target.
+
+    Near it this falls as steeply as the fourth derivative allows: nothing is left to give away.
+    """
+    width = delta * np.geomspace(1e-6, 0.5, 400)[None]
+    y, end = np.zeros_like(width), side * width
+    ends = np.minimum(end, 0.0), np.maximum(end, 0.0)
+    least, most = third_range(PseudoHuber(delta), y, y, *ends)
+    root = np.hypot(1.0, end / delta)
+    mean = -4.0 * end / (delta**2 * root * (1.0 + root))
+    assert (least <= np.minimum(mean, 0.0)).all()
+    assert (np.maximum(mean, 0.0) <= most).all()
+    slack = np.maximum(np.minimum(mean, 0.0) - least, most - np.maximum(mean, 0.0))
+    assert (slack * delta < 0.05).all()  # of the third derivative's range, 1.7 / delta
+
+
 @settings(max_examples=300, deadline=None)
 @given(LOSSES, Z, Z, WIDTH, st.floats(0, 1))
 def test_lemma_4_the_least_curvature_is_at_an_end(loss, y, low, width, share):

@@ -224,6 +224,51 @@ def test_batches_average_to_the_gradient(episodes):
     np.testing.assert_allclose(np.mean(parts, axis=0), gradient, rtol=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_a_batch_of_one_has_the_gradient_of_that_task_alone_and_of_the_whole_penalty(alpha):
+    tasks = [task for m in (5, 9, 30) for task in make_tasks(3, m, n_features=3, seed=m)]
+    theta = np.random.default_rng(4).normal(size=4)
+    objective = objective_of(tasks, PseudoHuber(), RULE, alpha)
+    found = [f(theta) for f in objective.batches(1, np.random.RandomState(0))]
+    wanted = [
+        objective_of([task], PseudoHuber(), RULE, alpha).value_and_gradient(theta)[1]
+        for task in tasks
+    ]
+    found, wanted = (np.array(sorted(map(tuple, rows))) for rows in (found, wanted))
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+
+
+def test_blocks_of_tasks_come_in_random_order():
+    tasks = [make_tasks(1, m, n_features=3, seed=m)[0] for m in (5, 30)]
+    objective, theta = objective_of(tasks, PseudoHuber(), RULE), np.ones(4)
+    passes = [objective.batches(5, np.random.RandomState(seed)) for seed in range(30)]
+    firsts = {tuple(next(batches)(theta)) for batches in passes}
+    assert len(firsts) >= len(objective.blocks) > 1
+
+
+@pytest.mark.parametrize(("size", "n_batches"), [(1, 7), (3, 3), (7, 1), (100, 1)])
+def test_an_epoch_is_of_batches_of_the_size_that_is_asked_for(size, n_batches):
+    objective = objective_of(make_tasks(7, 5, n_features=3), PseudoHuber(), RULE, 0.1)
+    counted = Counted(objective)
+    SGD(0.01, size, 2, random_state=0).minimize(counted, np.zeros(4))
+    assert counted.n_batches == 2 * n_batches
+
+
+class Counted:
+    """An objective that counts the batches that are drawn from it."""
+
+    def __init__(self, objective):
+        self.objective, self.n_batches = objective, 0
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def batches(self, size, random):
+        for part in self.objective.batches(size, random):
+            self.n_batches += 1
+            yield part
+
+
 def test_sgd_that_diverges_raises():
     objective = small(Poisson(), GradientSteps(0.1, cap=False))
     with pytest.raises(FloatingPointError, match=r"diverged in epoch 1.*smaller learning_rate"):
