@@ -323,6 +323,22 @@ def test_classes_that_are_not_those_of_the_coefficients_are_refused(classes, tmp
         load_model(rewritten(tmp_path, change, model))
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("Temperature", "value", np.zeros(6), "A temperature must be positive"),
+        ("Temperature", "value", np.ones(5), "value must hold numbers, one entry for each"),
+        ("Temperature", "shots", np.ones(6), "shots must ascend"),
+        ("Calibration", "temperature", 2, "temperature of a Calibration is of type int"),
+    ],
+)
+def test_temperatures_that_scores_cannot_have_are_refused(part, field, value, message, tmp_path):
+    model = MAMLClassifier(random_state=0).fit(X, np.sign(Y - 0.01), groups=NAMES)
+    assert len(model.calibration_.temperature.value) == 6
+    with pytest.raises(ValueError, match=message):
+        load_model(rewritten(tmp_path, set_part(part, field, value), model))
+
+
 def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
     path = tmp_path / "model.npz"
     for content in (pickle.dumps(Bomb()), b"", b"PK\x03\x04", b"\x93NUMPY", b"{}"):

@@ -141,6 +141,18 @@ def test_no_temperature_is_far_from_one():
     assert 2.5 < wrong <= FURTHEST
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("factor", [3.0, 10.0, 30.0])
+def test_scores_that_are_far_too_small_have_the_bound(n_classes, factor):
+    """The log loss falls up to the bound, and bends down there: all tasks agree all the same."""
+    rng = np.random.default_rng(5)
+    owner = np.repeat(np.arange(1000), 20)
+    odds = 0.1 * random_odds(rng, n_classes, len(owner))
+    codes = drawn(factor * odds, rng)
+    (found,) = temperature_of({0: scores_of(odds, codes, owner)}).value
+    assert_allclose(found, 1.0 / min(factor, FURTHEST), rtol=0.1)
+
+
 def test_temperatures_between_numbers_of_rows_are_between_and_level_outside():
     temperature = Temperature(np.array([0, 2, 10]), np.array([1.5, 1.1, 0.9]))
     assert_allclose(temperature.at(np.array([0, 1, 2, 6, 10, 99])), [1.5, 1.3, 1.1, 1.0, 0.9, 0.9])

@@ -96,6 +96,20 @@ def test_what_fits_all_rows_exactly_teaches_nothing_and_says_so(rule):
         model.adapt(*tasks[0]).predict(tasks[0][0], return_std=True)
 
 
+@pytest.mark.parametrize(
+    ("n_tasks", "size", "d"), [(5, 4, 30), (4, 5, 19), (10, 3, 40), (6, 6, 60)]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_that_is_fitted_exactly_is_no_error(seed, n_tasks, size, d):
+    """The restricted likelihood is rounding there, and L-BFGS may end anywhere."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(n_tasks, size, d)), rng.normal(size=(n_tasks, size))
+    with pytest.warns(ConvergenceWarning) as told:  # one may be of L-BFGS
+        model = MAMLRegressor(random_state=0).fit(list(zip(X, y, strict=True)))
+    assert any(f"{n_tasks * size} rows do not tell" in str(one.message) for one in told)
+    assert_allclose(model.predict(X.reshape(-1, d)), y.ravel(), atol=1e-6)
+
+
 def test_a_penalty_leaves_something_to_learn_from():
     tasks = wide_tasks(20, 4, 120)
     model = MAMLRegressor(adaptation=Proximal(metric="identity"), alpha=0.1, random_state=0)

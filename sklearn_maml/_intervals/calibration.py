@@ -10,10 +10,10 @@ holds a random row of a new task that is exchangeable with them with at least th
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from sklearn_maml._intervals.temperature import Temperature
 from sklearn_maml.adaptation.prior import check_by_shots
 
 __all__ = ["Calibration", "calibration_of", "tasks_needed", "weighted_quantiles"]
@@ -50,7 +50,7 @@ class Calibration:
     n_tasks: np.ndarray
     absolute: np.ndarray
     signed: np.ndarray | None = None
-    temperature: Any = None
+    temperature: Temperature | None = None
 
     def __post_init__(self):
         grids = {"absolute": self.absolute, "signed": self.signed}

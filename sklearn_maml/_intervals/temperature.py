@@ -5,6 +5,7 @@ Neural Networks", ICML 2017): above 1 they are drawn together, and which is larg
 of the smallest log loss of tasks that played the new one, each counting the same. With few tasks it
 is hardly known, and drawn towards 1: for ``x = log(1 / T)`` with the standard error s over tasks it
 is ``x max(0, 1 - s^2 / x^2)``, which is James & Stein's positive part in one dimension.
+Where the log loss still falls at the bound of T, s / x is that of its slope at T = 1 over tasks.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, log_expit
 
 from sklearn_maml._tasks.classes import codes_of, probabilities
+from sklearn_maml.adaptation.prior import check_by_shots
 from sklearn_maml.losses.offset import split_offset
 
 __all__ = [
@@ -44,6 +46,11 @@ class Temperature:
 
     shots: np.ndarray
     value: np.ndarray
+
+    def __post_init__(self):
+        check_by_shots(self.shots, value=self.value)
+        if self.value.ndim > 1 or not (self.value > 0).all():
+            raise ValueError(f"A temperature must be positive; got {self.value}.")
 
     def at(self, n_rows):
         """T after so many support rows: (n,) to (n,)."""
@@ -122,19 +129,21 @@ def _shrunken(scores):
 
     furthest = np.log(FURTHEST)
     ends = slope(-furthest), slope(furthest)
-    if ends[0] >= 0 or ends[1] <= 0:
-        x = -furthest if ends[0] >= 0 else furthest
-    else:
+    if ends[0] < 0 < ends[1]:
         x = brentq(slope, -furthest, furthest, xtol=1e-9)
-    slopes, curvatures = slope_and_curvature(odds, codes, x)
-    curvature = mass @ curvatures
-    of_tasks = np.bincount(owner, mass * slopes)
+        slopes, curvatures = slope_and_curvature(odds, codes, x)
+        moved = mass @ curvatures * x
+    else:  # it falls beyond, too: how surely, slopes at T = 1 tell
+        x = -furthest if ends[0] >= 0 else furthest
+        slopes, _ = slope_and_curvature(odds, codes, 0.0)
+        moved = -(mass @ slopes)
+    apart = np.bincount(owner, mass * (slopes - mass @ slopes))
     n_tasks = len(np.unique(owner))
-    variance = np.square(of_tasks).sum() * n_tasks / (n_tasks - 1)
-    # s^2 = variance / curvature^2; nothing is known where the log loss is flat, or bends down.
-    if curvature <= 0 or variance >= np.square(curvature * x):
+    variance = np.square(apart).sum() * n_tasks / (n_tasks - 1)
+    # s^2 / x^2 = variance / moved^2; nothing is known where the log loss is flat, or bends down.
+    if moved * x <= 0 or variance >= moved**2:
         return 0.0
-    return float(x - variance / np.square(curvature) / x)
+    return float(x - x * variance / moved**2)
 
 
 def slope_and_curvature(odds, codes, x):

@@ -210,6 +210,8 @@ def _lbfgs(moments, structure, x, max_iter, tol):
 
     options = {"maxfun": 10 * max_iter, "maxiter": 10 * max_iter, "ftol": tol / 10, "gtol": 1e-5}
     found = minimize(value_and_gradient, x, jac=True, method="L-BFGS-B", options=options)
+    if not np.isfinite(found.x).all():  # a line search of values that are all far away
+        return x, int(found.nfev), False
     return found.x, int(found.nfev), bool(found.success)
 
 

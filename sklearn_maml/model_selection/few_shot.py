@@ -308,8 +308,8 @@ def few_shot_curve(
         default for a classifier, or "zero_one_loss", the share of wrong classes. "miscoverage", of
         both: the share of rows outside their 90 % intervals, or label sets, which is to be 0.1.
     adaptation : str or AdaptationRule, default=None
-        A rule in place of the model's own, for comparison; with nothing to be learned. Intervals
-        are of the model's own.
+        A rule in place of the model's own, for comparison; with nothing to be learned. Its
+        probabilities are those of its scores, and it has no "miscoverage".
     random_state : int, RandomState or None, default=0
 
     Returns
