@@ -172,7 +172,8 @@ def _features(model, plan, rows, episodes):
 
     def fit(featurizer, blocks):
         objective, learned = _learned(model, plan, blocks, featurizer.transformer, coarse=True)
-        return objective, plan.solver.minimize(objective, start_of(objective, learned)).theta
+        start = start_of(objective, learned)
+        return objective, _minimised(model, plan, objective, learned, start).theta
 
     with stage("features"), one_blas_thread(), refusing_overflow():
         sets = feature_sets(model, rows, told)
@@ -217,7 +218,7 @@ def _solved(model, plan, objective):
 
     start = start_of(objective, model.learned_)
     with stage("theta"):
-        result = _resolved(objective, plan.solver.minimize(objective, start), model.learned_)
+        result = _minimised(model, plan, objective, model.learned_, start)
     with stage("certificate"):
         first = judged(result.theta)
         if not _may_be_local(model, objective, *first):
@@ -230,15 +231,17 @@ def _solved(model, plan, objective):
         return start, result, first
 
 
-def _resolved(objective, result, learned):
-    """A solver's result; of features that depend on one another, nearer to the fixed effects.
+def _minimised(model, plan, objective, learned, start):
+    """The solver's result; of features that depend on one another, nearer to the fixed effects.
 
     Where a mixed model was learned, its fixed effects say what such features do together. The exact
     minimum would take them apart by coefficients of 1e9 and more, of which rows that are not like
-    the query rows see what is left.
+    the query rows see what is left. A solver that the user chose does what it says.
     """
+    result = plan.solver.minimize(objective, start)
     near = getattr(learned, "fixed_effects", None)
-    if near is None or not objective.is_quadratic or quadratic(objective).definite:
+    exact = near is None or model.solver != "auto" or not objective.is_quadratic
+    if exact or quadratic(objective).definite:
         return result
     near = np.reshape(near, result.theta.shape)
     unadapted = objective.vary(rule=GradientSteps(n_steps=0))
