@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from statsmodels.regression.mixed_linear_model import MixedLM
 
@@ -107,3 +109,28 @@ def test_the_restricted_likelihood_is_no_lower_than_that_of_statsmodels(i):
             table["y"].to_numpy(), design, table["task"], exog_re=design[:, :n_effects]
         ).fit(reml=True, method=["lbfgs", "bfgs"])
     assert -2 * learned(i).log_likelihood <= -2 * reference.llf + WORSE
+
+
+@pytest.mark.parametrize("metric", ["full", "diagonal", "low_rank", "intercept"])
+@pytest.mark.parametrize("split", ["random", "first"])
+@pytest.mark.parametrize("n_targets", [0, 2])
+def test_what_is_learned_does_not_depend_on_an_offset_of_the_targets(metric, split, n_targets):
+    rng, tasks = np.random.default_rng(0), []
+    for _ in range(30):
+        own, X = rng.normal(size=3), rng.normal(size=(8, 2))
+        y = own[0] + X @ (1.0 + 0.5 * own[1:]) + 0.1 * rng.normal(size=8)
+        tasks.append((X, np.column_stack([y, 2.0 - y]) if n_targets else y))
+    model = MAMLRegressor(adaptation=Proximal(metric=metric), split=split, random_state=0)
+    here = clone(model).fit(tasks)
+    far = clone(model).fit([(X, y + 2.0**23) for X, y in tasks])
+    assert far.meta_loss_ == pytest.approx(here.meta_loss_, rel=1e-6)
+    assert_allclose(far.coef_, here.coef_, rtol=1e-5)
+    assert_allclose(far.intercept_ - 2.0**23, here.intercept_, atol=1e-5)
+    assert_allclose(far.adaptation_.noise.variance, here.adaptation_.noise.variance, rtol=1e-5)
+    if here.learned_.fixed_effects is not None:
+        shift = np.zeros(3)
+        shift[-1] = 2.0**23
+        fixed = far.learned_.fixed_effects - shift
+        assert_allclose(fixed, here.learned_.fixed_effects, rtol=1e-4, atol=1e-5)
+        variance = here.learned_.residual_variance
+        assert_allclose(far.learned_.residual_variance, variance, rtol=1e-5)

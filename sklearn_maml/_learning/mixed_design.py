@@ -39,12 +39,33 @@ class MixedDesign:
         Fixed effects, uncorrelated and of unit size, in all standardised features.
     shared : bool
         Whether the random effects are those of the first fixed ones.
+    centre : ndarray of shape (t,) or float, default=0.0
+        What moments take from targets, and fixed effects give back to the intercept: the square of
+        an offset of 1e6 deviations would drown everything else.
     """
 
     effects: Any
     random: np.ndarray
     fixed: np.ndarray
     shared: bool
+    centre: np.ndarray | float = 0.0
+
+    def about(self, objective):
+        """The same with targets centred, by the first block of tasks, if there is an intercept.
+
+        Parameters
+        ----------
+        objective : MetaObjective
+            With a loss of constant Hessian.
+        """
+        if not objective.blocks.features.intercept:
+            return self
+        risk, counts, targets, _ = _rows_of(objective.vary(blocks=objective.blocks.unsplit()), 0)
+        ones = risk.features[..., -1]
+        size = (counts * ones**2).sum()
+        if not size > 0:  # the first tasks weigh nothing
+            return self
+        return replace(self, centre=np.einsum("nm,nmt->t", counts * ones, targets) / size)
 
     def moments(self, objective):
         """The `Moments` of all rows of an objective's tasks, whose loss has a constant Hessian."""
@@ -116,11 +137,13 @@ class MixedDesign:
         values, vectors = np.linalg.eigh(model.relative)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         varies = self.effects.varies
+        fixed = model.fixed @ lift.T
+        fixed[:, -1] += self.centre
         gram = self.random.T @ self.effects.gram[np.ix_(varies, varies)] @ self.random
         return Metric(self.effects.lift @ self.random @ root), replace(
             model,
             between=float((model.relative * gram).sum()),
-            fixed=model.fixed @ lift.T,
+            fixed=fixed,
             log_likelihood=float(model.log_likelihood + volume),
         )
 
@@ -171,8 +194,14 @@ def structure_of(design, kind):
 
 def _task_moments(objective, design, i):
     """Lists of block i's moments; targets are those that a loss of constant Hessian works on."""
+    risk, counts, targets, share = _rows_of(objective, i)
+    targets = targets - design.centre * risk.features[..., -1:]
+    return *design.of_stack(risk.features, counts, targets, share), [share @ risk.size]
+
+
+def _rows_of(objective, i):
+    """Block i's risk, how many rows each row counts for, targets (n, m, t), and tasks' shares."""
     risk, _, share = objective.risks(i)
     targets = risk.residuals(np.zeros(risk.targets.shape))
     targets = np.moveaxis(targets.reshape(-1, *risk.weights.shape), 0, -1)
-    counts = risk.size[:, None] * risk.weights
-    return *design.of_stack(risk.features, counts, targets, share), [share @ risk.size]
+    return risk, risk.size[:, None] * risk.weights, targets, share

@@ -194,7 +194,7 @@ def fit_covariance(objective, effects, kind, tol=1e-9):
     model : MixedModel
         Its fixed effects and log likelihood are those of the features; `relative` is not.
     """
-    design = mixed_design(effects, kind)
+    design = mixed_design(effects, kind).about(objective)
     structure = structure_of(design, kind)
     model, moments = _fitted(objective, design, structure, tol)
     with one_blas_thread():
@@ -236,6 +236,7 @@ def diagonal_deviations(objective, effects, kind):
     effects : RandomEffects
     kind : {"intercept", "diagonal"}
     """
-    design, structure = mixed_design(effects, "low_rank"), Structure.diagonal(effects.ties(kind))
+    design = mixed_design(effects, "low_rank").about(objective)
+    structure = Structure.diagonal(effects.ties(kind))
     model, _ = _fitted(objective, design, structure)
     return np.maximum(np.sqrt(np.diagonal(model.relative)), FLOOR)

@@ -74,7 +74,7 @@ def choose_structure(objective, effects, kinds, make_rule):
     model : MixedModel
         As `fit_covariance` returns it, of all tasks.
     """
-    design = mixed_design(effects, "low_rank")
+    design = mixed_design(effects, "low_rank").about(objective)
     blocks = objective.blocks.sample(TASKS_FOR_CHOICE)
     parts = [objective.vary(blocks=fold) for fold in _folds(blocks)]
     moments = [design.moments(part) for part in parts]
