@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._linalg import matvec
+from sklearn_maml._linalg import flat_matmul, matvec
 from sklearn_maml._memory import room
 from sklearn_maml._objective.meta_objective import MetaObjective, add_parts
 from sklearn_maml._objective.parallel import one_blas_thread
@@ -204,9 +204,7 @@ def _errors_left_out(objective, start, diagonal, sides, penalties, split_of, i):
     owner, root = objective.blocks.owner(i), np.sqrt(at.row_weight)
     tasks = np.unique(owner)
     n_draws = len(owner) // len(tasks)
-    design = at.scaled_design(root)
-    rows = (design.reshape(-1, len(diagonal.basis)) @ diagonal.basis).reshape(design.shape)
-    rows = _by_task(rows, n_draws, 0)
+    rows = _by_task(flat_matmul(at.scaled_design(root), diagonal.basis), n_draws, 0)
     residuals = _by_task(root * (at.predictions - at.query.targets), n_draws, -2)
     squares = np.empty((penalties.shape[1], *at.predictions.shape))
     for a, c in enumerate(penalties[tasks].T):
