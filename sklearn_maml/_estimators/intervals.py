@@ -31,6 +31,7 @@ from sklearn_maml._intervals.scores import (
     folds_of_tasks,
     scores_of_tasks,
     standardised,
+    told_to,
 )
 from sklearn_maml._intervals.temperature import (
     misfits_of_tasks,
@@ -94,9 +95,9 @@ def _scores(model, objective, folds):
     if blocks.episodes != episodes:
         blocks = Blocks(blocks.tasks, blocks.features, episodes)
     classifies = hasattr(model, "classes_")
-    deviation = model.adaptation_.deviation
-    score = odds_and_class if classifies else standardised(model.loss_, deviation)
-    return scores_of_tasks(objective.vary(blocks=blocks), folds, score)
+    rule = model.adaptation_  # which knows the noise
+    score = odds_and_class if classifies else standardised(model.loss_, rule.deviation)
+    return scores_of_tasks(objective.vary(rule, blocks), folds, score)
 
 
 def _calibration_of_classes(scores, temperature):
@@ -146,10 +147,10 @@ def intervals_of(model, rows, information, n_rows, coverage, signed):
     """
     coverages, several = read_levels("coverage", coverage)
     check_bool("signed", signed)
-    given, knows_deviation = _support_rows(rows, n_rows), _knows_deviation(model)
+    given, quantile = _support_rows(rows, n_rows), _own_quantile(model)
     found, own = [], []
     for c in coverages:
-        *sides, holds = multipliers(model.calibration_, c, given, signed, knows_deviation)
+        *sides, holds = multipliers(model.calibration_, c, given, signed, quantile)
         found += sides
         own += [] if holds else [c]
     ends = _ends(model, rows, information, n_rows, found)
@@ -162,10 +163,10 @@ def intervals_of(model, rows, information, n_rows, coverage, signed):
 def quantiles_of(model, rows, information, n_rows, quantile):
     """Quantiles of the targets of rows, as `intervals_of`; more than one with one more axis."""
     quantiles, several = read_levels("quantile", quantile)
-    given, knows_deviation = _support_rows(rows, n_rows), _knows_deviation(model)
+    given = _support_rows(rows, n_rows)
     found, own = [], []
     for q in quantiles:
-        value, holds = quantile_of_scores(model.calibration_, q, given, knows_deviation)
+        value, holds = quantile_of_scores(model.calibration_, q, given, _own_quantile(model))
         found.append(value)
         own += [] if holds else [q]
     ends = _ends(model, rows, information, n_rows, found)
@@ -249,10 +250,11 @@ def missed_rows(model, X, y, groups, sample_weight, episodes, coverage):
 def _missed_in_block(model, objective, coverage, i):
     """A block's part of `missed_rows`, and whether the calibration says so, in a list."""
     loop, weight = objective.loop(i)
-    z = loop.respond(theta_of(model)[..., None, :]).predictions
-    scores = standardised(model.loss_, model.adaptation_.deviation)(loop.query, z, loop.support)
-    n_rows, knows_deviation = loop.support.n_rows, _knows_deviation(model)
-    _, high, holds = multipliers(model.calibration_, coverage, n_rows, False, knows_deviation)
+    answer = loop.respond(theta_of(model)[..., None, :])
+    support, n_rows = told_to(objective.rule, loop.support, answer), loop.support.n_rows
+    score = standardised(model.loss_, objective.rule.deviation)
+    scores, own = score(loop.query, answer.predictions, support), _own_quantile(model)
+    _, high, holds = multipliers(model.calibration_, coverage, n_rows, False, own)
     if high is None:
         _refuse(model)
     missed = np.abs(scores) > np.moveaxis(high, 0, -1)[..., None]
@@ -266,6 +268,11 @@ def _knows_deviation(model):
     """Whether the rule knows the standard deviation of targets."""
     width = theta_of(model).shape[-1]
     return model.adaptation_.deviation(np.zeros((1, width))) is not None
+
+
+def _own_quantile(model):
+    """The rule's own quantiles in units of its deviation, or None where it knows none."""
+    return model.adaptation_.quantile if _knows_deviation(model) else None
 
 
 def _support_rows(rows, n_rows):

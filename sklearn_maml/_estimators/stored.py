@@ -24,6 +24,7 @@ from sklearn_maml.adaptation.doubt import Doubt
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.adaptation.rule import AdaptationRule
 from sklearn_maml.adaptation.standardization import Standardization
+from sklearn_maml.adaptation.task_noise import TaskNoise
 from sklearn_maml.certificate.gap_certificate import Curve, GapCertificate
 from sklearn_maml.losses import LOSSES
 from sklearn_maml.losses.loss import Loss
@@ -36,7 +37,7 @@ FORMAT = 1
 
 COMPONENTS = {*LOSSES.values(), *RULES.values(), *SOLVERS.values()}
 DATA = {Calibration, Curve, Episodes, GapCertificate, LearnedMetric, LearnedSteps}
-PRIOR = {Doubt, Metric, Noise, Standardization, Starts, Temperature}
+PRIOR = {Doubt, Metric, Noise, Standardization, Starts, TaskNoise, Temperature}
 PARTS = {cls.__name__: cls for cls in COMPONENTS | DATA | PRIOR}
 
 NOTHING = type(None)

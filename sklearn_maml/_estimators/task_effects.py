@@ -182,12 +182,13 @@ def _standard_errors(model, theta, information):
 def _residual_variance(model, information):
     """What a posterior is to be multiplied by, to broadcast with (n_tasks, [n_targets,] d).
 
-    The mixed model's where one was learned, as in lme4. The rule's own noise is that of rows to
-    come, which with ``split="first"`` lie ahead.
+    The mixed model's where one was learned, as in lme4, times what the rule says of a task's own.
+    The rule's noise is that of rows to come, which with ``split="first"`` lie ahead.
     """
     found = getattr(model.learned_, "residual_variance", None)
     if found is not None:
-        return np.asarray(found)[..., None]
+        ratio = np.asarray(model.adaptation_.noise_ratio(information))
+        return np.asarray(found)[..., None] * ratio[..., None]
     if model.loss_.constant_hessian:
         noise, _ = model.adaptation_.uncertainty(theta_of(model).shape[-1], information)
         return noise[..., None]

@@ -1,7 +1,6 @@
 """Intervals and label sets from a calibration, or the model's own where tasks are too few."""
 
 import numpy as np
-from scipy.stats import norm
 
 from sklearn_maml._tasks.lists import as_array
 
@@ -30,7 +29,7 @@ def read_levels(name, given):
     return np.atleast_1d(values).astype(float).tolist(), values.ndim == 1
 
 
-def multipliers(calibration, coverage, n_rows, signed, knows_deviation):
+def multipliers(calibration, coverage, n_rows, signed, own):
     """How many deviations an interval reaches below and above the mean.
 
     Parameters
@@ -41,33 +40,34 @@ def multipliers(calibration, coverage, n_rows, signed, knows_deviation):
         Support rows of n tasks.
     signed : bool
         Whether each side is missed with half the probability.
-    knows_deviation : bool
-        Whether scores are in units of the model's own standard deviation.
+    own : callable or None
+        The model's own quantiles, of a probability and n_rows, where scores are in units of its own
+        standard deviation.
 
     Returns
     -------
     low, high : ndarray of shape (n,) or (n, n_targets), or None
         None where tasks are too few, and nothing else is known.
     holds : bool
-        Whether the calibration gives them; else they are those of a normal distribution, or
-        quantiles of the few scores as they are.
+        Whether the calibration gives them; else they are the model's own, or quantiles of the few
+        scores as they are.
     """
     inside = 0.5 * (1.0 + coverage)
     if signed:
-        low, holds = quantile_of_scores(calibration, 1.0 - inside, n_rows, knows_deviation)
-        return low, quantile_of_scores(calibration, inside, n_rows, knows_deviation)[0], holds
+        low, holds = quantile_of_scores(calibration, 1.0 - inside, n_rows, own)
+        return low, quantile_of_scores(calibration, inside, n_rows, own)[0], holds
     high, holds = None, False
     if calibration is not None:
         high = calibration.upper(coverage, n_rows)
         holds = high is not None
-        if high is None and not knows_deviation:
+        if high is None and own is None:
             high = calibration.uncorrected().upper(coverage, n_rows)
-    if high is None and knows_deviation:
-        high = np.full(len(n_rows), norm.ppf(inside))
+    if high is None and own is not None:
+        high = own(inside, n_rows)
     return None if high is None else -high, high, holds
 
 
-def quantile_of_scores(calibration, q, n_rows, knows_deviation):
+def quantile_of_scores(calibration, q, n_rows, own):
     """How many deviations a quantile of targets is above the mean.
 
     Parameters are those of `multipliers`.
@@ -80,8 +80,8 @@ def quantile_of_scores(calibration, q, n_rows, knows_deviation):
     found = None if calibration is None else calibration.quantile(q, n_rows)
     if found is not None:
         return found, True
-    if knows_deviation:
-        return np.full(len(n_rows), norm.ppf(q)), False
+    if own is not None:
+        return own(q, n_rows), False
     if calibration is None:
         return None, False
     return calibration.uncorrected().quantile(q, n_rows), False

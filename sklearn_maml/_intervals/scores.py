@@ -15,7 +15,7 @@ from sklearn_maml._objective.task_sums import solutions_without
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.losses.offset import split_offset
 
-__all__ = ["TaskScores", "folds_of_tasks", "scores_of_tasks", "standardised"]
+__all__ = ["TaskScores", "folds_of_tasks", "scores_of_tasks", "standardised", "told_to"]
 
 # Tasks are dealt to so many folds; to each its own where they are fewer.
 N_FOLDS = 20
@@ -80,8 +80,8 @@ def scores_of_tasks(objective, folds, score):
     folds : (fold, thetas)
         What `folds_of_tasks` returns.
     score : callable
-        From a query risk, predictions z (..., n, m) and the support risk, or None, to the scores
-        of rows, (n, m) or (n_targets, n, m).
+        From a query risk, predictions z (..., n, m) and the support risk, see `told_to`, or None,
+        to the scores of rows, (n, m) or (n_targets, n, m).
 
     Returns
     -------
@@ -95,6 +95,13 @@ def scores_of_tasks(objective, folds, score):
     shots = np.unique([k for k, *_ in parts])
     weight = objective.blocks.tasks.weight
     return {int(k): _joined([own for own in parts if own[0] == k], weight) for k in shots}
+
+
+def told_to(rule, support, response):
+    """Support rows as ``rule.deviation`` takes them, for a `Response`."""
+    if not rule.of_targets:
+        return support
+    return support.square_about(support.predict(response.theta_i))
 
 
 def standardised(loss, deviation):
@@ -145,8 +152,9 @@ def _adapted_scores(objective, fold, thetas, score, i):
     loop, weight = objective.loop(i)
     owner, episodes = blocks.owner(i), blocks.episodes
     theta = np.moveaxis(thetas[fold[owner]], 0, -2)
-    z = loop.respond(theta).predictions
-    scores = score(loop.query, z, loop.support)
+    response = loop.respond(theta)
+    support = told_to(objective.rule, loop.support, response)
+    scores = score(loop.query, response.predictions, support)
     shot = np.atleast_1d(episodes.support)[blocks.draw(i) // episodes.n_episodes]
     # An episode of weight 0 stands for a task that is too small for it, one without support rows
     # for a task too small for any.

@@ -18,6 +18,7 @@ from sklearn_maml._learning.proximal import learn_covariance
 from sklearn_maml._learning.random_effects import random_effects_of
 from sklearn_maml._learning.starts import learn_starts, shots_of_starts
 from sklearn_maml._learning.step_lengths import learn_lengths
+from sklearn_maml._learning.task_noise import noise_of_tasks
 from sklearn_maml._learning.variable_projection import Profile, best_scale, minimize_query_loss
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.features import parameter_names
@@ -272,6 +273,10 @@ class LearningProblem:
     def doubt(self, varies):
         """What is not known of theta and of the covariance of some effects, as a `Doubt`."""
         return doubt_of(self.objective, varies)
+
+    def task_noise(self, theta, given, freedom):
+        """How the variance of the noise differs between tasks; see `noise_of_tasks`."""
+        return noise_of_tasks(self.objective, theta, given, freedom)
 
     def noise(self, theta, rule):
         """The variance of the noise, as a `Noise`, from residuals at theta with the set rule."""

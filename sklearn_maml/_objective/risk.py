@@ -72,10 +72,11 @@ class Risk:
         """The risk whose rows are squares, curved as the loss is where they are predicted to be z.
 
         Rows weigh ``a_j l''(z_j, y_j) / 2``, which is Laplace's approximation; the square counts
-        as itself, whatever its factor. The task still counts for as many rows.
+        as itself, whatever its factor, with what z leaves of its targets. The task still counts for
+        as many rows.
         """
         if self.loss.constant_hessian:
-            return self
+            return replace(self, targets=self.residuals(z))
         return replace(self, weights=0.5 * self.curvatures(z), size=self.n_rows)
 
     def hessian_dot(self, theta, V):

@@ -7,27 +7,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_maml._component import check_number, check_option
-from sklearn_maml._linalg import chain, flat_matmul, matvec
+from sklearn_maml._linalg import chain, matvec
 from sklearn_maml._objective.linearization import Linearization
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import stage
 from sklearn_maml._task_newton import RidgeProblem, ridge_minimum
 from sklearn_maml._tasks.lists import as_array
 from sklearn_maml._typing import Floats, Pullback
-from sklearn_maml.adaptation.doubt import Doubt, crossed_grams, unknown_of_tasks
 from sklearn_maml.adaptation.inner_loop import InnerLoop
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
 from sklearn_maml.adaptation.ridge import RidgeLoop, ridge_gain
 from sklearn_maml.adaptation.rule import AdaptationRule, SlopeForm
+from sklearn_maml.adaptation.shrinking import Shrinking
 from sklearn_maml.adaptation.step_geometry import Geometry
 from sklearn_maml.adaptation.structure import chosen_structure
+from sklearn_maml.adaptation.task_noise import TaskNoise
 
 __all__ = ["Proximal"]
 
 KINDS = ("auto", "identity", "intercept", "diagonal", "low_rank", "full")
 
 
-class Proximal(AdaptationRule):
+class Proximal(Shrinking):
     """Stay near theta: ridge regression on a task's rows, shrunk towards the meta-parameters.
 
     ``theta_i = argmin_t sum_j w_j l(y_j, phi_j't) + strength (t - theta)' Sigma^-1 (t - theta)``:
@@ -79,11 +80,18 @@ class Proximal(AdaptationRule):
         Whether ``predict(return_std=True)`` counts what is not known of theta and, to first order,
         of a metric that was learned: "auto", for the squared error, where tasks are not so many
         that it would not be seen. None takes both for known, as lme4's ``condVar`` does.
+    task_noise : "auto", float or None, default=None
+        Whether the variance of the noise differs between tasks, for standard deviations and
+        intervals with the squared error: drawn as a scaled inverse chi-squared with so many degrees
+        of freedom, a number above 2; the shared one counts for 2 rows fewer beside those that a
+        task is adapted to. "auto" learns the number (one a target) by maximum likelihood, and
+        leaves it at one variance for all where that is as likely. Predictions stay as they are.
 
     References
     ----------
     Rajeswaran, Finn, Kakade & Levine, "Meta-Learning with Implicit Gradients", NeurIPS 2019.
     Robinson, "That BLUP is a good thing", Statistical Science 1991.
+    Gelman et al., "Bayesian Data Analysis", 3rd edition, 2013, section 3.3: variances that differ.
 
     Examples
     --------
@@ -99,6 +107,7 @@ class Proximal(AdaptationRule):
 
     affine = of_moments = True
     doubt: Any = None  # of rules that were pickled before there was any
+    task_noise: Any = None
 
     def __init__(
         self,
@@ -110,6 +119,7 @@ class Proximal(AdaptationRule):
         starts: Any = "auto",
         noise: float | Floats | None = None,
         doubt: Any = "auto",
+        task_noise: Any = None,
     ) -> None:
         self.strength = strength
         self.metric = metric
@@ -118,6 +128,7 @@ class Proximal(AdaptationRule):
         self.starts = starts
         self.noise = noise
         self.doubt = doubt
+        self.task_noise = task_noise
 
     @classmethod
     def examples(cls) -> list[Any]:
@@ -142,6 +153,12 @@ class Proximal(AdaptationRule):
         named_doubt = isinstance(self.doubt, str) and self.doubt in ("auto", "theta")
         if not (self.doubt is None or self._doubts or named_doubt):
             raise ValueError(f"doubt must be 'auto' or None; got {self.doubt!r}.")
+        own, automatic = self.task_noise, isinstance(self.task_noise, str)
+        if not (own is None or (automatic and own == "auto") or isinstance(own, TaskNoise)):
+            check_number("task_noise", own, 2, above=True)  # with fewer it would have no mean
+        noise = self.noise
+        if isinstance(noise, Noise) and isinstance(own, TaskNoise):
+            own.check_targets(noise.variance.shape[1:])
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
@@ -210,106 +227,6 @@ class Proximal(AdaptationRule):
         length = 0.5 / self._strength(risk)
         return SlopeForm(length, self._metric(risk.features.shape[-1]).factor, implicit=True)
 
-    def spread(self, V: Floats, risk: Risk | None = None) -> Floats:
-        """Variance of ``V theta_i`` given the support rows, in units of the noise's.
-
-        Parameters
-        ----------
-        V : ndarray of shape (..., k, d)
-        risk : Risk, default=None
-            Support rows; None for a task of which nothing is known.
-
-        Returns
-        -------
-        ndarray of shape (..., k)
-        """
-        metric = self._metric(V.shape[-1])
-        rows = metric.rows(V)
-        left = rows
-        if risk is not None:
-            support = metric.rows(risk.features)
-            gain = ridge_gain(risk.weights, support, self._strength(risk))
-            left = rows - np.matmul(np.matmul(rows, gain), support)
-        return np.maximum((left * rows).sum(axis=-1), 0.0) / self.strength
-
-    def spread_of_theta(self, V: Floats, risk: Risk | None = None) -> Floats | float:
-        """Variance of ``V J_i theta`` by what is not known of theta; arguments as of `spread`."""
-        return self.doubt.of_theta(self._pulled(V, risk)) if self._doubts else 0.0
-
-    @property
-    def _doubts(self):
-        """Whether it is known what is not known of theta, as it is after `calibrate`."""
-        return isinstance(self.doubt, Doubt)
-
-    def _pulled(self, V, risk):
-        """``V J_i`` for rows V (..., k, d)."""
-        if risk is None:
-            return V
-        metric = self._metric(V.shape[-1])
-        rows = metric.rows(risk.features)
-        gain = ridge_gain(risk.weights, rows, self._strength(risk))
-        return V - chain(metric.rows(V), gain, risk.features)
-
-    def _taken(self, risk):
-        """``tr(E P_i E')``: see `Doubt`."""
-        rows = self._metric(risk.features.shape[-1]).rows(risk.features)
-        gain = ridge_gain(risk.weights, rows, self._strength(risk))
-        seen = flat_matmul(risk.features, self.doubt.sigma.T)
-        crossed = (risk.weights[..., None] * seen * (seen - chain(rows, gain, seen))).sum((-2, -1))
-        return risk.n_rows * crossed
-
-    def deviation(self, V: Floats, risk: Risk | None = None) -> Floats | None:
-        """By the noise and all that is not known, where the noise is; see `AdaptationRule`."""
-        if self.noise is None:
-            return None
-        unknown = self.spread(V, risk)
-        n_rows = np.zeros(V.shape[:-2]) if risk is None else risk.n_rows
-        if self._doubts:
-            taken = n_rows if risk is None else self._taken(risk)
-            unknown = unknown + self.doubt.of_rows(self._pulled(V, risk), taken)
-        noise = Noise.read(self.noise).at(n_rows)
-        return np.sqrt(noise.T[..., None] * (1.0 + unknown))
-
-    def information(self, risk: Risk) -> Floats:
-        """Rows, and what `crossed_grams` makes of them; see `AdaptationRule`."""
-        root = np.sqrt(risk.weights / self._strength(risk)[..., None])
-        scaled = root[..., None] * risk.features
-        rows = self._metric(risk.features.shape[-1]).rows(scaled)
-        flat = crossed_grams(rows, scaled, self.doubt if self._doubts else None)
-        n_rows = np.broadcast_to(risk.n_rows, flat.shape[:-1])
-        return np.concatenate([n_rows[..., None], flat], axis=-1)
-
-    def posterior(self, n_parameters: int, information: Floats | None = None) -> Floats:
-        """``U'U = L (I + G_i)^-1 L' / strength``; see `AdaptationRule.posterior`.
-
-        Of normal parameters under normal noise it does not depend on targets. For other losses it
-        is Laplace's approximation about theta_i, whose noise is half the loss's dispersion.
-        """
-        return self._unknown(n_parameters, information)[0]
-
-    def _unknown(self, n_parameters, information):
-        """The `posterior`, and the same of what was estimated; see `unknown_of_tasks`."""
-        metric, doubt = self._metric(n_parameters), self.doubt if self._doubts else None
-        if information is None:
-            nothing = np.zeros((1, 1, n_parameters))
-            flat = crossed_grams(metric.rows(nothing), nothing, doubt)
-        else:
-            flat = information[:, 1:]
-        return unknown_of_tasks(metric.factor, self.strength, doubt, flat)
-
-    def uncertainty(
-        self, n_parameters: int, information: Floats | None = None
-    ) -> tuple[Floats, Floats]:
-        """The `posterior`, what is not known of theta, and the noise; see `AdaptationRule`."""
-        if self.noise is None:
-            raise ValueError(
-                f"{self!r} has no variance of the noise, which MAMLRegressor.fit estimates for the "
-                "squared error, unless theta fits all rows exactly."
-            )
-        n_rows = np.zeros(1) if information is None else information[:, 0]
-        unknown = np.concatenate(self._unknown(n_parameters, information), axis=1)
-        return Noise.read(self.noise).at(n_rows), unknown
-
     def learn(self, problem: Any) -> tuple[AdaptationRule, Any]:
         """Learn metric and strength where they are not given; see `AdaptationRule.learn`."""
         self._check_noise(problem)
@@ -351,17 +268,24 @@ class Proximal(AdaptationRule):
             noise = problem.noise(theta, rule)
         elif noise is not None and problem.n_targets:
             noise = Noise.read(noise).of_each(problem.n_targets)
-        return self._with(self.metric, self.strength, self.starts, noise, doubt)
+        rule = self._with(self.metric, self.strength, self.starts, noise, doubt)
+        own = self.task_noise
+        if own is None or isinstance(own, TaskNoise) or noise is None:
+            return rule
+        given = None if isinstance(self.noise, Noise) else self.noise
+        freedom = None if isinstance(own, str) else own
+        return rule.set_params(task_noise=problem.task_noise(theta, given, freedom))
 
     def _check_noise(self, problem):
-        """Raise for a variance of the noise that would be ignored."""
+        """Raise for what is said of the variance of the noise and would be ignored."""
+        for name in ("noise", "task_noise"):
+            if getattr(self, name) is not None and not problem.is_quadratic:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with {problem.loss!r}: it is of "
+                    "the variance of a squared error. Leave it at None."
+                )
         if self.noise is None:
             return
-        if not problem.is_quadratic:
-            raise ValueError(
-                f"noise={self.noise!r} has no effect with {problem.loss!r}: it is "
-                "the variance of a squared error. Leave it at None."
-            )
         n_targets, given = problem.n_targets or 1, Noise.read(self.noise).variance[0].size
         if given not in (1, n_targets):
             raise ValueError(
@@ -383,7 +307,8 @@ class Proximal(AdaptationRule):
         return 1.0 / problem.best_scale(lambda x: self._with(metric, 1.0 / x), near, theta)
 
     def _with(self, metric, strength, starts=None, noise=None, doubt=None):
-        return Proximal(float(strength), metric, starts=starts, noise=noise, doubt=doubt)
+        given = {"starts": starts, "noise": noise, "doubt": doubt, "task_noise": self.task_noise}
+        return Proximal(float(strength), metric, **given)
 
     def _metric(self, d):
         """Sigma of d parameters, as a `Metric`."""

@@ -8,6 +8,9 @@ three.
 from abc import abstractmethod
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+from scipy.stats import norm
+
 from sklearn_maml._component import Component
 from sklearn_maml._objective.linearization import Linearization
 from sklearn_maml._objective.risk import Risk
@@ -65,6 +68,8 @@ class AdaptationRule(Component):
         For a rule of steps, their length and whether it is capped; the estimator reports them.
     learnable : bool
         Whether parameters were left for `learn` to set.
+    of_targets : bool
+        Whether `deviation` depends on the targets of support rows too.
     of_moments : bool
         Whether theta_i depends on support rows only by ``[F y]' W [F y]``, where the loss has a
         constant Hessian: then rows can be summed up, and streamed.
@@ -95,6 +100,7 @@ class AdaptationRule(Component):
     learnable = False
     lengths: tuple[Any, bool] | None = None
     of_moments = False
+    of_targets = False
 
     def __init_subclass__(cls, **options):
         """A subclass that overrides `adapt` alone is adapted by it: no shorter way is its own."""
@@ -186,8 +192,9 @@ class AdaptationRule(Component):
         Parameters
         ----------
         risk : Risk
-            Support rows of a stack of tasks, of which the weights alone count: for a loss that is
-            no square those of the square that it is about theta_i, one set a target.
+            Support rows of a stack of tasks. Of a square, the targets are what is left of them at
+            theta_i; for other losses the weights alone count: those of the square that the loss is
+            about theta_i, one set a target.
 
         Returns
         -------
@@ -246,7 +253,8 @@ class AdaptationRule(Component):
         V : ndarray of shape (..., k, d)
             Rows, of each task of a stack.
         risk : Risk, default=None
-            Support rows; None for tasks of which nothing is known.
+            Support rows, where the rule is `of_targets` as in `information`; None for tasks of
+            which nothing is known.
 
         Returns
         -------
@@ -254,6 +262,35 @@ class AdaptationRule(Component):
             None, by default, for a rule that does not know how tasks vary.
         """
         return None
+
+    def quantile(self, q: float, n_rows: Floats) -> Floats:
+        """How many deviations the quantile q of targets is above the mean; by default the normal's.
+
+        Parameters
+        ----------
+        q : float
+        n_rows : ndarray of shape (n,)
+            Support rows of n tasks.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, n_targets)
+        """
+        return np.full(len(n_rows), norm.ppf(q))
+
+    def noise_ratio(self, information: Floats | None = None) -> Floats | float:
+        """The variance of tasks' noise in units of that which all share; by default 1.
+
+        Parameters
+        ----------
+        information : ndarray of shape (n, k), default=None
+            Of n tasks; None for one task of which nothing is known.
+
+        Returns
+        -------
+        float or ndarray of shape (n,) or (n, n_targets)
+        """
+        return 1.0
 
     def slope_form(self, risk: Risk) -> SlopeForm | None:
         """The rule's `SlopeForm` on a stack of tasks; None, by default, where it has none.
