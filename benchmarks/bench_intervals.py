@@ -11,13 +11,16 @@ its meta-parameters and covariances for known. Methods:
 - calibrated: `predict_interval`, conformal over tasks
 - signed: the same with ``signed=True``
 - normal: of ``predict(return_std=True)``
-- plug-in: the same with ``Proximal(doubt=None)``, the width that others are relative to
+- task noise: `predict_interval` with ``Proximal(task_noise="auto")``
+- Student's t: that model's own interval, by `return_std` and the quantiles of its rule
+- plug-in: normal with ``Proximal(doubt=None)``, the width that others are relative to
 - REML plug-in: a mixed model as lme4 has it, normal with its residual variance and condVar
 - MixedLM: the same by statsmodels, where that is installed: random intercepts and slopes of all
   features that vary within groups, which are standardised first; not of Chem97, whose 2,410 groups
   take it many minutes
 - pooled split: gradient boosting on half of the groups, absolute residuals of the others' rows, as
-  MAPIE and crepes do (those of ``crepes.WrapRegressor`` differ by one order statistic at most)
+  crepes does (those of ``crepes.WrapRegressor`` differ by one order statistic at most)
+- MAPIE: the same by ``mapie.regression.SplitConformalRegressor``, where that is installed
 - group alone: the k rows of the group, Student's t about their mean; for k above 1
 
 Needs the ``test`` extra.
@@ -40,7 +43,7 @@ from public_suite import (
     row_orders,
     split_rows,
 )
-from scipy.stats import norm, t
+from scipy.stats import t
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from sklearn_maml import MAMLRegressor, Proximal
@@ -50,6 +53,12 @@ N_DRAWS = 5
 QUICK = ("Milk", "Oxboys", "Orthodont", "sleepstudy")
 ENOUGH = 20  # groups, for the worst cell
 MANY = 1000  # groups, for MixedLM
+# Conformal intervals: their name, that of the model, and whether they are signed.
+CALIBRATED = (
+    ("calibrated", "normal", False),
+    ("signed", "normal", True),
+    ("task noise", "Student's t", False),
+)
 MORE = (
     Source("nlme", "BodyWeight", "weight", "Rat", ("Time",), ("Diet",), order="Time"),
     Source("nlme", "RatPupWeight", "weight", "Litter", ("Lsize",), ("sex", "Treatment")),
@@ -72,6 +81,7 @@ def fits(data, train, split):
     given = {"split": split, "random_state": 0, "certificate": None}
     groups = data.groups[train]
     model = MAMLRegressor(**given).fit(*rows, groups=groups)
+    own = MAMLRegressor(adaptation=Proximal(task_noise="auto"), **given).fit(*rows, groups=groups)
     plain = MAMLRegressor(adaptation=Proximal(doubt=None), **given).fit(*rows, groups=groups)
     mixed = Proximal(1.0, "full", starts=None)
     found = MAMLRegressor(adaptation=mixed, **given).fit(*rows, groups=groups).learned_
@@ -80,7 +90,7 @@ def fits(data, train, split):
     reml = MAMLRegressor(adaptation=mixed, **given).fit(*rows, groups=groups)
     few = len(np.unique(groups)) <= MANY and find_spec("statsmodels")
     peer = mixed_lm(*rows, groups) if few else None
-    return model, plain, reml, pooled_split(*rows, groups), peer
+    return model, own, plain, reml, pooled_split(*rows, groups), peer
 
 
 def mixed_lm(X, y, groups):
@@ -127,41 +137,54 @@ def mixed_lm(X, y, groups):
 
 
 def pooled_split(X, y, groups):
-    """One boosted model for all, and the quantiles of its errors on the rows of other groups."""
+    """One boosted model for all, the quantiles of its errors on other groups' rows, and MAPIE's."""
     fold = fold_of_groups(groups, n_folds=2)
     model = HistGradientBoostingRegressor(random_state=0).fit(X[fold == 0], y[fold == 0])
     errors = np.sort(np.abs(y[fold == 1] - model.predict(X[fold == 1])))
     n = len(errors)
     half = [errors[min(n, int(np.ceil(c * (n + 1)))) - 1] for c in COVERAGES]
-    return model, np.array(half)
+    if not find_spec("mapie"):
+        return model, np.array(half), None
+    from mapie.regression import SplitConformalRegressor
+
+    peer = SplitConformalRegressor(model, confidence_level=COVERAGES, prefit=True)
+    return model, np.array(half), peer.conformalize(X[fold == 1], y[fold == 1])
 
 
 def intervals(models, X_s, y_s, X_q):
-    """(low, high) of each method, (n, q, n_coverages), and mean and deviation of two of them."""
-    model, plain, reml, (boosted, half), peer = models
+    """(low, high) of each method, (n, q, n_coverages), and the densities of those that have one."""
+    model, noisy, plain, reml, (boosted, half, mapie), peer = models
     n, q, d = X_q.shape
     support, query = X_s.reshape(-1, d), X_q.reshape(-1, d)
     own, other = np.repeat(np.arange(n), X_s.shape[1]), np.repeat(np.arange(n), q)
-    z, found, normal = norm.ppf(0.5 + 0.5 * np.array(COVERAGES)), {}, {}
-    for name, fitted in (("normal", model), ("plug-in", plain), ("REML plug-in", reml)):
+    k, found, density = X_s.shape[1], {}, {}
+
+    def keep(name, mean, std, freedom=np.inf):
+        """Intervals and density of Student's t of a standard deviation; by default the normal."""
+        shrunk = 1.0 if np.isinf(freedom) else np.sqrt(1.0 - 2.0 / freedom)
+        reach = std[:, None] * shrunk * t.ppf(0.5 + 0.5 * np.array(COVERAGES), freedom)
+        found[name] = mean[:, None] - reach, mean[:, None] + reach
+        density[name] = t(freedom, mean.reshape(n, q), shrunk * std.reshape(n, q))
+
+    named = ("normal", model), ("Student's t", noisy), ("plug-in", plain), ("REML plug-in", reml)
+    for name, fitted in named:
         adapted = fitted.adapt_tasks(support, y_s.ravel(), groups=own)
         mean, std = adapted.predict(query, groups=other, return_std=True)
-        normal[name] = mean.reshape(n, q), std.reshape(n, q)
-        found[name] = (mean[:, None] - std[:, None] * z, mean[:, None] + std[:, None] * z)
-        if name == "normal":
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*too few for a coverage")
-                for kind, signed in (("calibrated", False), ("signed", True)):
+        learned = fitted.adaptation_.task_noise
+        keep(name, mean, std, np.inf if learned is None else learned.freedom + k)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*too few for a coverage")
+            for kind, of, signed in CALIBRATED:
+                if of == name:
                     found[kind] = adapted.predict_interval(
                         query, COVERAGES, groups=other, signed=signed
                     )
     if peer is not None:
-        mean, std = (part.reshape(-1) for part in peer(X_s, y_s, X_q))
-        found["MixedLM"] = (mean[:, None] - std[:, None] * z, mean[:, None] + std[:, None] * z)
-        normal["MixedLM"] = mean.reshape(n, q), std.reshape(n, q)
+        keep("MixedLM", *(part.reshape(-1) for part in peer(X_s, y_s, X_q)))
     mean = boosted.predict(query)[:, None]
     found["pooled split"] = mean - half, mean + half
-    k = X_s.shape[1]
+    if mapie is not None:
+        found["MAPIE"] = tuple(np.moveaxis(mapie.predict_interval(query)[1], 1, 0))
     if k > 1:
         reach = t.ppf(0.5 + 0.5 * np.array(COVERAGES), k - 1) * np.sqrt(1.0 + 1.0 / k)
         mean, spread = y_s.mean(axis=1), y_s.std(axis=1, ddof=1)
@@ -169,7 +192,7 @@ def intervals(models, X_s, y_s, X_q):
         found["group alone"] = tuple(sides)
     return {
         name: [side.reshape(n, q, -1) for side in sides] for name, sides in found.items()
-    }, normal
+    }, density
 
 
 def cells(data, split):
@@ -187,13 +210,13 @@ def cells(data, split):
                 X_s, y_s, X_q, y_q, valid = split_rows(padded, order, k)
                 if not len(X_s):
                     continue
-                found, normal = intervals(models, X_s, y_s, X_q)
+                found, densities = intervals(models, X_s, y_s, X_q)
                 rows[k] += valid.sum()
                 for name, (low, high) in found.items():
                     inside = (low <= y_q[..., None]) & (y_q[..., None] <= high)
                     sums[k, name] += [inside[valid].sum(axis=0), (high - low)[valid].sum(axis=0)]
-                for name, (mean, std) in normal.items():
-                    scores[k, name] += norm.logpdf(y_q, mean, std)[valid].sum()
+                for name, density in densities.items():
+                    scores[k, name] += density.logpdf(y_q)[valid].sum()
     if not whole:  # MixedLM is left out of data sets that it could not fit
         sums = {key: found for key, found in sums.items() if key[1] != "MixedLM"}
     inside = {key: (hits / rows[key[0]], np.log(width)) for key, (hits, width) in sums.items()}
@@ -203,7 +226,9 @@ def cells(data, split):
 def show(split, names, every):
     """Print the table of one protocol."""
     table, likelihood = defaultdict(list), defaultdict(list)
-    print(f"\n{split} rows; 90 % intervals, k = 1, 3, 5, 10: calibrated | normal | plug-in")
+    print(
+        f"\n{split} rows; 90 % intervals, k = 1, 3, 5, 10: calibrated | task noise | normal | plug-in"
+    )
     for source in names:
         data = load(source)
         if split == "first" and not data.ordered:
@@ -211,7 +236,7 @@ def show(split, names, every):
         found, scores = cells(data, split)
         n_groups = len(np.unique(data.groups))
         line = ""
-        for name in ("calibrated", "normal", "plug-in"):
+        for name in ("calibrated", "task noise", "normal", "plug-in"):
             line += " ".join(f"{found[k, name][0][1]:.2f}" for k in SHOTS if (k, name) in found)
             line += " | "
         print(f"{data.name:14s}{n_groups:5d} groups  {line}", flush=True)
@@ -235,7 +260,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
     names = QUICK if parser.parse_args().quick else (*NAMES, *MORE)
-    methods = ["calibrated", "signed", "normal", "plug-in", "REML plug-in", "MixedLM"]
-    methods += ["pooled split", "group alone"]
+    methods = ["calibrated", "signed", "task noise", "normal", "Student's t", "plug-in"]
+    methods += ["REML plug-in", "MixedLM", "pooled split", "MAPIE", "group alone"]
+    if not find_spec("mapie"):
+        print("MAPIE is left out: it is not installed (pip install mapie)")
     for protocol in PROTOCOLS:
         show(protocol, names, methods)
