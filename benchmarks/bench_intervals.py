@@ -53,6 +53,7 @@ N_DRAWS = 5
 QUICK = ("Milk", "Oxboys", "Orthodont", "sleepstudy")
 ENOUGH = 20  # groups, for the worst cell
 MANY = 1000  # groups, for MixedLM
+SHOWN = ("calibrated", "task noise", "normal", "plug-in")  # of each data set
 # Conformal intervals: their name, that of the model, and whether they are signed.
 CALIBRATED = (
     ("calibrated", "normal", False),
@@ -226,9 +227,7 @@ def cells(data, split):
 def show(split, names, every):
     """Print the table of one protocol."""
     table, likelihood = defaultdict(list), defaultdict(list)
-    print(
-        f"\n{split} rows; 90 % intervals, k = 1, 3, 5, 10: calibrated | task noise | normal | plug-in"
-    )
+    print(f"\n{split} rows; 90 % intervals, k = 1, 3, 5, 10: {' | '.join(SHOWN)}")
     for source in names:
         data = load(source)
         if split == "first" and not data.ordered:
@@ -236,7 +235,7 @@ def show(split, names, every):
         found, scores = cells(data, split)
         n_groups = len(np.unique(data.groups))
         line = ""
-        for name in ("calibrated", "task noise", "normal", "plug-in"):
+        for name in SHOWN:
             line += " ".join(f"{found[k, name][0][1]:.2f}" for k in SHOTS if (k, name) in found)
             line += " | "
         print(f"{data.name:14s}{n_groups:5d} groups  {line}", flush=True)

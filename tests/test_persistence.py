@@ -39,6 +39,7 @@ REGRESSORS = {
     "steps": (MAMLRegressor("auto", 3, support=[1, 2]), (X, Y, G)),
     "learned steps": (MAMLRegressor(adaptation=GradientSteps("learn"), support=2), (X, Y, G)),
     "query": (MAMLRegressor(adaptation=Proximal(metric="diagonal"), support=2), (X, Y, G)),
+    "task noise": (MAMLRegressor(adaptation=Proximal(task_noise=4.0)), (X, TWO, G)),
     "given": (MAMLRegressor(adaptation=Proximal(0.5, np.ones(4)), support=2), (X, Y, G)),
     "one task": (MAMLRegressor(), (X, Y, np.zeros(len(Y)))),
     "counts": (MAMLRegressor(loss="poisson", alpha=0.1), (X, np.rint(np.abs(Y)), G)),
@@ -337,6 +338,23 @@ def test_temperatures_that_scores_cannot_have_are_refused(part, field, value, me
     assert len(model.calibration_.temperature.value) == 6
     with pytest.raises(ValueError, match=message):
         load_model(rewritten(tmp_path, set_part(part, field, value), model))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("freedom", np.array([4.0, 2.0]), "must be above 2"),
+        ("freedom", np.array(["a", "b"]), "must be numbers"),
+        ("freedom", np.full((2, 2), 4.0), "one a target"),
+        ("variance", np.ones(3), "one a target"),
+        ("variance", np.zeros(2), "variances positive"),
+        ("freedom", None, "freedom of a TaskNoise is"),
+    ],
+)
+def test_a_noise_of_tasks_that_cannot_be_is_refused(field, value, message, tmp_path):
+    model = MAMLRegressor(adaptation=Proximal(task_noise=4.0)).fit(X, TWO, groups=G)
+    with pytest.raises(ValueError, match=message):
+        load_model(rewritten(tmp_path, set_part("TaskNoise", field, value), model))
 
 
 def test_a_pickle_is_refused_and_runs_nothing(tmp_path):

@@ -156,9 +156,8 @@ class Proximal(Shrinking):
         own, automatic = self.task_noise, isinstance(self.task_noise, str)
         if not (own is None or (automatic and own == "auto") or isinstance(own, TaskNoise)):
             check_number("task_noise", own, 2, above=True)  # with fewer it would have no mean
-        noise = self.noise
-        if isinstance(noise, Noise) and isinstance(own, TaskNoise):
-            own.check_targets(noise.variance.shape[1:])
+        if self.noise is not None and isinstance(own, TaskNoise):
+            own.check_targets(Noise.read(self.noise).variance.shape[1:])
         named = isinstance(self.metric, str)
         if named and self.metric not in KINDS:
             raise ValueError(f"metric must be an array or one of {KINDS}; got {self.metric!r}.")
@@ -284,6 +283,8 @@ class Proximal(Shrinking):
                     f"{name}={getattr(self, name)!r} has no effect with {problem.loss!r}: it is of "
                     "the variance of a squared error. Leave it at None."
                 )
+        if isinstance(self.task_noise, TaskNoise):
+            self.task_noise.check_targets((problem.n_targets,) if problem.n_targets else ())
         if self.noise is None:
             return
         n_targets, given = problem.n_targets or 1, Noise.read(self.noise).variance[0].size

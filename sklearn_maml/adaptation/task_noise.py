@@ -50,8 +50,8 @@ class TaskNoise:
         """Raise unless there is a number for each target."""
         if self.freedom.shape != shape:
             raise ValueError(
-                f"task_noise has degrees of freedom of shape {self.freedom.shape}, but noise has "
-                f"variances of shape {shape}."
+                f"task_noise has degrees of freedom of shape {self.freedom.shape}; expected one a "
+                f"target, {shape}."
             )
 
     def ratio(self, n_rows, squares):
