@@ -52,6 +52,7 @@ COVERAGES = (0.5, 0.9, 0.95)
 N_DRAWS = 5
 QUICK = ("Milk", "Oxboys", "Orthodont", "sleepstudy")
 ENOUGH = 20  # groups, for the worst cell
+FIFTY = 50  # groups, for the last column of widths
 MANY = 1000  # groups, for MixedLM
 SHOWN = ("calibrated", "task noise", "normal", "plug-in")  # of each data set
 # Conformal intervals: their name, that of the model, and whether they are signed.
@@ -245,14 +246,15 @@ def show(split, names, every):
             likelihood[name].append(score - scores[k, "plug-in"])
     print(f"\n{'':14s}{'inside, mean over cells':>26s}{'worst cell':>22s}{'width':>24s}")
     head = "".join(f"{100 * c:8.0f}" for c in COVERAGES)
-    print(f"{'':14s}{head}{head}{head}  log likelihood")
+    print(f"{'':14s}{head}{head}{head}  90, {FIFTY} groups  log likelihood")
     for name in (name for name in every if name in table):
         n_groups, inside, width = (np.array(part) for part in zip(*table[name], strict=True))
         worst = inside[n_groups >= ENOUGH].min(axis=0)
         parts = (inside.mean(axis=0), worst, np.exp(width.mean(axis=0)))
         line = "".join(f"{value:8.3f}" for part in parts for value in part)
-        told = f"{np.mean(likelihood[name]):+12.3f}" if name in likelihood else ""
-        print(f"{name:14s}{line}{told}")
+        many = np.exp(width[n_groups >= FIFTY, COVERAGES.index(0.9)].mean())
+        told = f"{np.mean(likelihood[name]):+16.3f}" if name in likelihood else ""
+        print(f"{name:14s}{line}{many:15.3f}{told}")
 
 
 if __name__ == "__main__":

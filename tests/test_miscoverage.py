@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LinearRegression
 
-from sklearn_maml import MAMLClassifier, MAMLRegressor, few_shot_curve
+from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal, few_shot_curve
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml.datasets import make_linear_tasks
 from sklearn_maml.displays import FewShotCurveDisplay
@@ -24,6 +24,10 @@ def with_targets(change):
 KINDS = {
     "learned": (MAMLRegressor(random_state=0), np.array),
     "first rows": (MAMLRegressor(split="first", random_state=0), np.array),
+    "task noise": (
+        MAMLRegressor(adaptation=Proximal(task_noise=4.0), random_state=0),
+        np.array,
+    ),
     "two targets": (MAMLRegressor(random_state=0), lambda y: np.column_stack([y, y**2])),
     "gradient steps": (MAMLRegressor(0.1, calibrate=True, random_state=0), np.array),
     "counts": (
@@ -66,6 +70,21 @@ def test_the_curve_is_its_mean_by_number_of_rows_and_is_drawn_alone():
     )
     assert display.own is None
     assert_array_equal(display.curve.mean, curve.mean)
+
+
+def test_another_coverage_is_missed_as_often_as_it_says():
+    model = MAMLRegressor(random_state=0).fit(TASKS[:50])
+    given = {"supports": [4], "metric": "miscoverage", "n_draws": 1}
+    curve = few_shot_curve(model, TASKS[50:], coverage=0.5, **given)
+    assert abs(curve.mean[0] - 0.5) < 5 * curve.standard_error[0]
+    half, nine = (few_shot_curve(model, TASKS[50:], coverage=c, **given) for c in (0.5, 0.9))
+    assert (half.task_errors >= nine.task_errors).all()
+    assert half.mean[0] > nine.mean[0] + 0.2
+    for value in (0.0, 1.0, "most", [0.5, 0.9]):
+        with pytest.raises(ValueError, match="coverage must be a number between 0 and 1"):
+            few_shot_curve(model, TASKS[50:], coverage=value, **given)
+    with pytest.raises(ValueError, match=r"coverage=0\.5 has no effect with metric='mean_sq"):
+        few_shot_curve(model, TASKS[50:], coverage=0.5)
 
 
 def test_what_has_no_intervals_is_refused():

@@ -84,7 +84,7 @@ class Shrinking(AdaptationRule):
         return np.sqrt(noise.T[..., None] * (1.0 + unknown))
 
     @property
-    def of_targets(self):
+    def of_targets(self) -> bool:
         """Whether the variance of the noise is a task's own, as its rows tell."""
         return isinstance(self.task_noise, TaskNoise)
 

@@ -10,8 +10,8 @@ from sklearn_maml._tasks.classes import codes_of, most_probable, probabilities
 
 __all__ = ["CLASS_ERRORS", "MISCOVERAGE", "choose_metric", "errors_of_rows", "mean_errors"]
 
-# The share of rows outside their intervals, or label sets, of this coverage.
-MISCOVERAGE, COVERAGE = "miscoverage", 0.9
+# The share of rows outside their intervals, or label sets.
+MISCOVERAGE = "miscoverage"
 
 ERRORS = {"mean_squared_error": np.square, "mean_absolute_error": np.abs}
 
@@ -54,7 +54,7 @@ def mean_errors(metric, truth, predicted):
     return ERRORS[metric](truth - predicted).reshape(len(truth), -1).mean(axis=1)
 
 
-def errors_of_rows(metric, model, X, y, groups, sample_weight, episodes, rule=None):
+def errors_of_rows(metric, model, X, y, groups, sample_weight, episodes, rule=None, coverage=0.9):
     """Errors of query rows after adapting to the support rows.
 
     Parameters
@@ -63,6 +63,8 @@ def errors_of_rows(metric, model, X, y, groups, sample_weight, episodes, rule=No
         As from `choose_metric`.
     model, X, y, groups, sample_weight, episodes, rule
         As in `query_predictions`.
+    coverage : float, default=0.9
+        Of the intervals that "miscoverage" is of.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def errors_of_rows(metric, model, X, y, groups, sample_weight, episodes, rule=No
     """
     given = model, X, y, groups, sample_weight, episodes
     if metric == MISCOVERAGE:
-        return missed_rows(*given, COVERAGE)
+        return missed_rows(*given, coverage)
     truth, z, weight, n_rows, task = query_predictions(*given, rule)
     if not is_classifier(model):
         return mean_errors(metric, truth, response(model, z)), weight, task

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -287,6 +288,7 @@ def few_shot_curve(
     metric: str | None = None,
     adaptation: str | AdaptationRule | None = None,
     random_state: Random | None = 0,
+    coverage: float = 0.9,
 ) -> FewShotCurve:
     """Error on new tasks after adapting to so many rows: mean and standard error over tasks.
 
@@ -306,11 +308,13 @@ def few_shot_curve(
     metric : str, default=None
         "mean_squared_error", the default for a regressor, or "mean_absolute_error"; "log_loss", the
         default for a classifier, or "zero_one_loss", the share of wrong classes. "miscoverage", of
-        both: the share of rows outside their 90 % intervals, or label sets, which is to be 0.1.
+        both: the share of rows outside their intervals, or label sets, of a `coverage`.
     adaptation : str or AdaptationRule, default=None
         A rule in place of the model's own, for comparison; with nothing to be learned. Its
         probabilities are those of its scores, and it has no "miscoverage".
     random_state : int, RandomState or None, default=0
+    coverage : float, default=0.9
+        With "miscoverage", which is to be 1 less that.
 
     Returns
     -------
@@ -347,6 +351,10 @@ def few_shot_curve(
             f"metric={metric!r} judges the intervals of the model's own rule; adaptation must be "
             f"None, got {adaptation!r}."
         )
+    if not isinstance(coverage, Real) or not 0 < coverage < 1:
+        raise ValueError(f"coverage must be a number between 0 and 1; got {coverage!r}.")
+    if metric != MISCOVERAGE and coverage != 0.9:
+        raise ValueError(f"coverage={coverage!r} has no effect with metric={metric!r}.")
     X, y, given = at_the_model(steps, model, tasks, y, groups, None)
     if nothing_tells_tasks_apart(model, y, given["groups"]):
         raise ValueError(
@@ -357,7 +365,7 @@ def few_shot_curve(
     for shots in supports:
         episodes = few_shot_episodes(shots, n_draws if shots else 1, seed)
         rows, weight, task = errors_of_rows(
-            metric, model, X, y, **given, episodes=episodes, rule=adaptation
+            metric, model, X, y, **given, episodes=episodes, rule=adaptation, coverage=coverage
         )
         errors.append(np.bincount(task, weight * rows) / np.bincount(task, weight))
     return FewShotCurve(np.array(supports), np.array(errors), metric)
