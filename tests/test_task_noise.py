@@ -250,11 +250,31 @@ def test_each_target_has_degrees_of_freedom_of_its_own():
     ],
     ids=["one row", "few rows", "constant features", "zeros"],
 )
-def test_tasks_that_show_little_have_finite_deviations(tasks):
-    model = MAMLRegressor(adaptation=Proximal(task_noise="auto"), random_state=0).fit(tasks)
+@pytest.mark.parametrize("task_noise", ["auto", 4.0])
+def test_tasks_that_show_little_have_finite_deviations(tasks, task_noise):
+    model = MAMLRegressor(adaptation=Proximal(task_noise=task_noise), random_state=0).fit(tasks)
     _, std = model.adapt(*tasks[0]).predict(tasks[0][0], return_std=True)
     assert np.isfinite(std).all()
     assert (std >= 0).all()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_maml.SingleTaskWarning")
+def test_errors_with_heavy_tails_are_no_noise_of_tasks_own_where_tasks_have_one_row():
+    rng = np.random.default_rng(0)
+    tasks = [(rng.normal(size=(1, 2)), rng.standard_t(2.5, size=1)) for _ in range(500)]
+    model = MAMLRegressor(adaptation=Proximal(task_noise="auto"), random_state=0).fit(tasks)
+    assert model.adaptation_.task_noise is None
+
+
+def test_a_target_without_noise_leaves_the_others_theirs():
+    two = [(X, np.column_stack([0.0 * y, y])) for X, y in TASKS]
+    rule = Proximal(1.0, SIGMA, doubt=None, task_noise=FREEDOM)
+    model, alone = (MAMLRegressor(adaptation=rule).fit(tasks) for tasks in (two, TASKS))
+    X, y = two[0]
+    _, std = model.adapt(X[:4], y[:4]).predict(X, return_std=True)
+    assert_array_equal(std[:, 0], 0.0)
+    _, own = alone.adapt(X[:4], y[:4, 1]).predict(X, return_std=True)
+    assert_allclose(std[:, 1], own, rtol=1e-9)
 
 
 # -- what it is for -------------------------------------------------------------------------------

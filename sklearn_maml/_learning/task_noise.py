@@ -46,9 +46,8 @@ def noise_of_tasks(objective, theta, given, freedom):
     parts = zip(*whole.fold(partial(_squares, whole, theta), add), strict=True)
     weight, n_rows, squares = (np.concatenate(part, axis=-1) for part in parts)
     variance = squares @ weight / (n_rows @ weight) if given is None else np.asarray(given)
-    variance = np.broadcast_to(variance, squares.shape[:-1]).astype(float)
-    if not (variance > 0).all():
-        return None
+    variance = np.broadcast_to(variance, squares.shape[:-1])
+    variance = np.where(variance > 0, variance, 1.0)  # a target without noise has none to share out
     if freedom is not None:
         return TaskNoise(np.full(variance.shape, float(freedom)), variance)
     relative = np.reshape(squares / variance[..., None], (-1, len(n_rows)))
