@@ -310,6 +310,18 @@ def test_intervals_hold_for_noisy_and_for_quiet_tasks_and_are_narrower_and_likel
     assert np.mean(density["auto"]) > np.mean(density[None]) + 0.08
 
 
+def test_with_few_tasks_intervals_are_those_of_t_and_told():
+    rule = Proximal(task_noise=FREEDOM)
+    model = MAMLRegressor(adaptation=rule, random_state=0).fit(TASKS[:7])
+    X, y = TASKS[7]
+    adapted = model.adapt(X[:3], y[:3])
+    mean, std = adapted.predict(X, return_std=True)
+    with pytest.warns(UserWarning, match="7 calibration tasks are too few .* by Student's t"):
+        low, high = adapted.predict_interval(X)
+    reach = std * t.ppf(0.95, FREEDOM + 3) * np.sqrt(1 - 2 / (FREEDOM + 3))
+    assert_allclose([low, high], [mean - reach, mean + reach])
+
+
 @pytest.mark.parametrize("split", ["random", "first"])
 def test_a_calibration_is_of_the_deviations_that_are_predicted(split):
     rule = Proximal(task_noise=FREEDOM)

@@ -300,9 +300,10 @@ def _say_that_tasks_are_few(model, what, levels, needed):
         return
     n_tasks = 0 if model.calibration_ is None else round(model.calibration_.n_tasks.max())
     told = ", ".join(f"{level:g}" for level in levels)
+    errors = "by Student's t" if model.adaptation_.of_targets else "as of normal errors"
     warn_user(
         f"{n_tasks} calibration tasks are too few for a {what} of {told} that holds whatever "
         f"tasks look like, which takes {needed}. What is returned is the model's own, "
-        f"{'as its probabilities are' if hasattr(model, 'classes_') else 'as of normal errors'}.",
+        f"{'as its probabilities are' if hasattr(model, 'classes_') else errors}.",
         UserWarning,
     )

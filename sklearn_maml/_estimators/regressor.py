@@ -330,7 +330,7 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         Warns
         -----
         UserWarning
-            With fewer than ``coverage / (1 - coverage)`` tasks: then intervals are the normal ones.
+            With fewer than ``coverage / (1 - coverage)`` tasks: then they are the model's own.
 
         Examples
         --------
