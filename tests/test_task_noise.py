@@ -395,6 +395,27 @@ def test_streams_and_sums_learn_what_one_fit_learns(n_targets, weighted):
         assert_allclose(*rows, rtol=1e-6)
 
 
+def test_degrees_of_freedom_are_learned_from_a_sample_of_many_tasks(monkeypatch):
+    every = fitted("auto").adaptation_.task_noise.freedom
+    monkeypatch.setattr("sklearn_maml._learning.task_noise.TASKS_FOR_FREEDOM", 100)
+    X, y = (np.concatenate(part) for part in zip(*TASKS, strict=True))
+    groups = np.repeat(np.arange(len(TASKS)), 10)
+    whole, part = (clone(fitted("auto", random_state=0)) for _ in range(2))
+    whole.fit(X, y, groups=groups)
+    for rows in (slice(0, 400), slice(400, None)):
+        part.partial_fit(X[rows], y[rows], groups=groups[rows])
+    one, other = (m.adaptation_.task_noise.freedom for m in (whole, part))
+    assert one == pytest.approx(other, rel=1e-7)
+    assert abs(one - every) > 1e-3
+
+
+def test_a_rule_from_before_there_was_such_a_noise_has_none():
+    rule = Proximal()
+    del rule.task_noise  # as of one that was pickled then
+    assert rule.get_params()["task_noise"] is None
+    assert clone(rule).task_noise is None
+
+
 @pytest.mark.parametrize("value", [2.0, 2, 1.0, -1.0, 0, np.inf, np.nan])
 def test_too_few_degrees_of_freedom_are_refused(value):
     with pytest.raises(ValueError, match="task_noise must be a finite number > 2"):

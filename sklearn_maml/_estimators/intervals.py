@@ -31,6 +31,7 @@ from sklearn_maml._intervals.scores import (
     folds_of_tasks,
     scores_of_tasks,
     standardised,
+    tasks_to_score,
     told_to,
 )
 from sklearn_maml._intervals.temperature import (
@@ -41,7 +42,6 @@ from sklearn_maml._intervals.temperature import (
 )
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.classes import codes_of, probabilities
-from sklearn_maml._tasks.stacks import Blocks
 
 __all__ = [
     "calibrated_in_fit",
@@ -71,8 +71,9 @@ def calibrated_in_fit(model, objective):
     """
     if not objective.blocks.tasks.show_differences:
         return None
-    folds = folds_of_tasks(objective, theta_of(model))
-    scores = _scores(model, objective, folds)
+    split = _split_for_scores(model, objective)
+    folds = folds_of_tasks(objective, theta_of(model), tasks_to_score(split))
+    scores = _scores(model, split, folds)
     if not hasattr(model, "classes_"):
         return calibration_of(scores)
     return _calibration_of_classes(scores, temperature_of(scores))
@@ -80,24 +81,31 @@ def calibrated_in_fit(model, objective):
 
 def calibrated_on(model, objective):
     """The `Calibration` by tasks that theta was not learned from; temperatures are the model's."""
-    fold = np.zeros(len(objective.blocks.tasks.weight), dtype=int)
-    scores = _scores(model, objective, (fold, theta_of(model)[None]))
+    split = _split_for_scores(model, objective)
+    fold = np.full(len(split.blocks.tasks.weight), -1)
+    fold[tasks_to_score(split)] = 0
+    scores = _scores(model, split, (fold, theta_of(model)[None]))
     if not hasattr(model, "classes_"):
         return calibration_of(scores)
     # They may not depend on these tasks: scores are exchangeable with those of a new one.
     return _calibration_of_classes(scores, getattr(model.calibration_, "temperature", None))
 
 
-def _scores(model, objective, folds):
-    """`TaskScores` of tasks split at some numbers of support rows."""
-    blocks = objective.blocks
+def _split_for_scores(model, objective):
+    """The objective with its tasks split at the numbers of support rows that scores are for."""
     episodes = scoring_episodes(model._episodes, model._judging)
-    if blocks.episodes != episodes:
-        blocks = Blocks(blocks.tasks, blocks.features, episodes)
+    if objective.blocks.episodes == episodes:
+        return objective
+    return objective.vary(blocks=objective.blocks.split(episodes))
+
+
+def _scores(model, objective, folds):
+    """`TaskScores` of tasks that are split for them."""
     classifies = hasattr(model, "classes_")
     rule = model.adaptation_  # which knows the noise
     score = odds_and_class if classifies else standardised(model.loss_, rule.deviation)
-    return scores_of_tasks(objective.vary(rule, blocks), folds, score)
+    objective = objective.vary(rule) if rule.of_targets else objective
+    return scores_of_tasks(objective, folds, score)
 
 
 def _calibration_of_classes(scores, temperature):

@@ -12,10 +12,16 @@ import numpy as np
 
 from sklearn_maml._memory import room
 from sklearn_maml._objective.task_sums import solutions_without
-from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.losses.offset import split_offset
 
-__all__ = ["TaskScores", "folds_of_tasks", "scores_of_tasks", "standardised", "told_to"]
+__all__ = [
+    "TaskScores",
+    "folds_of_tasks",
+    "scores_of_tasks",
+    "standardised",
+    "tasks_to_score",
+    "told_to",
+]
 
 # Tasks are dealt to so many folds; to each its own where they are fewer.
 N_FOLDS = 20
@@ -45,7 +51,7 @@ class TaskScores(NamedTuple):
     owner: np.ndarray
 
 
-def folds_of_tasks(objective, theta):
+def folds_of_tasks(objective, theta, members=None):
     """Each task's fold, and the meta-parameters without each fold.
 
     Parameters
@@ -53,21 +59,36 @@ def folds_of_tasks(objective, theta):
     objective : MetaObjective
     theta : ndarray of shape (d,) or (n_targets, d)
         That minimises it.
+    members : ndarray of int, default=None
+        The tasks to be scored, each of which weighs something; None means all of these. Of the
+        others theta always learns.
 
     Returns
     -------
     fold : ndarray of shape (n_tasks,)
+        -1 for tasks that are in none.
     thetas : ndarray of shape (n_folds, d) or (n_folds, n_targets, d)
         theta itself, for one fold of all, where the normal equations of two would not fit into a
         quarter of scikit-learn's ``working_memory``, or only one task weighs something.
     """
-    weighty = np.flatnonzero(objective.blocks.tasks.weight)
-    fold = np.zeros(len(objective.blocks.tasks.weight), dtype=int)
-    n_folds = int(min(len(weighty), N_FOLDS, room() / objective.n_parameters**2 / 2))
+    weight = objective.blocks.tasks.weight
+    members = np.flatnonzero(weight) if members is None else members
+    n_folds = int(min(len(members), N_FOLDS, room() / objective.n_parameters**2 / 2))
+    fold = np.full(len(weight), -1)
+    fold[members] = np.arange(len(members)) % max(n_folds, 1)
     if n_folds < 2:
         return fold, theta[None]
-    fold[weighty] = np.arange(len(weighty)) % n_folds
     return fold, solutions_without(objective.exact(), theta, fold)
+
+
+def tasks_to_score(objective):
+    """Not too many tasks of those that weigh something, evenly chosen: their numbers."""
+    weight = objective.blocks.tasks.weight
+    weighty = np.flatnonzero(weight)
+    most = int(np.clip(MOST_SCORES / (objective.blocks.n_query / len(weight)), 100, MOST_TASKS))
+    if len(weighty) <= most:
+        return weighty
+    return weighty[np.linspace(0, len(weighty) - 1, most).astype(int)]
 
 
 def scores_of_tasks(objective, folds, score):
@@ -78,7 +99,7 @@ def scores_of_tasks(objective, folds, score):
     objective : MetaObjective
         Whose tasks are split at some numbers of support rows. At 0 rows all rows are scored.
     folds : (fold, thetas)
-        What `folds_of_tasks` returns.
+        What `folds_of_tasks` returns; tasks without a fold are not scored.
     score : callable
         From a query risk, predictions z (..., n, m) and the support risk, see `told_to`, or None,
         to the scores of rows, (n, m) or (n_targets, n, m).
@@ -87,7 +108,10 @@ def scores_of_tasks(objective, folds, score):
     -------
     dict of int to TaskScores
     """
-    objective, fold = _sample(objective, folds[0])
+    fold, members = folds[0], folds[0] >= 0
+    if not members.all():
+        objective = objective.vary(blocks=objective.blocks.only(members))
+        fold = fold[members]
     one = partial(_adapted_scores, objective, fold, folds[1], score)
     parts = objective.fold(one, add)
     unsplit = objective.vary(blocks=objective.blocks.unsplit())
@@ -130,20 +154,6 @@ def standardised(loss, deviation):
         return np.where(np.isnan(found), np.inf, found)
 
     return score
-
-
-def _sample(objective, fold):
-    """The objective on not too many tasks, evenly chosen, and their folds."""
-    tasks = objective.blocks.tasks
-    weighty = np.flatnonzero(tasks.weight)
-    rows = objective.blocks.n_query / len(tasks.weight)
-    most = int(np.clip(MOST_SCORES / rows, 100, MOST_TASKS))
-    if len(weighty) <= most:
-        return objective, fold
-    kept = np.zeros(len(tasks.weight), dtype=bool)
-    kept[weighty[np.linspace(0, len(weighty) - 1, most).astype(int)]] = True
-    blocks = Blocks(tasks.only(kept), objective.blocks.features, objective.blocks.episodes)
-    return objective.vary(blocks=blocks), fold[kept]
 
 
 def _adapted_scores(objective, fold, thetas, score, i):

@@ -36,6 +36,9 @@ NONE = 1e-7
 # residual variance is taken to be below this share of what one model for all tasks leaves.
 NO_NOISE = 1e-10
 
+# What a value's sums over tasks round, relative to it.
+SUMS = 1e-14
+
 # Up to FEW equations, and up to MODERATE of so many tasks, are eliminated for all tasks at once,
 # one column after the other: LAPACK would spend most of its time on being called.
 FEW, MODERATE, MANY_TASKS = 6, 30, 100
@@ -61,6 +64,9 @@ class Likelihood:
         Residual variances.
     schur : ndarray of shape (r + t, r + t)
         ``[X y]' V^-1 [X y]``.
+    rounding : float
+        About how far off the value is: what random effects explain is taken off ``y'y``, and the
+        more of it that is, the fewer digits are left of the residual sum of squares.
     """
 
     value: float
@@ -71,6 +77,7 @@ class Likelihood:
     fixed: np.ndarray
     noise: np.ndarray
     schur: np.ndarray
+    rounding: float
 
     @property
     def slope(self):
@@ -112,10 +119,14 @@ def likelihood(moments, relative, information=None):
     contrast = back @ contrast @ back.T
     again = kept if keeps else ((seen, count) for _, seen, _, _, count in solved)
     fitted = sum(_quadratic_forms(seen, contrast, count) for seen, count in again)
+    if information == "full":
+        told = _of_all_entries(told, q)
     if information is not None:
         told = t * (told - _of_noise(total, information) / moments.n_rows)
     gradient = t * 0.5 * (total + total.T) - fitted
-    return Likelihood(float(value), to, root, gradient, told, fixed, noise, schur)
+    lost = np.diagonal(moments.total)[-t:] / noise  # dof times the ratio of sums of squares
+    rounding = SUMS * abs(value) + np.finfo(float).eps * float(lost.sum())
+    return Likelihood(float(value), to, root, gradient, told, fixed, noise, schur, rounding)
 
 
 class Solved:
@@ -188,15 +199,24 @@ def _quadratic_forms(rows, contrast, count):
 
 
 def _sum_of_products(precision, count, information):
-    """``sum_i count_i P_i (x) P_i``, or its entries for diagonal matrices, ``P_ab^2``."""
-    q = len(precision)
+    """``sum_i count_i P_i (x) P_i``: the products of half of P with itself, for P is symmetric.
+
+    Of diagonal matrices the entries, ``P_ab^2``; see `_of_all_entries` for the others.
+    """
     if information is None:
         return 0.0
     if information == "diagonal":
         return np.square(precision) @ count
-    flat = precision.reshape(q * q, -1)
-    products = ((flat * count) @ flat.T).reshape(q, q, q, q)  # sum P_ab P_cd
-    return products.transpose(0, 2, 1, 3).reshape(q * q, q * q)
+    half = precision[np.tril_indices(len(precision))]
+    return (half * count) @ half.T
+
+
+def _of_all_entries(products, q):
+    """``sum P_ac P_bd`` at (ab, cd), (q * q, q * q), from the products of halves of P."""
+    row, column = np.tril_indices(q)
+    place = np.empty((q, q), dtype=int)
+    place[row, column] = place[column, row] = np.arange(len(row))
+    return products[place[:, None, :, None], place[:, None, :]].reshape(q * q, q * q)
 
 
 def _of_noise(total, information):

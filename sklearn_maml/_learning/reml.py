@@ -172,7 +172,7 @@ def _scoring(moments, structure, relative, max_iter, tol):
     for n_iter in range(1, max_iter + 1):
         report(f"-2 log likelihood {at.value:.8g}")
         step, change = structure.scoring_step(at, damping)
-        done = change < tol + 1e-14 * abs(at.value) and damping <= 1.0  # else it is small by force
+        done = change < tol + at.rounding and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
         candidate = at.to @ root @ root @ at.to.T
         there = _attempt(moments, candidate, structure.information)

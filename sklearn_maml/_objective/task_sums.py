@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from scipy.linalg import cho_solve
 
-from sklearn_maml._objective.quadratic import safe_cholesky
+from sklearn_maml._objective.quadratic import quadratic, safe_cholesky
 
 __all__ = ["Summable", "minimiser", "normal_equations", "solutions_without"]
 
@@ -79,17 +79,17 @@ def solutions_without(objective, theta, cell):
     theta : ndarray of shape (d,) or (n_targets, d)
         That minimises it.
     cell : ndarray of shape (n_tasks,)
-        Two or more cells, 0, ..., n_cells - 1, each with a task that weighs something.
+        Two or more cells, 0, ..., n_cells - 1, each with a task that weighs something; -1 for a
+        task that is in none.
 
     Returns
     -------
     ndarray of shape (n_cells, d) or (n_cells, n_targets, d)
     """
-    hessians, gradients = normal_equations(objective, theta, cell)
-    share = 1.0 - np.bincount(cell, objective.blocks.tasks.weight)
+    (hessians, gradients), (hessian, gradient) = _parts_and_total(objective, theta, cell)
+    weight, penalty = objective.blocks.tasks.weight, objective.penalty
     found = np.empty(gradients.shape)
-    hessian, gradient, penalty = hessians.sum(axis=0), gradients.sum(axis=0), objective.penalty
-    for k, rest in enumerate(share):
+    for k, rest in enumerate(1.0 - np.bincount(cell[cell >= 0], weight[cell >= 0])):
         normal = (hessian - hessians[k]) / rest + np.diag(penalty)
         slope = 0.5 * (gradient - gradients[k]) / rest + penalty * theta
         if normal.ndim == 2:
@@ -98,6 +98,26 @@ def solutions_without(objective, theta, cell):
             step = np.array([_step(*own) for own in zip(normal, slope, strict=True)])
         found[k] = theta - step
     return found
+
+
+def _parts_and_total(objective, theta, cell):
+    """The `normal_equations` of each cell, and those of all tasks.
+
+    Where most tasks are in no cell the solver knows what all of them sum up to: no pass is made.
+    """
+    some = cell >= 0
+    if some.all() or not (objective.is_quadratic and quadratic(objective).definite):
+        n_cells = cell.max() + 1
+        hessians, gradients = normal_equations(objective, theta, np.where(some, cell, n_cells))
+        total = hessians.sum(axis=0), gradients.sum(axis=0)
+        return (hessians[:n_cells], gradients[:n_cells]), total
+    few = objective.vary(blocks=objective.blocks.only(some))
+    share = objective.blocks.tasks.weight[some].sum()  # the weights of the few add up to 1 as well
+    hessians, gradients = normal_equations(few, theta, cell[some])
+    shape, penalty = quadratic(objective), objective.penalty
+    root, (_, gradient) = shape.triangle * shape.scale, objective.value_and_gradient(theta)
+    total = root.T @ root - np.diag(penalty), gradient - 2.0 * penalty * theta
+    return (share * hessians, share * gradients), total
 
 
 def _step(hessian, half_gradient):
