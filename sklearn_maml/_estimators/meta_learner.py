@@ -220,9 +220,10 @@ class MetaLearner(
         lme4's ``ranef(condVar = TRUE)``, about the meta-parameters. Standard errors take these,
         the covariance of the random effects and the residual variance for known: that of the mixed
         model, `learned_.residual_variance`, where one was learned, else that of
-        ``predict(return_std=True)``. For other losses than the squared one they are by Laplace's
-        approximation, about the task's parameters. With first rows as support, deviations hold
-        what `Proximal` learned of where tasks start from, too.
+        ``predict(return_std=True)``; times a task's share with a `task_noise`. For
+        other losses than the squared one they are by Laplace's approximation, about the task's
+        parameters. With first rows as support, deviations hold what `Proximal` learned of where
+        tasks start from, too.
 
         Returns
         -------
