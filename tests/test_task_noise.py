@@ -436,6 +436,19 @@ def test_losses_without_a_noise_are_refused(value):
         model.fit(counts)
 
 
+@pytest.mark.parametrize("task_noise", [None, FREEDOM])
+def test_one_variance_in_a_list_is_a_number(task_noise):
+    X, y = TASKS[0]
+    found = []
+    for noise in (NOISE, [NOISE], np.array([NOISE])):
+        rule = Proximal(1.0, SIGMA, noise=noise, task_noise=task_noise)
+        adapted = MAMLRegressor(adaptation=rule, calibrate=False).fit(TASKS).adapt(X[:3], y[:3])
+        found.append([*adapted.predict(X, return_std=True), *adapted.predict_interval(X)])
+    for other in found[1:]:
+        assert_array_equal(other, found[0])
+    assert np.shape(found[0]) == (4, 10)
+
+
 def test_a_rule_for_other_targets_is_refused():
     rule = fitted(FREEDOM).adaptation_
     two = [(X, np.column_stack([y, y])) for X, y in TASKS]

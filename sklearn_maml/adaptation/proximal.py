@@ -259,6 +259,9 @@ class Proximal(Shrinking):
         if not problem.is_quadratic:
             return self
         doubt, noise = self.doubt, self.noise
+        given = None if noise is None or isinstance(noise, Noise) else as_array(noise)
+        if given is not None and not problem.n_targets:
+            noise = given = given.item()  # of one target one in a list is as good as a number
         if isinstance(doubt, str):
             varies = self._metric(problem.n_parameters).factor.any(axis=1)
             doubt = problem.doubt(varies if doubt == "auto" else ~np.ones_like(varies))
@@ -271,7 +274,6 @@ class Proximal(Shrinking):
         own = self.task_noise
         if own is None or isinstance(own, TaskNoise) or noise is None:
             return rule
-        given = None if isinstance(self.noise, Noise) else self.noise
         freedom = None if isinstance(own, str) else own
         return rule.set_params(task_noise=problem.task_noise(theta, given, freedom))
 
