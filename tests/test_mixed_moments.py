@@ -1,7 +1,9 @@
 """What is kept of each task for the restricted likelihood: the same in fewer numbers."""
 
 from dataclasses import replace
+from threading import get_ident
 
+import joblib
 import numpy as np
 import pytest
 from moments import moments_of
@@ -78,6 +80,32 @@ def test_tasks_are_batched_in_any_way(chunk, monkeypatch):
     assert apart.n_tasks == 8
     assert sum(len(count) for _, count in apart.chunks()) == 8
     assert_allclose(likelihood(apart, ANY_SIGMA, "full").gradient, expected.gradient, rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_the_number_of_jobs_changes_no_bit(backend, monkeypatch):
+    """A thread handles floating-point errors as the one that asks; processes are sent nothing."""
+    monkeypatch.setattr("sklearn_maml._learning.mixed_moments.CHUNK", 1)
+    monkeypatch.setattr("sklearn_maml._learning.mixed_moments.FEW_CHUNKS", 2)
+    whole, threads = shared(), set()
+    relative = ANY_SIGMA * np.array([[1e200, 1e180], [1e180, 1e160]])
+    solve = Solved._solve
+    monkeypatch.setattr(Solved, "_solve", lambda *a: (threads.add(get_ident()), solve(*a))[1])
+    expected = likelihood(whole, ANY_SIGMA, "full")
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        far = list(Solved(whole, relative, np.ones(2)))
+    assert threads == {get_ident()}
+    with joblib.parallel_config(backend):
+        several = replace(whole, n_jobs=2)
+        found = likelihood(several, ANY_SIGMA, "full")
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            again = list(Solved(several, relative, np.ones(2)))
+    assert (len(threads) > 1) == (backend == "threading")
+    for name in FACTS:
+        assert_array_equal(getattr(found, name), getattr(expected, name))
+    for here, there in zip(far, again, strict=True):
+        assert_array_equal(here[1], there[1])
+        assert not np.isfinite(here[3]).all()
 
 
 def test_moments_of_several_are_those_of_all_their_tasks():

@@ -145,19 +145,21 @@ class Solved:
         self.moments, self.to, self.root = moments, to, root
 
     def __iter__(self):
+        return iter(self.moments.of_chunks(self._solve))
+
+    def _solve(self, columns, count):
         q, variance = len(self.root), np.square(self.root)[:, None]
+        # (q, B and C, n): gram and others along the axes of Sigma, after room for B.
+        table = np.empty((q, q + columns.shape[1], len(count)))
+        right = table[:, q:]
+        right[:] = np.tensordot(self.to, columns, axes=(0, 0))
+        right[:, :q] = np.matmul(self.to.T, right[:, :q])
+        np.multiply(right[:, :q], variance, out=table[:, :q])
+        table[np.arange(q), np.arange(q)] += 1.0
         first = self.moments.first_fixed
-        for columns, count in self.moments.chunks():
-            # (q, B and C, n): gram and others along the axes of Sigma, after room for B.
-            table = np.empty((q, q + columns.shape[1], len(count)))
-            right = table[:, q:]
-            right[:] = np.tensordot(self.to, columns, axes=(0, 0))
-            right[:, :q] = np.matmul(self.to.T, right[:, :q])
-            np.multiply(right[:, :q], variance, out=table[:, :q])
-            table[np.arange(q), np.arange(q)] += 1.0
-            shrunk = variance[..., None] * right[:, first:]
-            both, log_each = _eliminate(table)
-            yield shrunk, both[:, first:], both[:, :q], log_each, count
+        shrunk = variance[..., None] * right[:, first:]
+        both, log_each = _eliminate(table)
+        return shrunk, both[:, first:], both[:, :q], log_each, count
 
 
 def _axes(relative):

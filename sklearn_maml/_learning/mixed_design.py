@@ -71,7 +71,8 @@ class MixedDesign:
         """The `Moments` of all rows of an objective's tasks, whose loss has a constant Hessian."""
         whole = objective.vary(blocks=objective.blocks.unsplit())
         parts = whole.fold(partial(_task_moments, whole, self), add_parts)
-        return self.collected(parts, whole.blocks.tasks.count, whole.n_targets or 1)
+        found = self.collected(parts, whole.blocks.tasks.count, whole.n_targets or 1)
+        return replace(found, n_jobs=objective.n_jobs)
 
     def of_stack(self, features, counts, targets, share):
         """What a stack of n tasks adds to `Moments`, for `collected`.

@@ -6,9 +6,12 @@ d parameters that all differ between tasks ``d (d + 1) / 2 + d`` numbers a task,
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from sklearn_maml._objective.parallel import solved_in_order
 
 __all__ = ["Moments", "packed"]
 
@@ -17,6 +20,9 @@ SHRINKAGE = 1e-6
 
 # Tasks are worked on so many numbers at a time: enough that calls of numpy do not count.
 CHUNK = 2**18
+
+# Fewer chunks are not worth to be spread over threads.
+FEW_CHUNKS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,8 @@ class Moments:
         t. Targets share Sigma; each has its own residual variance and fixed effects.
     noise : float, default=None
         The residual variance, where it is known; None profiles it out.
+    n_jobs : int, default=None
+        Threads that work on chunks; nothing depends on it.
     """
 
     parts: Any
@@ -49,6 +57,7 @@ class Moments:
     n_rows: float
     n_targets: int
     noise: float | None = None
+    n_jobs: int | None = None
 
     @property
     def n_fixed(self):
@@ -104,12 +113,25 @@ class Moments:
             back[:q, :q] = np.linalg.inv(to)
         return back
 
+    @property
+    def _chunk(self):
+        """How many tasks are worked on at a time."""
+        return max(1, CHUNK // (self.n_random * (self.n_random + self.n_columns)))
+
     def chunks(self):
         """``Z' [Z others y]`` of shape (q, n_columns, n), and count (n,), some tasks at a time."""
-        q, at = self.n_random, _places(self.n_random, self.n_columns)
-        size = max(1, CHUNK // (q * (q + self.n_columns)))
-        for products, count in _rebatched(self.parts, size):
+        at = _places(self.n_random, self.n_columns)
+        for products, count in _rebatched(self.parts, self._chunk):
             yield products[at], count
+
+    def of_chunks(self, f):
+        """``f(columns, count)`` of all `chunks`, in order."""
+        n_jobs = self.n_jobs if self.n_tasks > FEW_CHUNKS * self._chunk else 1
+        return solved_in_order(partial(_called, f), self.chunks(), n_jobs)
+
+
+def _called(f, chunk):
+    return f(*chunk)
 
 
 def packed(products):

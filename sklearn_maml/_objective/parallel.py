@@ -1,18 +1,19 @@
 """Blocks of tasks over joblib's workers, with one BLAS thread each, so that no bit changes."""
 
 from contextlib import contextmanager
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import chain
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
-__all__ = ["fold_blocks", "one_blas_thread"]
+__all__ = ["fold_blocks", "one_blas_thread", "solved_in_order"]
 
-# Rows * d^2 below this are a few milliseconds of work: less than it takes to start workers.
+# Less work than this, rows * d^2, takes about as long as it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
 
 _LOCK = Lock()
@@ -101,6 +102,25 @@ def _in_parallel(f, numbers, n_jobs):
     lazily = "generator" if getattr(backend, "supports_return_generator", False) else "list"
     parallel = Parallel(n_jobs, prefer="threads", return_as=lazily)
     return chain.from_iterable(parallel(delayed(_each)(f, chunk) for chunk in chunks))
+
+
+def solved_in_order(f, items, n_jobs):
+    """``f(item)`` for each item, in order; by threads, unless joblib's workers are processes.
+
+    To these all items would have to be sent, as often as they are asked for.
+    """
+    backend, _ = get_active_backend(prefer="threads")
+    if effective_n_jobs(n_jobs) == 1 or not getattr(backend, "uses_threads", False):
+        return map(f, items)
+    f = partial(_as_here, f, np.geterr())
+    parallel = Parallel(n_jobs, prefer="threads", return_as="generator")
+    return chain.from_iterable(parallel(delayed(_each)(f, [item]) for item in items))
+
+
+def _as_here(f, errors, item):
+    """f with numpy's handling of floating-point errors: a thread's own is the default."""
+    with np.errstate(**errors):
+        return f(item)
 
 
 def _each(f, numbers):
