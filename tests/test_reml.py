@@ -134,3 +134,19 @@ def test_what_is_learned_does_not_depend_on_an_offset_of_the_targets(metric, spl
         assert_allclose(fixed, here.learned_.fixed_effects, rtol=1e-4, atol=1e-5)
         variance = here.learned_.residual_variance
         assert_allclose(far.learned_.residual_variance, variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("d", [1, 4])
+def test_tasks_that_one_model_explains_to_the_last_digit(seed, d):
+    """Their residual variance is 0, and 1 / 0 no number: what sums of squares round is taken."""
+    rng, slope = np.random.default_rng(seed), np.arange(1.0, d + 1.0)
+    X = rng.normal(size=(20, 10, d))
+    model = MAMLRegressor(random_state=0).fit([(A, A @ slope) for A in X])
+    assert_allclose(model.coef_, slope, rtol=1e-10)
+    assert model.learned_.residual_variance <= 1e-15 * np.var(X @ slope)
+    new = rng.normal(size=(30, d))
+    adapted = model.adapt(new[:3], new[:3] @ slope)
+    mean, std = adapted.predict(new, return_std=True)
+    assert_allclose(mean, new @ slope, atol=1e-9)
+    assert (std < 1e-6).all()

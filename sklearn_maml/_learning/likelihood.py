@@ -244,7 +244,9 @@ def _profile(schur, moments):
     t, r = moments.n_targets, moments.n_fixed
     fixed, residual, sums = _least_squares(schur, r)
     pooled = _least_squares(moments.total, r)[2]
-    floor = np.maximum(NO_NOISE * pooled / moments.dof, np.finfo(float).tiny)
+    # Tasks that one model explains to the last digit leave what their sum of squares rounds.
+    least = np.maximum(NO_NOISE * pooled, np.finfo(float).eps * np.diagonal(moments.total)[r:])
+    floor = np.maximum(least / moments.dof, np.finfo(float).tiny)
     noise = np.maximum(sums / moments.dof, floor)
     if moments.noise is not None:
         noise = np.full(t, moments.noise)
