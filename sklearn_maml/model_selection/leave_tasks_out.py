@@ -19,7 +19,7 @@ from sklearn_maml.losses.residual import SquaredError
 from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, ridge_path
 from sklearn_maml.solvers.least_squares import LeastSquares
 
-__all__ = ["Folds"]
+__all__ = ["Folds", "r2_at"]
 
 
 class Folds:
@@ -44,14 +44,6 @@ class Folds:
         self.train, self.test = (np.array(side) for side in zip(*splits, strict=True))
         self.penalised = np.ones(blocks.features.width)
         self.penalised[-1] = not blocks.features.intercept
-        weight = blocks.tasks.weight
-        for side, what in ((self.train, "training"), (self.test, "test")):
-            empty = np.flatnonzero(side.any(axis=1) & ~(side @ weight > 0))
-            if len(empty):
-                raise ValueError(
-                    f"All {what} tasks of split {empty[0]} weigh nothing; leave tasks of weight 0 "
-                    "out, or pass another cv."
-                )
         all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
         # A task's rows, in all their draws, have to be in one block to be left out together.
         together = not blocks.draws_apart and self.judged is blocks
@@ -151,6 +143,21 @@ class Folds:
         """The exact solver's minimiser on some tasks, however ill-conditioned."""
         objective = self.objective(rule, kept).penalised(alpha * self.penalised)
         return LeastSquares().minimize(objective, objective.origin()).theta
+
+
+def r2_at(objective, theta):
+    """R2 of the query rows of all tasks of an objective at theta."""
+    tasks = objective.blocks.tasks
+    everywhere = np.zeros(len(tasks.weight), dtype=int)
+    part = partial(_block_sums, partial(_errors_at, objective, theta), everywhere, 1)
+    return _r2(*objective.fold(partial(part, tasks.y.mean(axis=0)), add_parts))[0, 0]
+
+
+def _errors_at(objective, theta, split_of, i):
+    """`_errors` at one theta."""
+    at = objective.linearize(i, theta)
+    squares = at.row_weight * np.square(at.predictions - at.query.targets)
+    return at, split_of[objective.blocks.owner(i)], squares[None]
 
 
 def _rounds(test):
