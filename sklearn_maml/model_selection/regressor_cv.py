@@ -126,7 +126,7 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
     >>> grid = [{"adaptation": rules}, {}]  # and gradient steps
     >>> search = MAMLRegressorCV(param_grid=grid, alphas=[0.0], support=5, random_state=0)
     >>> search.fit(tasks).best_params_
-    {'adaptation': Proximal(metric='full'), 'alpha': 0.0}
+    {'adaptation': Proximal(criterion='reml', metric='diagonal'), 'alpha': 0.0}
     """
 
     offset_column = None  # for the reader of rows: no parameter of this search

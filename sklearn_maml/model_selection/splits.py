@@ -91,10 +91,11 @@ def check_weights(splits, weight):
         Boolean arrays of shape (n_tasks,).
     weight : ndarray of shape (n_tasks,)
     """
-    for k, sides in enumerate(splits):
-        for side, what in zip(sides, ("training", "test"), strict=True):
-            if side.any() and not weight[side].any():
-                raise ValueError(
-                    f"All {what} tasks of split {k} weigh nothing; leave tasks of weight 0 out, or "
-                    "pass another cv."
-                )
+    for sides, what in zip(zip(*splits, strict=True), ("training", "test"), strict=True):
+        members = np.array(sides)
+        empty = np.flatnonzero(members.any(axis=1) & ~members[:, weight > 0].any(axis=1))
+        if len(empty):
+            raise ValueError(
+                f"All {what} tasks of split {empty[0]} weigh nothing; leave tasks of weight 0 out, "
+                "or pass another cv."
+            )
