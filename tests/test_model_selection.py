@@ -39,6 +39,7 @@ from sklearn_maml import (
 )
 from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml.datasets import make_linear_tasks
+from sklearn_maml.model_selection.leave_tasks_out import Folds
 
 TASKS = make_linear_tasks(n_tasks=21, n_samples=(8, 14), n_features=3, random_state=1)
 X = np.concatenate([X_t for X_t, _ in TASKS])
@@ -550,3 +551,29 @@ def test_a_split_through_a_task_is_refused():
     cv = [(np.arange(0, len(X), 2), np.arange(1, len(X), 2))]
     with pytest.raises(ValueError, match=r"cv puts rows of task g0 .*GroupKFold"):
         MAMLRegressorCV(cv=cv).fit(X, Y, groups=GROUPS)
+
+
+def test_what_is_held_for_folds_is_what_there_is_room_for():
+    d, n_folds = 150, 6
+    tasks = make_linear_tasks(n_tasks=60, n_samples=4, n_features=d - 1, random_state=0)
+    model = MAMLRegressorCV([0.02], [1], [0.1, 1.0], cv=n_folds, support=2, random_state=0)
+    peaks, passes = [], []
+    several = Folds._several
+
+    def traced(folds, objective, splits, alphas):
+        passes.append(len(splits))
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        found = several(folds, objective, splits, alphas)
+        peaks.append((tracemalloc.get_traced_memory()[1] - before) / (8 * d**2))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folds, "_several", traced)
+        patch.setattr("sklearn_maml.model_selection.leave_tasks_out.room", lambda: 11 * d**2)
+        tracemalloc.start()
+        model.fit(tasks)
+        tracemalloc.stop()
+    assert sum(passes) == n_folds
+    assert max(passes) == 2
+    assert max(peaks) <= 11

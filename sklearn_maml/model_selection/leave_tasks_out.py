@@ -22,6 +22,11 @@ from sklearn_maml.solvers.least_squares import LeastSquares
 __all__ = ["Folds", "r2_at"]
 
 
+# Normal equations of cells are held twice, as sums and as those of a block that are added to them;
+# beside them there are those of all tasks, those of a fold, and two copies that are reduced.
+BESIDE = 4
+
+
 class Folds:
     """Scores for all folds and penalties, one inner loop at a time.
 
@@ -68,7 +73,7 @@ class Folds:
     def _chunks(self, splits):
         """The splits, so many at a time that there is room for their cells' normal equations."""
         n_cells = len(_cells(self.train[splits])[0])
-        if len(splits) > 1 and n_cells * len(self.penalised) ** 2 > room():
+        if len(splits) > 1 and (2 * n_cells + BESIDE) * len(self.penalised) ** 2 > room():
             middle = len(splits) // 2
             return self._chunks(splits[:middle]) + self._chunks(splits[middle:])
         return [splits] if len(splits) else []
@@ -111,7 +116,7 @@ class Folds:
         patterns, cell = _cells(self.train[splits])
         hessian, gradient, start = self._sums(objective, cell)
         mass = Summable(np.bincount(cell, self.blocks.tasks.weight))
-        hessian, gradient = Summable(hessian), Summable(0.5 * gradient)
+        hessian, gradient = Summable(hessian, objective.kept("normal")), Summable(0.5 * gradient)
         pull, intercept = self.penalised * start, self.blocks.features.intercept
         theta = np.empty((len(splits), len(alphas), *start.shape))
         for s, kept in enumerate(patterns.T):
