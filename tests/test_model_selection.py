@@ -507,7 +507,7 @@ def test_the_cost_does_not_depend_on_folds_and_penalties(n_folds, n_alphas):
         [0.02, 0.2], [1], alphas, featurizer=counting, cv=n_folds, support="all"
     )
     # Room for the normal equations of all folds, but not for the rows.
-    with sklearn.config_context(working_memory=0.015):
+    with sklearn.config_context(working_memory=0.022):
         search.fit(TASKS)
         of_the_search = sum(read)
         read.clear()
