@@ -263,6 +263,28 @@ CHANGES = {
     "another length": (set_array("coef_", np.ones(2)), "for 3 parameters, but|3, but|are 3"),
     "tasks of another shape": (set_array("task_coef_", np.ones((4, 3))), "not of 5 tasks"),
     "other names": (set_array("task_ids_", np.arange(4)), "task_ids_ has the shape"),
+    "a name twice": (set_array("task_ids_", np.zeros(5, int)), "the same for two tasks"),
+    "sizes of other tasks": (set_array("_n_rows", np.ones(4)), "_n_rows is not of 5 tasks"),
+    "negative sizes": (set_array("_n_rows", -np.ones(5)), "must not be negative"),
+    "sizes of text": (set_array("_n_rows", np.array(["a"] * 5)), "_n_rows must hold numbers"),
+    "no sizes": (put("fitted", "_n_rows", None), "_n_rows is not of 5 tasks"),
+    "no task parameters": (put("fitted", "task_coef_", None), "tasks that have no names"),
+    "information of other tasks": (
+        set_array("_information", HONEST._information[:3]),
+        "_information is not of 5 tasks",
+    ),
+    "other information": (set_array("_information", HONEST._information[:, :3]), "reshape"),
+    "another start": (set_array("_start", np.zeros(2)), "_start has the shape"),
+    "a negative penalty": (put("fitted", "_alpha", -1.0), "alpha must be a finite number >= 0"),
+    "lengths of other parameters": (
+        lambda entries, fitted, arrays: fitted.update(inner_lr_=fitted["meta_losses_"]),
+        "inner_lr_ is not of 4 parameters",
+    ),
+    "too few names": (
+        put("fitted", "feature_names_in_", {"objects": ["a"], "shape": [1]}),
+        "feature_names_in_ are not 3",
+    ),
+    "losses of text": (set_array("meta_losses_", np.array(["a"])), "meta_losses_ must hold num"),
     "another format": (put("file", "format", 2), "it has format 2, by .* reads format 1"),
     "no format": (drop("file", "format"), r"file lacks the entries \['format'\]"),
     "no theta": (drop("fitted", "coef_"), r"fitted lacks the entries \['coef_'\]"),
@@ -450,3 +472,16 @@ def test_an_archive_holds_arrays_of_one_kind_only(tmp_path):
     with zipfile.ZipFile(saved(HONEST, tmp_path)) as archive:
         assert all(Path(name).suffix == ".npy" for name in archive.namelist())
         assert b"pickle" not in b"".join(archive.read(name) for name in archive.namelist())
+
+
+def test_a_file_stays_whole_where_writing_another_fails(tmp_path, monkeypatch):
+    path = saved(HONEST, tmp_path)
+    before = path.read_bytes()
+
+    def full(*args, **arrays):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space left"):
+        HONEST.save(path)
+    assert path.read_bytes() == before
