@@ -472,16 +472,3 @@ def test_an_archive_holds_arrays_of_one_kind_only(tmp_path):
     with zipfile.ZipFile(saved(HONEST, tmp_path)) as archive:
         assert all(Path(name).suffix == ".npy" for name in archive.namelist())
         assert b"pickle" not in b"".join(archive.read(name) for name in archive.namelist())
-
-
-def test_a_file_stays_whole_where_writing_another_fails(tmp_path, monkeypatch):
-    path = saved(HONEST, tmp_path)
-    before = path.read_bytes()
-
-    def full(*args, **arrays):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match="no space left"):
-        HONEST.save(path)
-    assert path.read_bytes() == before

@@ -1,7 +1,5 @@
 """What the first call of `partial_fit` settles for all tasks: later ones refuse a change of it."""
 
-import pickle
-
 import joblib
 
 __all__ = ["check_settled", "digest_of", "settle"]
@@ -49,7 +47,7 @@ def _digest(model, name):
     value = getattr(model, name)
     try:
         return joblib.hash(value)
-    except (AttributeError, TypeError, pickle.PicklingError):
+    except Exception:  # of whatever an object does that is to be pickled
         return repr(value)
 
 
@@ -57,7 +55,7 @@ def digest_of(featurizer):
     """What a fitted featurizer is told from others by, in other places too; None for none."""
     try:
         return None if featurizer is None else joblib.hash(featurizer)
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
+    except Exception as error:  # see above
         raise ValueError(
             f"Statistics of tasks say by which featurizer they were made, and {featurizer!r} "
             f"cannot be pickled, by which it is told from others ({error}). Define its functions "

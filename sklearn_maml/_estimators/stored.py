@@ -4,7 +4,6 @@ The file is a NumPy archive (.npz) of plain arrays, one of them JSON. There is n
 no code; the parts of a model are found by their names in `PARTS`.
 """
 
-import io
 import sys
 from numbers import Integral, Real
 
@@ -105,10 +104,8 @@ def write_model(model, path):
         ) from None
     except ValueError as error:
         raise ValueError(f"This {kind} cannot be saved: {error}; fit it again.") from None
-    whole = io.BytesIO()
-    np.savez_compressed(whole, **arrays)
-    with _opened(path, "wb") as file:  # at once: a file that is there is not left half written
-        file.write(whole.getbuffer())
+    with _opened(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _opened(path, mode):
