@@ -355,5 +355,6 @@ def keep_tasks(model, blocks, ids):
     if ids is not None:
         # With the rule that knows the noise, and the rows that are kept.
         theta, model._information = objective_of(model, blocks).adapted(theta_of(model))
-        model.task_coef_, model.task_intercept_ = split_theta(theta, model._has_intercept)
+        parts = split_theta(theta, model._has_intercept, views=True)
+        model.task_coef_, model.task_intercept_ = parts
         model._known, model._n_rows = TaskIndex(ids), blocks.n_rows
