@@ -276,3 +276,17 @@ def test_a_search_can_be_cloned_and_fitted_again():
         "inner_lr",
         "n_steps",
     }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_structure_is_chosen_by_the_loss_of_held_out_tasks_whatever_the_penalty(seed):
+    rng = np.random.default_rng(seed)
+    loadings = rng.normal(size=(2, 5))
+    tasks = []
+    for _ in range(24):
+        X_t, own = rng.normal(size=(8, 5)), rng.normal(size=2) @ loadings
+        tasks.append((X_t, X_t @ (1.0 + own) + 0.5 * rng.normal(size=8)))
+    model = MAMLRegressor(adaptation=Proximal(metric="low_rank"), support=3, random_state=0)
+    first, second = (clone(model).set_params(alpha=a).fit(tasks).learned_ for a in (0.0, 1e3))
+    assert first.n_factors == second.n_factors
+    np.testing.assert_array_equal(first.covariance, second.covariance)
