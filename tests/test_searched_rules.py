@@ -238,7 +238,7 @@ def test_a_random_state_that_moves_on_draws_the_same_rows_for_all_candidates():
         (
             {"param_grid": {"adaptation": ["learned"]}, "cv": "leave-one-task-out"},
             ValueError,
-            r"Proximal\(\) would be learned anew for each task.*LeaveOneOut\(\)",
+            r"Proximal\(\) would be fitted anew for each task.*LeaveOneOut\(\)",
         ),
         (
             {"param_grid": [{}, {"adaptation": [Proximal(metric="diagonal")]}], "support": "all"},
@@ -290,3 +290,28 @@ def test_a_structure_is_chosen_by_the_loss_of_held_out_tasks_whatever_the_penalt
     first, second = (clone(model).set_params(alpha=a).fit(tasks).learned_ for a in (0.0, 1e3))
     assert first.n_factors == second.n_factors
     np.testing.assert_array_equal(first.covariance, second.covariance)
+
+
+def test_a_random_state_that_moves_on_judges_all_features_by_the_same_rows():
+    copies = [FunctionTransformer(), FunctionTransformer()]
+    grid = {"featurizer": [None, *copies], "adaptation": ["learned"]}
+    model = MAMLRegressorCV(param_grid=grid, alphas=[0.1], cv=3, support="auto")
+    found = model.set_params(random_state=np.random.RandomState(0)).fit(TASKS).cv_results_
+    np.testing.assert_allclose(found["mean_test_score"], found["mean_test_score"][0], rtol=1e-10)
+
+
+def test_tasks_of_one_row_are_predicted_without_support_as_in_a_fit():
+    tasks = [TASKS[0], (TASKS[1][0][:1], TASKS[1][1][:1]), *TASKS[2:]]
+    grid = {"adaptation": ["learned"]}
+    shared = {"support": "auto", "split": "first", "random_state": 0}
+    fast = MAMLRegressorCV(param_grid=grid, alphas=[0.0], cv=3, **shared).fit(tasks)
+    slow = GridSearchCV(MAMLRegressor(**shared), grid | {"alpha": [0.0]}, cv=3).fit(tasks)
+    assert_same_search(fast, slow)
+
+
+def test_a_candidate_that_overflows_is_refused_as_by_a_fit():
+    rule = GradientSteps(1e9, 40, cap=False)
+    search = MAMLRegressorCV(param_grid={"adaptation": [rule]}, alphas=[0.1], cv=3, **FIRST)
+    for model in (search, MAMLRegressor(adaptation=rule, alpha=0.1, **FIRST)):
+        with pytest.raises(ValueError, match="Overflow: numbers beyond the range of float64"):
+            model.fit(TASKS)

@@ -15,10 +15,23 @@ from sklearn_maml._component import Documented
 from sklearn_maml._estimators.adapted import AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
 from sklearn_maml._estimators.defaults import judging_episodes
-from sklearn_maml._estimators.fitting import N_STAGES, expect_same, fit_rows, fit_searched
+from sklearn_maml._estimators.fitting import (
+    N_STAGES,
+    episodes_of,
+    expect_same,
+    fit_rows,
+    fit_searched,
+)
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._estimators.wholeness import all_or_nothing
-from sklearn_maml._progress import CallbackSupportMixin, report, stage, telling, with_callbacks
+from sklearn_maml._progress import (
+    CallbackSupportMixin,
+    refusing_overflow,
+    report,
+    stage,
+    telling,
+    with_callbacks,
+)
 from sklearn_maml._tasks.features import fit_featurizer
 from sklearn_maml._tasks.tables import read_tasks
 from sklearn_maml._typing import (
@@ -202,7 +215,7 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
             splits = task_splits(self.cv, rows)
             check_weights(splits, rows.tasks.weight)
             with stage("search"):
-                scores, leader = self._search(candidates, tables, splits)
+                scores, leader = self._search(candidates, tables, splits, self._judging(candidates))
             self.cv_results_ = _results([each.params for each in candidates], scores)
             self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
             best = candidates[self.best_index_]
@@ -261,35 +274,33 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
             plain = reader.featurizer is None
             if plain not in tables:  # it does not matter which featurizer it is
                 tables[plain] = read_tasks(reader, X, y, groups, sample_weight, reset=True)
-            rows = tables[plain]
-            candidate.plan.episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
+            tasks, ids = tables[plain].tasks, tables[plain].ids
+            episodes_of(candidate.plan, tasks).check_sizes(tasks.sizes, names=ids)
             expect_same(candidate.model, reader)
         expect_same(self, reader)
         return tables
 
-    def _same_features(self, candidate, tables, splits):
-        """Tasks with a candidate's features, in folds."""
-        plan, featurizer = candidate.plan, candidate.model.featurizer
-        rows, judging = tables[featurizer is None], None
+    def _judging(self, candidates):
+        """How tasks are split to judge all candidates; None judges them as they are fitted."""
+        plan = candidates[0].plan
         if plan.mixed or plan.episodes.support == "all":  # which would judge by rows adapted to
-            judging = judging_episodes(replace(plan.episodes, support="all"), self.random_state)
-        fitted = fit_featurizer(featurizer, rows.X, rows.tasks).kept(rows.X)
-        return SameFeatures(rows, fitted, self.fit_intercept, splits, judging)
+            return judging_episodes(replace(plan.episodes, support="all"), self.random_state)
+        return None
 
-    def _search(self, candidates, tables, splits):
+    def _search(self, candidates, tables, splits, judging):
         """Scores (n_splits, n_candidates), and what is known of the best."""
         scores, leader = np.empty((len(splits), len(candidates))), None
         for members in alike(candidates, range(len(candidates)), "features"):
-            same = self._same_features(candidates[members[0]], tables, splits)
+            featurizer = candidates[members[0]].model.featurizer
+            rows = tables[featurizer is None]
+            fitted = fit_featurizer(featurizer, rows.X, rows.tasks).kept(rows.X)
+            same = SameFeatures(rows, fitted, self.fit_intercept, splits, judging)
             for numbers in alike(candidates, members, "batch"):
-                first, sums = candidates[numbers[0]], ()
-                if first.given:
-                    penalties = [candidates[k].params["alpha"] for k in numbers]
-                    alphas = list(dict.fromkeys(penalties))
-                    sums = same.given(first, alphas)
-                    found = sums[0].scores(sums[1])[:, [alphas.index(c) for c in penalties]]
-                else:
-                    found = same.learned([candidates[k] for k in numbers])
+                first = candidates[numbers[0]]
+                with refusing_overflow():
+                    found, sums = _scored(same, [candidates[k] for k in numbers])
+                    if np.isnan(found).any():
+                        raise FloatingPointError("NaN among the scores")
                 scores[:, numbers] = found
                 mean = found.mean(axis=0)
                 rank = (-mean.max(), numbers[mean.argmax()])  # of equal ones the first
@@ -318,6 +329,16 @@ class Leader(NamedTuple):
     sums: tuple
 
 
+def _scored(same, candidates):
+    """Scores (n_splits, n_candidates) of a batch, and the sums that they were made of, if any."""
+    if not candidates[0].given:
+        return same.learned(candidates), ()
+    penalties = [candidate.params["alpha"] for candidate in candidates]
+    alphas = list(dict.fromkeys(penalties))
+    sums = folds, objective, _ = same.given(candidates[0], alphas)
+    return folds.scores(objective)[:, [alphas.index(c) for c in penalties]], sums
+
+
 def _told(candidate):
     """A candidate without its penalty, in words."""
     named = [f"{name}={value!r}" for name, value in candidate.params.items() if name != "alpha"]
@@ -332,7 +353,7 @@ def _refuse_costly(cv, candidates):
         if not candidate.given:
             raise ValueError(
                 f"cv={cv!r} is for rules that are given, whose sums over tasks serve all folds; "
-                f"{candidate.plan.rule!r} would be learned anew for each task. Use a number of "
+                f"{candidate.plan.rule!r} would be fitted anew for each task. Use a number of "
                 "folds, or a splitter if you want to wait: LeaveOneOut() for a list of tasks, "
                 "LeaveOneGroupOut() for rows with labels."
             )

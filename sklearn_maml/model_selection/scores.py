@@ -18,7 +18,7 @@ from sklearn_maml._estimators.prediction import feature_names_of
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._objective.quadratic import refuse_too_wide
-from sklearn_maml._progress import refusing_overflow, report
+from sklearn_maml._progress import report
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.model_selection.leave_tasks_out import Folds, r2_at
 
@@ -89,7 +89,7 @@ class SameFeatures:
                     fits[episodes] = Blocks(tasks, self._features, episodes), {}, held_out
                 blocks, facts, held_out = fits[episodes]
                 keep_facts(model, episodes, self.rows.untold)
-                with one_blas_thread(), refusing_overflow():
+                with one_blas_thread():
                     found = minimum(model, plan, blocks, self.featurizer.transformer, facts)
                     objective, theta = found
                     scores[s, c] = r2_at(objective.vary(blocks=held_out), theta)
