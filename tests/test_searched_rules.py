@@ -1,5 +1,7 @@
 """A search over rules and features has the scores of a loop of fits, and the fit of the best."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -315,3 +317,14 @@ def test_a_candidate_that_overflows_is_refused_as_by_a_fit():
     for model in (search, MAMLRegressor(adaptation=rule, alpha=0.1, **FIRST)):
         with pytest.raises(ValueError, match="Overflow: numbers beyond the range of float64"):
             model.fit(TASKS)
+
+
+def test_a_search_tells_of_each_fold_of_a_rule_that_is_learned(capfd):
+    grid = {"adaptation": [Proximal(metric="identity"), Proximal(1.0, np.eye(3))]}
+    MAMLRegressorCV(param_grid=grid, alphas=[0.1], cv=2, verbose=1, **FIRST).fit(TASKS[:6])
+    out = capfd.readouterr().out
+    assert re.search(
+        r"search \d+, .* s: adaptation=Proximal\(metric='identity'\), alpha=0.1, ", out
+    )
+    assert re.search(r"alpha=0.1, split 1: R2 -?[\d.]+\n", out)
+    assert re.search(r"adaptation=Proximal\(metric=array.* strength=1.0\): R2 -?[\d.]+\n", out)

@@ -52,6 +52,11 @@ class Candidate(NamedTuple):
         """Whether the rule is given and the meta-loss a quadratic, so that tasks add up."""
         return _is_given(self.plan.rule)
 
+    def told(self, *left_out):
+        """Its parameters in words, in one line."""
+        named = {name: value for name, value in self.params.items() if name not in left_out}
+        return " ".join(", ".join(f"{name}={value}" for name, value in named.items()).split())
+
 
 def read_candidates(grids, inner_lrs, n_steps, alphas, shared):
     """All candidates, in the order of `GridSearchCV`.

@@ -306,7 +306,8 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
                 rank = (-mean.max(), numbers[mean.argmax()])  # of equal ones the first
                 if leader is None or rank < leader.rank:  # what is kept of tasks is kept for one
                     leader = Leader(rank, same, sums)
-                report(f"{_told(first)}: R2 {mean.max():.6g}", self.verbose)
+                if first.given:  # the others have told of each of their folds
+                    report(f"{first.told('alpha')}: R2 {mean.max():.6g}", self.verbose)
         return scores, leader
 
     def _refit(self, best, leader):
@@ -337,12 +338,6 @@ def _scored(same, candidates):
     alphas = list(dict.fromkeys(penalties))
     sums = folds, objective, _ = same.given(candidates[0], alphas)
     return folds.scores(objective)[:, [alphas.index(c) for c in penalties]], sums
-
-
-def _told(candidate):
-    """A candidate without its penalty, in words."""
-    named = [f"{name}={value!r}" for name, value in candidate.params.items() if name != "alpha"]
-    return ", ".join(named)
 
 
 def _refuse_costly(cv, candidates):

@@ -82,7 +82,8 @@ class SameFeatures:
         scores = np.empty((len(self.splits), len(candidates)))
         for s, (train, test) in enumerate(self.splits):
             tasks, fits = self.rows.tasks.only(train), {}
-            for c, (_, model, plan, *_) in enumerate(candidates):
+            for c, candidate in enumerate(candidates):
+                model, plan = candidate.model, candidate.plan
                 episodes = episodes_of(plan, tasks)
                 if episodes not in fits:  # candidates share rows, splits, and what is known of them
                     held_out = self._whole(plan.episodes)[1].only(test)
@@ -93,7 +94,7 @@ class SameFeatures:
                     found = minimum(model, plan, blocks, self.featurizer.transformer, facts)
                     objective, theta = found
                     scores[s, c] = r2_at(objective.vary(blocks=held_out), theta)
-                report(f"split {s}, candidate {c}: R2 {scores[s, c]:.6g}", model.verbose)
+                report(f"{candidate.told()}, split {s}: R2 {scores[s, c]:.6g}", model.verbose)
         return scores
 
     @cached_property
