@@ -232,7 +232,7 @@ def joined_labels(parts):
             "calls or parts. Pass each task as a whole; where different tasks share a label, make "
             "labels unique, for example by a prefix."
         )
-    if ids.dtype == object:
+    if ids.dtype == object and len(set(map(type, labels))) > 1:
         _refuse_twins(parts)
     return ids
 
