@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 
-from sklearn_maml import GradientSteps, MAMLRegressor, MAMLRegressorCV
+from sklearn_maml import GradientSteps, MAMLRegressor, MAMLRegressorCV, Proximal
 
 # (tasks, support rows, query rows, features, steps) and what a fit may cost, in floors.
 SHAPES = {
@@ -29,6 +30,18 @@ SHAPES = {
     (500, 5, 5, 1_000, 1): 1.4,
 }
 SEARCHED, FOLDS = ((1_000, 20, 64), (300, 10, 1_000)), (5, "leave-one-task-out")
+# Rules that are learned, and penalties, searched by five folds.
+RULES = {
+    "full, by REML": [Proximal(metric="full")],
+    "three by REML": [
+        Proximal(metric="full"),
+        Proximal(metric="diagonal", criterion="reml"),
+        Proximal(metric="intercept", criterion="reml"),
+    ],
+    "diagonal, by query loss": [Proximal(metric="diagonal")],
+    "metric and strength given": [Proximal(1.0, np.eye(9))],
+}
+ALPHAS_OF_RULES = [0.0, 0.01, 0.1]
 ROWS = (1_000, 10_000, 100_000)
 WANTED_ADAPT, WANTED_TASK, WANTED_MEMORY = 300.0, 3.0, 300.0
 
@@ -165,6 +178,31 @@ def report_searching(n_runs):
     print()
 
 
+def report_rules(n_runs):
+    print(
+        "search of rules and 3 penalties by five folds, and refit, in fits of each candidate once"
+    )
+    head = f"{'500 tasks, 8 columns':<36}{'a fit each':>11}{'ours':>7}{'GridSearchCV':>14}"
+    print(head, flush=True)
+    for (name, rules), (n_rows, support) in product(RULES.items(), ((20, 0.5), (20, "auto"))):
+        tasks = as_list(*make(500, n_rows, 8)[:2], 500)
+        shared = {"support": support, "random_state": 0}
+        grid, alphas = {"adaptation": rules}, ALPHAS_OF_RULES
+        ours = MAMLRegressorCV(param_grid=grid, alphas=alphas, **shared)
+        theirs = GridSearchCV(MAMLRegressor(**shared), grid | {"alpha": alphas}, cv=5)
+
+        def one_each(rules=rules, alphas=alphas, shared=shared, tasks=tasks):
+            for rule, alpha in product(rules, alphas):
+                MAMLRegressor(adaptation=rule, alpha=alpha, **shared).fit(tasks)
+
+        calls = [one_each, partial(ours.fit, tasks), partial(theirs.fit, tasks)]
+        fits, *searches = np.median(paired(calls, n_runs), axis=0)
+        of_ours, of_theirs = (search / fits for search in searches)
+        line = f"{name}, support={support!r}"
+        print(f"{line:<43}{fits:6.2f} s{of_ours:7.2f}{of_theirs:12.2f}", flush=True)
+    print()
+
+
 # --------------------------------------------------------------------------------------------------
 # Memory, and growth with the number of rows
 
@@ -230,6 +268,7 @@ PARTS = {
     "fits": report_fits,
     "adapting": report_adapting,
     "searching": report_searching,
+    "rules": report_rules,
     "memory": lambda n_runs: report_memory(),
     "growth": lambda n_runs: report_growth(),
 }

@@ -422,14 +422,14 @@ PARAMETERS_OF_SEARCH = {
         [([0], [99])],
         [(["a"], [0])],
     ],
-    "support": ["auto", -1, 1.5],
+    "support": ["none such", -1, 1.5],
     "n_jobs": ["a", 1.5],
     "random_state": ["a", -1],
     "featurizer": ["passthrough", len],
     "task_column": ["none such", 7],
 }
 # Words that an error has instead of the parameter's name.
-OTHER_WORDS = {("support", "auto"): "support", ("cv", 1): "n_splits"}
+OTHER_WORDS = {("cv", 1): "n_splits"}
 
 
 def rows_of_parameters():

@@ -39,6 +39,7 @@ from sklearn_maml import (
 )
 from sklearn_maml._estimators.objectives import query_predictions
 from sklearn_maml.datasets import make_linear_tasks
+from sklearn_maml.model_selection.leave_tasks_out import Folds
 
 TASKS = make_linear_tasks(n_tasks=21, n_samples=(8, 14), n_features=3, random_state=1)
 X = np.concatenate([X_t for X_t, _ in TASKS])
@@ -461,10 +462,12 @@ def test_the_best_model_is_fitted_from_what_the_search_knows(monkeypatch):
 
 
 def test_of_equal_candidates_the_first_is_fitted_whichever_inner_loop_was_scored_first():
-    search = MAMLRegressorCV([0.1], [0, 0.0], [0.1], cv=3, support=3, split="first").fit(TASKS)
-    assert search.best_index_ == 0
-    tied = MAMLRegressorCV([0.1], [1, True], [1.0, 0.1], cv=3, **FIRST)
-    assert tied.fit(TASKS).best_params_["n_steps"] == 1
+    same = [0.1, np.float64(0.1)]  # two inner loops to the search, and no number between them
+    for lengths in (same, same[::-1]):
+        search = MAMLRegressorCV(lengths, [1], [1.0, 0.1], cv=3, **FIRST).fit(TASKS)
+        assert type(search.best_params_["inner_lr"]) is type(lengths[0])
+        assert search.best_estimator_.alpha == search.best_params_["alpha"]
+        assert search.cv_results_["rank_test_score"].tolist() == [3, 3, 1, 1]
 
 
 def test_a_feature_that_is_always_zero_has_the_coefficient_zero():
@@ -504,7 +507,7 @@ def test_the_cost_does_not_depend_on_folds_and_penalties(n_folds, n_alphas):
         [0.02, 0.2], [1], alphas, featurizer=counting, cv=n_folds, support="all"
     )
     # Room for the normal equations of all folds, but not for the rows.
-    with sklearn.config_context(working_memory=0.015):
+    with sklearn.config_context(working_memory=0.022):
         search.fit(TASKS)
         of_the_search = sum(read)
         read.clear()
@@ -548,3 +551,29 @@ def test_a_split_through_a_task_is_refused():
     cv = [(np.arange(0, len(X), 2), np.arange(1, len(X), 2))]
     with pytest.raises(ValueError, match=r"cv puts rows of task g0 .*GroupKFold"):
         MAMLRegressorCV(cv=cv).fit(X, Y, groups=GROUPS)
+
+
+def test_what_is_held_for_folds_is_what_there_is_room_for():
+    d, n_folds = 150, 6
+    tasks = make_linear_tasks(n_tasks=60, n_samples=4, n_features=d - 1, random_state=0)
+    model = MAMLRegressorCV([0.02], [1], [0.1, 1.0], cv=n_folds, support=2, random_state=0)
+    peaks, passes = [], []
+    several = Folds._several
+
+    def traced(folds, objective, splits, alphas):
+        passes.append(len(splits))
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        found = several(folds, objective, splits, alphas)
+        peaks.append((tracemalloc.get_traced_memory()[1] - before) / (8 * d**2))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folds, "_several", traced)
+        patch.setattr("sklearn_maml.model_selection.leave_tasks_out.room", lambda: 11 * d**2)
+        tracemalloc.start()
+        model.fit(tasks)
+        tracemalloc.stop()
+    assert sum(passes) == n_folds
+    assert max(passes) == 2
+    assert max(peaks) <= 11

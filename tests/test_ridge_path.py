@@ -62,15 +62,17 @@ def test_a_minimiser_does_not_depend_on_units_and_knows_its_limits():
 
 
 @pytest.mark.parametrize("intercept", [True, False])
-def test_one_basis_makes_all_penalties_diagonal(intercept):
+@pytest.mark.parametrize(("size", "penalties"), [(1.0, (0.5, 2.0, 1e6)), (1e-3, (1e-8, 1e-3, 1.0))])
+def test_one_basis_makes_all_penalties_diagonal(intercept, size, penalties):
+    """By eigenvectors as they are, or in columns of unit length where one is small."""
     rows, _, _ = system(6, 30)
+    rows[:, 2] *= size
     unit = penalised(6, intercept)
-    diagonal = diagonalise(rows.T @ rows, unit, 0.5, 1e6)
-    for c in (0.5, 2.0, 1e6):
-        inverse = diagonal.basis * diagonal.inverse(c) @ diagonal.basis.T
-        np.testing.assert_allclose(
-            inverse @ (rows.T @ rows + c * np.diag(unit)), np.eye(6), atol=1e-8
-        )
+    diagonal = diagonalise(rows.T @ rows, unit, penalties[0], penalties[-1])
+    for c in penalties:
+        matrix = rows.T @ rows + c * np.diag(unit)
+        found = diagonal.basis.T @ matrix @ diagonal.basis * diagonal.inverse(c)
+        np.testing.assert_allclose(found, np.eye(6), atol=1e-8)
     assert diagonalise(rows[:3].T @ rows[:3], unit, 0.0, 1.0) is None
     assert diagonalise(np.diag([1.0, 1e-9]), np.ones(2), 0.0, 1.0) is None
     assert diagonalise(np.diag([1.0, 0.0]), np.zeros(2), 1.0, 1.0) is None

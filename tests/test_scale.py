@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import sklearn
 from numpy.testing import assert_array_equal
 from sklearn.decomposition import TruncatedSVD
 from sklearn.random_projection import SparseRandomProjection
@@ -79,3 +80,15 @@ def test_few_sparse_rows_of_many_columns_are_fitted_by_a_given_rule_as_dense_one
     y, groups = np.random.default_rng(0).normal(size=40), np.repeat(np.arange(8), 5)
     sparse, dense = (MAMLRegressor("auto").fit(rows, y, groups=groups) for rows in (X, X.toarray()))
     assert_array_equal(sparse.coef_, dense.coef_)
+
+
+def test_parameters_of_many_tasks_are_held_once():
+    """Beside them there are blocks of 2 MiB each, and a number a row for its task."""
+    X, y, groups = many_tasks(60_000, 2, 30)
+    with sklearn.config_context(working_memory=1):
+        tracemalloc.start()
+        model = MAMLRegressor(0.1, certificate=None).fit(X, y, groups=groups)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert model.task_coef_.shape == (60_000, 30)
+    assert peak < 2.0 * 60_000 * 31 * 8

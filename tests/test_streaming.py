@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from copy import copy
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from small_parts import HalfSquaredError, Shift
 
 import sklearn_maml
@@ -31,6 +33,7 @@ from sklearn_maml._storage import pack
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
+from sklearn_maml._tasks.statistics import joined_labels
 from sklearn_maml._tasks.summaries import SummaryBlocks, summarise
 
 RNG = np.random.default_rng(0)
@@ -399,7 +402,7 @@ def test_calls_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match=r"differ in split \('random' and 'first'\)"):
         statistics(model)[0] + statistics(MAMLRegressor(split="first"))[1]
     model.set_params(fit_intercept=False)
-    with pytest.raises(ValueError, match=r"differ in fit_intercept \(True and False\)"):
+    with pytest.raises(ValueError, match="fit_intercept=False was set since the first call"):
         model.partial_fit(X[rows], Y[rows], groups=G[rows])
 
 
@@ -601,3 +604,140 @@ def test_a_repeated_task_is_refused_by_other_losses_too():
 
 def test_what_is_public_is_reached_from_the_top():
     assert {"TaskStatistics", "task_statistics", "load_model"} <= set(sklearn_maml.__all__)
+
+
+# -- calls that change their mind -----------------------------------------------------------------
+
+
+def first_call(model, n_tasks=30):
+    rows = n_tasks > G
+    return model.partial_fit(X[rows], counts()[rows], groups=G[rows])
+
+
+@pytest.mark.parametrize(
+    ("loss", "changed"),
+    [
+        ("squared_error", {"loss": "poisson"}),
+        ("squared_error", {"featurizer": StandardScaler()}),
+        ("squared_error", {"support": 2}),
+        ("poisson", {"loss": "squared_error"}),
+        ("poisson", {"adaptation": GradientSteps(0.1)}),
+        ("poisson", {"n_steps": 3}),
+        ("poisson", {"fit_intercept": False}),
+        ("poisson", {"support": 2, "n_episodes": 3}),
+    ],
+)
+def test_what_the_first_call_settled_is_not_changed_by_later_ones(loss, changed):
+    model = first_call(MAMLRegressor(loss=loss, random_state=0))
+    coef, later = model.coef_, G >= 30
+    model.set_params(**changed)
+    with pytest.raises(ValueError, match=f"{next(iter(changed))}=.* was set since the first call"):
+        model.partial_fit(X[later], counts()[later], groups=G[later])
+    assert model.coef_ is coef
+    model.set_params(**MAMLRegressor(loss=loss, random_state=0).get_params())
+    assert model.partial_fit(X[later], counts()[later], groups=G[later]).n_tasks_ == N_TASKS
+
+
+def test_a_model_of_fit_goes_on_with_its_own_loss_and_intercept():
+    later = G >= 30
+    model = MAMLRegressor(0.1, loss="poisson").fit(X[~later], counts()[~later], groups=G[~later])
+    for changed in ({"loss": "pseudo_huber"}, {"fit_intercept": False}):
+        other = copy(model).set_params(**changed)
+        with pytest.raises(ValueError, match=f"{next(iter(changed))}=.* or fit, which settled it"):
+            other.partial_fit(X[later], counts()[later], groups=G[later])
+    assert model.partial_fit(X[later], counts()[later], groups=G[later]).n_tasks_ == N_TASKS
+
+
+def test_rules_and_penalties_may_change_where_statistics_serve_all():
+    model, later = first_call(MAMLRegressor(random_state=0)), G >= 30
+    model.set_params(alpha=0.1, adaptation=Proximal(metric="identity"), random_state=7)
+    model.partial_fit(X[later], counts()[later], groups=G[later])
+    expected = MAMLRegressor.from_statistics(model.statistics_, **model.get_params(deep=False))
+    assert_array_equal(model.coef_, expected.coef_)
+    assert model.learned_.metric == "identity"
+
+
+def test_what_cannot_be_pickled_is_refused_as_a_featurizer_of_statistics_alone():
+    square = FunctionTransformer(lambda X: X**2)
+    with pytest.raises(ValueError, match=r"Statistics of tasks say by which featurizer.*pickled"):
+        first_call(MAMLRegressor(featurizer=square))
+    model, later = first_call(MAMLRegressor(0.1, featurizer=square, loss="poisson")), G >= 30
+    model.partial_fit(X[later], counts()[later], groups=G[later])
+    model.set_params(featurizer=FunctionTransformer(lambda X: X**3))
+    with pytest.raises(ValueError, match=r"featurizer=FunctionTransformer.* was set since"):
+        model.partial_fit(X[later], counts()[later], groups=G[later] + 1000)
+
+
+def test_calls_after_a_pickle_are_those_without_it():
+    scaled = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False))
+    model, later = first_call(MAMLRegressor(featurizer=scaled, random_state=0)), G >= 30
+    other = pickle.loads(pickle.dumps(model))
+    for each in (model, other):
+        each.partial_fit(X[later], counts()[later], groups=G[later])
+    assert_array_equal(model.coef_, other.coef_)
+    assert not hasattr(clone(other), "statistics_")
+
+
+def test_one_task_alone_is_fitted_as_by_fit():
+    rows = G == 3
+    one = MAMLRegressor(random_state=0).fit(X[rows], Y[rows], groups=G[rows])
+    streamed_one = MAMLRegressor(random_state=0).partial_fit(X[rows], Y[rows], groups=G[rows])
+    assert_allclose(streamed_one.coef_, one.coef_, rtol=1e-10)
+    assert_allclose(streamed_one.meta_loss_, one.meta_loss_, rtol=1e-10)
+    others = MAMLRegressor(random_state=0, n_episodes=20).partial_fit(
+        X[rows], Y[rows], groups=G[rows]
+    )
+    others.partial_fit(X[~rows], Y[~rows], groups=G[~rows])
+    assert others.learned_.criterion == "reml"
+    assert others.learned_.covariance is not None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1, 2], ["1", "3"], "Task '1' reads like task 1 of another call or part, whose label is"),
+        ([1, 2], [2.0, 3.5], "Task 2.0 was seen before"),
+        (
+            np.array(["2020-01-01", "2020-01-02"], "M8[D]"),
+            np.array(["2020-01-02", "2020-01-03"], "M8[ns]"),
+            "Task 2020-01-02T00:00:00.000000000 was seen before",
+        ),
+    ],
+)
+def test_a_task_that_was_seen_by_a_label_of_another_type_is_refused(first, second, message):
+    labels = [np.repeat(part, 3) for part in (first, second)]
+    model = MAMLRegressor(n_steps=1).partial_fit(X[:6], Y[:6], groups=labels[0])
+    with pytest.raises(ValueError, match=message):
+        model.partial_fit(X[6:12], Y[6:12], groups=labels[1])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [np.array([1, 2]), np.array([2**63 + 1, 2**63 + 2], dtype=np.uint64)],
+        [np.array(["2020-01-01"], "M8[ns]"), np.array([5])],
+        [np.array([3], dtype=np.int8), np.array([300])],
+    ],
+)
+def test_labels_of_several_types_stay_what_they_are_in_one_array(parts):
+    joined = joined_labels(parts)
+    assert [str(label) for label in joined] == [str(label) for part in parts for label in part]
+
+
+def test_a_classifier_refuses_other_classes_in_later_calls():
+    rows, later = G < 30, G >= 30
+    model = MAMLClassifier(n_steps=1).partial_fit(
+        X[rows], LABELS[rows], groups=G[rows], classes=["low", "middle", "high"]
+    )
+    with pytest.raises(ValueError, match=r"must be those of the first call, \['high', 'low', 'mi"):
+        model.partial_fit(X[later], LABELS[later], groups=G[later], classes=["low", "high"])
+    model.partial_fit(X[later], LABELS[later], groups=G[later], classes=["high", "middle", "low"])
+    assert model.n_tasks_ == N_TASKS
+
+
+def test_intervals_that_were_asked_for_are_not_dropped_in_silence():
+    model = first_call(MAMLRegressor(0.1, loss="poisson", calibrate=True))
+    later = G >= 30
+    with pytest.raises(ValueError, match="calibrate=True asks for the errors of all tasks"):
+        model.partial_fit(X[later], counts()[later], groups=G[later])
+    assert model.calibration_ is not None

@@ -124,6 +124,8 @@ def choose_parts() -> None:
     search = MAMLRegressorCV(n_steps=(1,), alphas=[0.0, 0.1], cv=2, random_state=0).fit(tasks)
     assert_type(search, MAMLRegressorCV)
     assert_type(search.adapt(*tasks[0]), AdaptedRegressor)
+    MAMLRegressorCV(param_grid={"adaptation": ["learned", rules[1]]}, cv=2).fit(tasks)
+    MAMLRegressorCV(param_grid=[{"adaptation": rules}, {"featurizer": [None]}], cv=2).fit(tasks)
 
 
 def main() -> None:

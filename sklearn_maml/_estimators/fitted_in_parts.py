@@ -43,8 +43,9 @@ class FittedInParts:
         Raises
         ------
         ValueError
-            If the data are not as described, or not as those of the first call, or a task was seen
-            in an earlier one. The model is then as it was before the call.
+            If the data are not as described, or not as those of the first call, a task was seen
+            in an earlier one, or a parameter was set that the first call settled: `loss`, how tasks
+            are read and split, and for steps the rule. The model is then as it was before the call.
 
         Notes
         -----

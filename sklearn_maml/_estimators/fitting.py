@@ -38,12 +38,14 @@ from sklearn_maml.certificate.certify import certify
 __all__ = [
     "N_STAGES",
     "certified",
+    "episodes_of",
     "expect_same",
     "fit_blocks",
     "fit_rows",
     "fit_searched",
     "keep_facts",
     "keep_tasks",
+    "minimum",
     "start_of",
 ]
 
@@ -87,12 +89,7 @@ def fit_rows(model, plan, rows, featurizer=None):
     """
     model.loss_.check_targets(rows.tasks.y)
     rows = rows._replace(tasks=with_offsets(model, rows))
-    episodes = plan.episodes
-    if plan.mixed and rows.tasks.show_differences:
-        n_tasks, n_rows = len(rows.ids), int(rows.tasks.offsets[-1])
-        episodes = episodes.adjusted(AUTO_EPISODES, AUTO_ROWS, n_tasks, n_rows)
-    elif plan.mixed:  # nothing to learn: one model for all rows, exact in their weights
-        episodes = Episodes(split=episodes.split, seed=episodes.seed)
+    episodes = episodes_of(plan, rows.tasks)
     episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
     keep_facts(model, episodes, rows.untold)
     if featurizer is None:
@@ -106,6 +103,17 @@ def fit_rows(model, plan, rows, featurizer=None):
         if plan.calibrates:
             with stage("intervals"):
                 model.calibration_ = calibrated_in_fit(model, objective)
+
+
+def episodes_of(plan, tasks):
+    """The `Episodes` by which a fit splits some tasks."""
+    episodes = plan.episodes
+    if plan.mixed and tasks.show_differences:
+        n_tasks, n_rows = len(tasks.weight), int(tasks.offsets[-1])
+        return episodes.adjusted(AUTO_EPISODES, AUTO_ROWS, n_tasks, n_rows)
+    if plan.mixed:  # nothing to learn: one model for all rows, exact in their weights
+        return Episodes(split=episodes.split, seed=episodes.seed)
+    return episodes
 
 
 def keep_facts(model, episodes, untold):
@@ -148,18 +156,20 @@ def fit_blocks(model, plan, blocks, ids, named):
     return objective
 
 
-def fit_searched(model, plan, rows, featurizer, objective):
+def fit_searched(model, plan, rows, featurizer, objective, learned):
     """Find the meta-parameters of an objective that a search has made, and store them.
 
     Parameters
     ----------
     model, plan, rows, featurizer
-        As in `fit_rows`; the rule is not learned.
+        As in `fit_rows`.
     objective : MetaObjective
         Of all these rows; what it keeps is not computed again.
+    learned : LearnedMetric or None
+        What its rule says of itself, if nothing of it was to be learned.
     """
     keep_facts(model, objective.blocks.episodes, rows.untold)
-    model.featurizer_, model.learned_, model.calibration_ = featurizer.transformer, None, None
+    model.featurizer_, model.learned_, model.calibration_ = featurizer.transformer, learned, None
     with one_blas_thread():
         _fit_objective(model, plan, objective, rows.ids, rows.named)
 
@@ -171,9 +181,7 @@ def _features(model, plan, rows, episodes):
         return fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
 
     def fit(featurizer, blocks):
-        objective, learned = _learned(model, plan, blocks, featurizer.transformer, coarse=True)
-        start = start_of(objective, learned)
-        return objective, _minimised(model, plan, objective, learned, start).theta
+        return minimum(model, plan, blocks, featurizer.transformer, coarse=True)
 
     with stage("features"), one_blas_thread(), refusing_overflow():
         sets = feature_sets(model, rows, told)
@@ -182,7 +190,33 @@ def _features(model, plan, rows, episodes):
     return sets[model.feature_choice_.chosen]
 
 
-def _learned(model, plan, blocks, featurizer, coarse=False):
+def minimum(model, plan, blocks, featurizer, facts=None, coarse=False):
+    """What a fit finds of stacked tasks, before it is judged: nothing is stored.
+
+    Parameters
+    ----------
+    model, plan, blocks
+        As in `fit_blocks`.
+    featurizer : transformer or None
+        Fitted, that with which the features were made.
+    facts : dict, default=None
+        Of these blocks: see `LearningProblem`.
+    coarse : bool, default=False
+        Whether it is only compared with the like.
+
+    Returns
+    -------
+    objective : MetaObjective
+        With its rule, learned where that is to be learned.
+    theta : ndarray of shape (d,) or (n_targets, d)
+    """
+    objective, learned = _learned(model, plan, blocks, featurizer, facts, coarse)
+    return objective, _minimised(
+        model, plan, objective, learned, start_of(objective, learned)
+    ).theta
+
+
+def _learned(model, plan, blocks, featurizer, facts=None, coarse=False):
     """The objective with its rule, learned where that is to be learned, and what was learned."""
     refuse_too_wide(blocks, plan.learns, model.loss_.constant_hessian)
     rule = plan.rule
@@ -192,7 +226,8 @@ def _learned(model, plan, blocks, featurizer, coarse=False):
     if not objective.is_quadratic:  # else the solver looks, on its way
         refuse_lost_features(objective)
     names = feature_names_of(model, featurizer)
-    rule, learned = rule.learn(LearningProblem(objective, plan.solver, names, coarse))
+    facts = {} if facts is None else facts
+    rule, learned = rule.learn(LearningProblem(objective, plan.solver, names, coarse, facts))
     return objective_of(model, blocks, rule), learned
 
 
@@ -320,5 +355,6 @@ def keep_tasks(model, blocks, ids):
     if ids is not None:
         # With the rule that knows the noise, and the rows that are kept.
         theta, model._information = objective_of(model, blocks).adapted(theta_of(model))
-        model.task_coef_, model.task_intercept_ = split_theta(theta, model._has_intercept)
+        parts = split_theta(theta, model._has_intercept, views=True)
+        model.task_coef_, model.task_intercept_ = parts
         model._known, model._n_rows = TaskIndex(ids), blocks.n_rows

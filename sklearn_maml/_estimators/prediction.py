@@ -329,10 +329,15 @@ def warn_if_diverging(rule, share):
         )
 
 
-def split_theta(theta, fit_intercept):
-    """(coef, intercept) of parameters whose last entry is the intercept, if there is one."""
+def split_theta(theta, fit_intercept, views=False):
+    """(coef, intercept) of parameters whose last entry is the intercept, if there is one.
+
+    As `views` they take no memory of their own.
+    """
     if not fit_intercept:
         return theta, np.zeros(theta.shape[:-1]) if theta.ndim > 1 else 0.0
+    if views:
+        return theta[..., :-1], theta[..., -1]
     coef, intercept = theta[..., :-1].copy(), theta[..., -1]
     return coef, intercept.copy() if intercept.ndim else float(intercept)
 

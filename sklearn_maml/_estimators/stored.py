@@ -10,6 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import is_classifier
 
+from sklearn_maml._component import check_number
 from sklearn_maml._estimators.plan import check_parameters
 from sklearn_maml._estimators.prediction import theta_of
 from sklearn_maml._intervals.calibration import Calibration
@@ -163,6 +164,9 @@ def _model(state, kinds):
         raise ValueError(f"classes_ is there, or missing, in a {state['class']}")
     for name, value in fitted.items():
         setattr(model, name, value)
+    for name in KNOWN.keys() - {"task_ids_", "feature_names_in_", "classes_"}:
+        if getattr(getattr(model, name, None), "dtype", np.dtype(float)).kind not in "iuf":
+            raise ValueError(f"{name} must hold numbers")
     for part in (model.loss_, model.adaptation_, model._episodes, model._judging):
         getattr(part, "validate", getattr(part, "check", None))()
     _check_shapes(model)
@@ -196,10 +200,37 @@ def _check_shapes(model):
         ascend = labels.ndim == 1 and np.array_equal(np.unique(labels), labels)
         if not ascend or len(labels) != (len(model.coef_) if model.coef_.ndim > 1 else 2):
             raise ValueError(f"classes_ are {labels!r} for coef_ of shape {model.coef_.shape}")
-    if model.task_coef_ is None:
-        return
-    shape = (model.n_tasks_, *model.coef_.shape)
-    if model.task_coef_.shape != shape or model.task_intercept_.shape != shape[:-1]:
-        raise ValueError(f"task_coef_ and task_intercept_ are not of {shape[0]} tasks")
-    if model.task_ids_.shape != shape[:1]:
+    check_number("alpha", model._alpha)
+    if model._start.shape != theta_of(model).shape:
+        raise ValueError(f"_start has the shape {model._start.shape}")
+    if np.shape(getattr(model, "inner_lr_", 0.0)) not in ((), (d,)):
+        raise ValueError(f"inner_lr_ is not of {d} parameters")
+    if np.shape(getattr(model, "feature_names_in_", model.n_features_in_ * [""])) != (
+        model.n_features_in_,
+    ):
+        raise ValueError(f"feature_names_in_ are not {model.n_features_in_}")
+    if model.task_ids_.shape != (model.n_tasks_,):
         raise ValueError(f"task_ids_ has the shape {model.task_ids_.shape}")
+    _check_tasks(model, d)
+
+
+def _check_tasks(model, d):
+    """Raise where what is known of tasks is not of as many as there are."""
+    parts = {name: getattr(model, name) for name in ("task_coef_", "task_intercept_", "_n_rows")}
+    information = model._information
+    if model.task_coef_ is None:
+        if any(part is not None for part in (*parts.values(), information)):
+            raise ValueError("it knows something of tasks that have no names")
+        return
+    shapes = (model.coef_.shape, model.coef_.shape[:-1], ())
+    for (name, part), shape in zip(parts.items(), shapes, strict=True):
+        if np.shape(part) != (model.n_tasks_, *shape):
+            raise ValueError(f"{name} is not of {model.n_tasks_} tasks")
+    if (model._n_rows < 0).any():
+        raise ValueError("_n_rows must not be negative")
+    if len(set(model.task_ids_.tolist())) < model.n_tasks_:
+        raise ValueError("task_ids_ are the same for two tasks")
+    if information is not None:
+        if len(information) != model.n_tasks_:
+            raise ValueError(f"_information is not of {model.n_tasks_} tasks")
+        model.adaptation_.posterior(d, information.reshape(-1, information.shape[-1])[:1])

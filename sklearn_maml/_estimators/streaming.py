@@ -7,7 +7,6 @@ Other losses have no such summaries: they take steps over the tasks that are at 
 from dataclasses import replace
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import clone
 
@@ -23,6 +22,7 @@ from sklearn_maml._estimators.prediction import (
     theta_of,
     truth_of,
 )
+from sklearn_maml._estimators.settled import check_settled, digest_of, settle
 from sklearn_maml._estimators.wholeness import all_or_nothing, forget, unchanged_by_failure
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._progress import refusing_overflow, warn_user
@@ -95,13 +95,18 @@ def go_on(model, X, y, groups, sample_weight, classes=None):
     """Fit to more tasks; see `MetaLearner.partial_fit`."""
     first = not hasattr(model, "coef_")
     with unchanged_by_failure(model):
-        plan = make_plan(model)
+        before, plan = getattr(model, "loss_", None), make_plan(model)
         sums = _is_summable(model, plan)
-        if sums and not first and not hasattr(model, "statistics_"):
+        kept = hasattr(model, "statistics_") or hasattr(model, "_settled")
+        if sums and not first and not kept:
             _begin_anew(model)
             plan, first = make_plan(model), True
-        if first and classes is not None:
-            model.classes_ = distinct(read_classes(classes), type(model).__name__)
+        if not first:
+            check_settled(model, before)
+        settle(model, sums)
+        if classes is not None:
+            classes = distinct(read_classes(classes), type(model).__name__)
+            _read_told(model, classes, first)
         rows = read_tasks(model, X, y, groups, sample_weight, reset=first)
         if sums:
             statistics, featurizer = _statistics(model, plan, rows)
@@ -120,6 +125,17 @@ def _begin_anew(model):
             "partial_fit begins anew: fit, by which the model was fitted, keeps no statistics of "
             "its tasks to go on from. Call partial_fit from the start, on a clone of the model.",
             UserWarning,
+        )
+
+
+def _read_told(model, classes, first):
+    """Take the classes that there will be, told in the first call, and check them in later ones."""
+    if first:
+        model.classes_ = classes
+    elif not np.array_equal(classes, model.classes_):
+        raise ValueError(
+            f"classes must be those of the first call, {model.classes_.tolist()}, or None; got "
+            f"{classes.tolist()}."
         )
 
 
@@ -151,7 +167,7 @@ def _statistics(model, plan, rows):
         featurizer = fit_featurizer(model.featurizer, rows.X, rows.tasks, told)
         features = featurizer.training_features(rows.X, bool(model.fit_intercept))
         transformer, n_before, episodes = featurizer.transformer, 0, plan.episodes
-        digest = None if transformer is None else joblib.hash(transformer)
+        digest = digest_of(transformer)
     else:
         features, transformer = features_of(model, rows.X), model.featurizer_
         n_before, digest = before.n_rows, before.settings.featurizer
@@ -193,10 +209,13 @@ def _fit_statistics(model, plan, statistics, featurizer):
     featurizer : transformer or None
         Fitted, that with which the statistics were made.
     """
-    named = statistics.settings.named
+    named, blocks = statistics.settings.named, statistics.blocks
+    if plan.mixed and not blocks.tasks.show_differences:  # as in a fit: all rows are for theta
+        blocks = blocks.unsplit()
     model.featurizer_ = featurizer
-    keep_facts(model, statistics.episodes, untold=not named and statistics.n_tasks == 1)
-    fit_blocks(model, plan, statistics.blocks, statistics.task_ids, named)
+    keep_facts(model, blocks.episodes, untold=not named and statistics.n_tasks == 1)
+    fit_blocks(model, plan, blocks, statistics.task_ids, named)
+    settle(model, sums=True)
     model.statistics_, model.calibration_ = statistics, None
     if model.gap_certificate_ is not None:
         model.gap_certificate_ = model.gap_certificate_.assuming(
@@ -252,7 +271,7 @@ def _solve(model, plan, statistics, featurizer):
         n_episodes=episodes.n_episodes,
         lenient=plan.mixed,
         fit_intercept=bool(model.fit_intercept),
-        featurizer=None if featurizer is None else joblib.hash(featurizer),
+        featurizer=digest_of(featurizer),
         task_column=model.task_column,
         offset_column=model.offset_column,
     )
@@ -305,6 +324,11 @@ def _take_steps(model, plan, rows):
         raise ValueError(
             f"partial_fit goes on by stochastic steps, which {solver!r} does not take; use "
             "solver='auto' or SGD()."
+        )
+    if model.calibrate is True:
+        raise ValueError(
+            "calibrate=True asks for the errors of all tasks, and later calls of partial_fit see "
+            "their own; set calibrate='auto', and call recalibrate on some tasks."
         )
     check_targets(model, rows.tasks.y)
     model._episodes.check_sizes(rows.tasks.sizes, names=rows.ids)

@@ -13,6 +13,7 @@ PRIVATE = (
     "_judging",
     "_known",
     "_n_rows",
+    "_settled",
     "_start",
     "_untold",
 )

@@ -4,8 +4,7 @@ A rule chooses what is to be learned and in which coordinates. It never sees a s
 found here, for each candidate, so that a rule knows nothing of how meta-losses are minimised.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,12 +43,16 @@ class LearningProblem:
     coarse : bool, default=False
         Whether what is learned is only compared with the like, so that likelihoods need not be
         maximised to the end, nor anybody be warned of that.
+    facts : dict
+        What is known of the tasks whatever the penalty is, and what is given of the rule: problems
+        of the same blocks may share one.
     """
 
     objective: Any
     solver: Any
     feature_names: Any = None
     coarse: bool = False
+    facts: dict = field(default_factory=dict)
 
     @property
     def loss(self):
@@ -126,9 +129,14 @@ class LearningProblem:
         )
         return False
 
-    @cached_property
+    @property
     def _varying(self):
-        return random_effects_of(self.objective.blocks)
+        return self._once("effects", lambda: random_effects_of(self.objective.blocks))
+
+    def _once(self, fact, make):
+        if fact not in self.facts:
+            self.facts[fact] = make()
+        return self.facts[fact]
 
     def random_effects(self, which=None):
         """Which features' effects can differ between tasks.
@@ -237,7 +245,11 @@ class LearningProblem:
             only one task.
         learned : LearnedMetric
         """
-        return learn_covariance(self, effects, structure, criterion, reason, make_rule)
+        sought = effects, structure, criterion, reason, make_rule
+        if criterion != "reml" or not self.is_quadratic:  # theta, and so the penalty, takes part
+            return learn_covariance(self, *sought)
+        fact = structure, reason, effects.varies.tobytes()
+        return self._once(fact, lambda: learn_covariance(self, *sought))
 
     def step_lengths(self, make_rule):
         """One length a parameter, on the query loss: a `LearnedSteps`.

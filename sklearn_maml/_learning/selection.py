@@ -75,6 +75,8 @@ def choose_structure(objective, effects, kinds, make_rule):
         As `fit_covariance` returns it, of all tasks.
     """
     design = mixed_design(effects, "low_rank").about(objective)
+    # Tasks that took no part judge by their loss: a penalty is for those that did.
+    objective = objective.penalised(np.zeros_like(objective.penalty))
     blocks = objective.blocks.sample(TASKS_FOR_CHOICE)
     parts = [objective.vary(blocks=fold) for fold in _folds(blocks)]
     moments = [design.moments(part) for part in parts]

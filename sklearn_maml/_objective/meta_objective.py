@@ -8,14 +8,13 @@ It joins tasks, a loss and an adaptation rule by duck type and knows none of the
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sklearn_maml._objective.gauss_newton_hessian import hessian_product
 from sklearn_maml._objective.linearization import Linearization, QueryPredictions
-from sklearn_maml._objective.parallel import fold_blocks
+from sklearn_maml._objective.parallel import Filled, fold_blocks
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._progress import report
 
@@ -252,12 +251,11 @@ class MetaObjective:
         information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
-        parts = self.fold(partial(self._adapted, theta), add)
-        owner, theta_i, information = zip(*parts, strict=True)
-        owner = np.concatenate(owner)
-        order = slice(None) if (np.diff(owner) > 0).all() else np.argsort(owner)
-        known = None if information[0] is None else np.concatenate(information)[order]
-        return np.concatenate(theta_i)[order], known
+        all_tasks = Filled(len(self.blocks.tasks.weight))
+        rest = self.fold(partial(self._adapted, theta), all_tasks.take)
+        if len(self.blocks) == 1:
+            all_tasks.put(rest)
+        return tuple(all_tasks.arrays)
 
     def _adapted(self, theta, i):
         loop, _ = self.loop(i, again=False)
@@ -268,7 +266,7 @@ class MetaObjective:
         if information is not None:  # one task says how much all of them would take
             kept = n_tasks * information.size <= KEPT_INFORMATION
             information = self._information(support, theta_i) if kept else None
-        return [(self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information)]
+        return self.blocks.owner(i), np.moveaxis(theta_i, -2, 0), information
 
     def _information(self, support, theta_i):
         """What support rows tell of tasks with these parameters, tasks first; or None."""

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
-__all__ = ["fold_blocks", "one_blas_thread", "solved_in_order"]
+__all__ = ["Filled", "fold_blocks", "one_blas_thread", "solved_in_order"]
 
 # Less work than this, rows * d^2, takes about as long as it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
@@ -126,3 +126,28 @@ def _as_here(f, errors, item):
 def _each(f, numbers):
     with one_blas_thread():  # worker processes have a BLAS of their own
         return [f(i) for i in numbers]
+
+
+class Filled:
+    """Arrays of all tasks, which blocks fill in as they come: they are never held twice."""
+
+    def __init__(self, n_tasks):
+        self.n_tasks, self.arrays = n_tasks, []
+
+    def put(self, part):
+        """Fill in a block's (owner, *arrays or None)."""
+        owner, *values = part
+        if not self.arrays:
+            self.arrays = [
+                None if one is None else np.empty((self.n_tasks, *one.shape[1:]), one.dtype)
+                for one in values
+            ]
+        for array, one in zip(self.arrays, values, strict=True):
+            if array is not None:
+                array[owner] = one
+
+    def take(self, total, part):
+        """How two results become one: both are filled in, and nothing is left."""
+        for one in (total, part):
+            if one is not None:
+                self.put(one)

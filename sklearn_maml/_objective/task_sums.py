@@ -18,10 +18,17 @@ NEGLIGIBLE = 1e-10
 
 
 class Summable:
-    """Parts whose sum over any selection is wanted, by way of the fewer terms."""
+    """Parts whose sum over any selection is wanted, by way of the fewer terms.
 
-    def __init__(self, parts):
-        self.parts, self.total = parts, parts.sum(axis=0)
+    Parameters
+    ----------
+    parts : ndarray of shape (n, ...)
+    total : ndarray of shape (...), default=None
+        Their sum, where it is known.
+    """
+
+    def __init__(self, parts, total=None):
+        self.parts, self.total = parts, parts.sum(axis=0) if total is None else total
 
     def where(self, kept):
         """The sum of the parts that are kept."""

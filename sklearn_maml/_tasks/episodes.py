@@ -212,7 +212,7 @@ def _check_support(support):
     """Raise unless `support` is "all", an int, a fraction or a sequence of ints."""
     hint = (
         "support must be 'all', an int >= 0 (that many rows), a fraction in (0, 1), a list of ints "
-        f">= 0 or, for an estimator that is no search, 'auto'; got {support!r}."
+        f">= 0 or, for an estimator, 'auto'; got {support!r}."
     )
     if isinstance(support, str):
         if support != "all":

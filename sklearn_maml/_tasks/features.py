@@ -11,6 +11,8 @@ from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
+from sklearn_maml._memory import room
+
 __all__ = [
     "Features",
     "FittedFeaturizer",
@@ -46,6 +48,15 @@ class FittedFeaturizer(NamedTuple):
 
     transformer: Any = None
     phi: Any = None
+
+    def kept(self, X):
+        """The same with the features of all rows X that it was fitted on, if there is room."""
+        if self.transformer is None or self.phi is not None:
+            return self
+        transform = self.transformer.transform
+        if X.shape[0] * Features(X, transform).n_features > room():
+            return self
+        return self._replace(phi=_check_rows(transform(X), X.shape[0]))
 
     def training_features(self, X, intercept):
         """`Features` of the rows that the featurizer was fitted on, X."""

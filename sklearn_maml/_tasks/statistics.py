@@ -221,21 +221,49 @@ PARTS = {cls.__name__: cls for cls in (Episodes, Roots, Settings, Summaries, Tas
 
 def joined_labels(parts):
     """Labels of all parts, in order; raises where one is in several."""
-    labels = [label for part in parts for label in part.tolist()]
+    ids = _concatenated(parts)
+    labels = ids.tolist()
     if len(set(labels)) < len(labels):
         seen = set()
-        again = next(label for label in labels if label in seen or seen.add(label))
+        again = next(k for k, label in enumerate(labels) if label in seen or seen.add(label))
+        label = str(ids[again]) if ids.dtype.kind == "M" else repr(labels[again])
         raise ValueError(
-            f"Task {again!r} was seen before: the rows of a task cannot be spread over several "
+            f"Task {label} was seen before: the rows of a task cannot be spread over several "
             "calls or parts. Pass each task as a whole; where different tasks share a label, make "
             "labels unique, for example by a prefix."
         )
-    kinds = {part.dtype.kind for part in parts}
-    if kinds <= set("iu") or kinds in ({"U"}, {"S"}, {"f"}, {"b"}, {"M"}):
-        return np.concatenate(parts)
-    ids = np.empty(len(labels), dtype=object)
-    ids[:] = labels
+    if ids.dtype == object and len(set(map(type, labels))) > 1:
+        _refuse_twins(parts)
     return ids
+
+
+def _concatenated(parts):
+    """The labels in one array: of objects, where another would change them."""
+    kinds = {part.dtype.kind for part in parts}
+    if kinds <= set("iu") or (len(kinds) == 1 and kinds <= set("USfbM")):
+        ids = np.concatenate(parts)
+        if ids.dtype.kind in kinds:  # int64 and uint64 would become floats
+            return ids
+    ids = np.empty(sum(len(part) for part in parts), dtype=object)
+    # Of dates in nanoseconds `tolist` makes integers.
+    ids[:] = [
+        label for part in parts for label in (part if part.dtype.kind == "M" else part.tolist())
+    ]
+    return ids
+
+
+def _refuse_twins(parts):
+    """Raise where labels of two parts read the same, and are of different types: 1 and "1"."""
+    seen = {}
+    for part in parts:
+        texts = [(str(label), label) for label in part.tolist()]
+        for text, label in texts:
+            if text in seen and seen[text] != label:
+                raise ValueError(
+                    f"Task {label!r} reads like task {seen[text]!r} of another call or part, whose "
+                    "label is of another type. Make all labels text, or all numbers."
+                )
+        seen.update(texts)
 
 
 def _check(found):

@@ -19,7 +19,12 @@ from sklearn_maml.losses.residual import SquaredError
 from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, ridge_path
 from sklearn_maml.solvers.least_squares import LeastSquares
 
-__all__ = ["Folds"]
+__all__ = ["Folds", "r2_at"]
+
+
+# Normal equations of cells are held twice, as sums and as those of a block that are added to them;
+# beside them there are those of all tasks, those of a fold, and two copies that are reduced.
+BESIDE = 4
 
 
 class Folds:
@@ -44,14 +49,6 @@ class Folds:
         self.train, self.test = (np.array(side) for side in zip(*splits, strict=True))
         self.penalised = np.ones(blocks.features.width)
         self.penalised[-1] = not blocks.features.intercept
-        weight = blocks.tasks.weight
-        for side, what in ((self.train, "training"), (self.test, "test")):
-            empty = np.flatnonzero(side.any(axis=1) & ~(side @ weight > 0))
-            if len(empty):
-                raise ValueError(
-                    f"All {what} tasks of split {empty[0]} weigh nothing; leave tasks of weight 0 "
-                    "out, or pass another cv."
-                )
         all_but_one = self.train.sum(axis=1) == self.train.shape[1] - 1
         # A task's rows, in all their draws, have to be in one block to be left out together.
         together = not blocks.draws_apart and self.judged is blocks
@@ -76,7 +73,7 @@ class Folds:
     def _chunks(self, splits):
         """The splits, so many at a time that there is room for their cells' normal equations."""
         n_cells = len(_cells(self.train[splits])[0])
-        if len(splits) > 1 and n_cells * len(self.penalised) ** 2 > room():
+        if len(splits) > 1 and (2 * n_cells + BESIDE) * len(self.penalised) ** 2 > room():
             middle = len(splits) // 2
             return self._chunks(splits[:middle]) + self._chunks(splits[middle:])
         return [splits] if len(splits) else []
@@ -119,7 +116,7 @@ class Folds:
         patterns, cell = _cells(self.train[splits])
         hessian, gradient, start = self._sums(objective, cell)
         mass = Summable(np.bincount(cell, self.blocks.tasks.weight))
-        hessian, gradient = Summable(hessian), Summable(0.5 * gradient)
+        hessian, gradient = Summable(hessian, objective.kept("normal")), Summable(0.5 * gradient)
         pull, intercept = self.penalised * start, self.blocks.features.intercept
         theta = np.empty((len(splits), len(alphas), *start.shape))
         for s, kept in enumerate(patterns.T):
@@ -151,6 +148,21 @@ class Folds:
         """The exact solver's minimiser on some tasks, however ill-conditioned."""
         objective = self.objective(rule, kept).penalised(alpha * self.penalised)
         return LeastSquares().minimize(objective, objective.origin()).theta
+
+
+def r2_at(objective, theta):
+    """R2 of the query rows of all tasks of an objective at theta."""
+    tasks = objective.blocks.tasks
+    everywhere = np.zeros(len(tasks.weight), dtype=int)
+    part = partial(_block_sums, partial(_errors_at, objective, theta), everywhere, 1)
+    return _r2(*objective.fold(partial(part, tasks.y.mean(axis=0)), add_parts))[0, 0]
+
+
+def _errors_at(objective, theta, split_of, i):
+    """`_errors` at one theta."""
+    at = objective.linearize(i, theta)
+    squares = at.row_weight * np.square(at.predictions - at.query.targets)
+    return at, split_of[objective.blocks.owner(i)], squares[None]
 
 
 def _rounds(test):

@@ -1,33 +1,38 @@
-"""`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks."""
+"""`MAMLRegressor` with rule, features and penalty chosen by cross-validation over tasks."""
 
-from collections.abc import Iterable, Sequence
-from numbers import Integral
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.model_selection import (
-    GroupKFold,
-    ParameterGrid,
-    check_cv,
-)
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_maml._component import Documented, check_number, random_of
+from sklearn_maml._component import Documented
 from sklearn_maml._estimators.adapted import AdaptedRegressor
 from sklearn_maml._estimators.adapted_tasks import AdaptedTasks
-from sklearn_maml._estimators.defaults import gradient_rule, judging_episodes
-from sklearn_maml._estimators.fitting import N_STAGES, expect_same, fit_searched
-from sklearn_maml._estimators.plan import check_parameters, make_plan
+from sklearn_maml._estimators.defaults import judging_episodes
+from sklearn_maml._estimators.fitting import (
+    N_STAGES,
+    episodes_of,
+    expect_same,
+    fit_rows,
+    fit_searched,
+)
 from sklearn_maml._estimators.regressor import MAMLRegressor
 from sklearn_maml._estimators.wholeness import all_or_nothing
-from sklearn_maml._objective.quadratic import refuse_too_wide
-from sklearn_maml._progress import CallbackSupportMixin, report, stage, telling, with_callbacks
-from sklearn_maml._tasks.episodes import read_episodes
-from sklearn_maml._tasks.features import check_featurizer, fit_featurizer
-from sklearn_maml._tasks.stacks import Blocks
+from sklearn_maml._progress import (
+    CallbackSupportMixin,
+    refusing_overflow,
+    report,
+    stage,
+    telling,
+    with_callbacks,
+)
+from sklearn_maml._tasks.features import fit_featurizer
 from sklearn_maml._tasks.tables import read_tasks
 from sklearn_maml._typing import (
     Column,
@@ -41,42 +46,56 @@ from sklearn_maml._typing import (
     Unknown,
 )
 from sklearn_maml.certificate.gap_certificate import GapCertificate
-from sklearn_maml.model_selection.leave_tasks_out import Folds
+from sklearn_maml.model_selection.candidates import alike, read_candidates
+from sklearn_maml.model_selection.scores import SameFeatures
+from sklearn_maml.model_selection.splits import LEAVE_ONE_OUT, check_weights, task_splits
 
-__all__ = ["MAMLRegressorCV", "task_splits"]
+__all__ = ["MAMLRegressorCV"]
+
+Grid = Mapping[str, Sequence[Any]]
 
 
 class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEstimator):
-    """`MAMLRegressor` with inner loop and penalty chosen by cross-validation over tasks.
+    """`MAMLRegressor` with rule, features and penalty chosen by cross-validation over tasks.
 
     The scores are those of ``GridSearchCV(MAMLRegressor(loss="squared_error"), grid)``, the R2 of
-    the query rows of the tasks left out, at the cost of a few fits for each pair of `inner_lrs`
-    and `n_steps`, whatever the number of `alphas`: the normal equations are sums over tasks, from
-    which the folds are subtracted, and one reduction of a fold's serves all penalties. Leaving out
-    one task after the other costs no more than that. Where the equations are too ill-conditioned,
-    the exact solver fits the fold itself.
+    the query rows of the tasks left out, at a smaller cost. Of a rule that is given, such as the
+    gradient steps of `inner_lrs` and `n_steps`, all `alphas` and folds take a few fits: the normal
+    equations are sums over tasks, from which the folds are subtracted, and one reduction of a
+    fold's serves all penalties. Leaving out one task after the other costs no more than that. Where
+    the equations are too ill-conditioned, the exact solver fits the fold itself. A rule that is
+    learned is learned for each fold anew; rows are read, features made and tasks split once for
+    all candidates, a covariance by REML is found once for all penalties, and folds have neither
+    certificate nor intervals.
 
     Parameters
     ----------
-    inner_lrs : sequence of "auto" or float, default=("auto",)
-        Candidates for `inner_lr`.
-    n_steps : sequence of int, default=(1, 5, 20)
-        Candidates for `n_steps`.
+    inner_lrs : sequence of "auto" or float, default=None
+        Candidates for `inner_lr`; None is "auto". For gradient steps: see `param_grid`.
+    n_steps : sequence of int, default=None
+        Candidates for `n_steps`; None is 1, 5 and 20.
     alphas : sequence of float, default=(0.0, 0.001, 0.01, 0.1)
-        Candidates for `alpha`.
+        Candidates for `alpha`, with all others.
+    param_grid : dict or list of dict, default=None
+        Candidates for `adaptation` and `featurizer` and for their own parameters, by names as in
+        `GridSearchCV`: ``{"adaptation": ["learned", Proximal(metric="diagonal")]}`` or
+        ``{"featurizer__degree": [1, 2]}``. A dict that does not name `adaptation` is for gradient
+        steps, and is crossed with `inner_lrs` and `n_steps`. With several dicts each is a grid of
+        its own; None is one that names nothing.
     cv : int, "leave-one-task-out", splitter or iterable, default=5
         An int is that many folds of tasks: `KFold` for a list of tasks, `GroupKFold` for rows with
         labels. A splitter splits the tasks of a list, or rows, of which it must keep those of a
-        task together; as it would in `GridSearchCV`.
+        task together; as it would in `GridSearchCV`. "leave-one-task-out" is for rules that are
+        given.
     featurizer : transformer, default=None
-        As in `MAMLRegressor`. It is fitted once, to all rows, as are the coordinates in which
-        ``inner_lr="auto"`` steps: neither should look at y, lest the scores flatter. One that
-        cross-fits by task, such as `PooledPrediction`, may: a task that is left out is judged by
-        predictions that saw none of its rows.
+        As in `MAMLRegressor`. Each that is tried is fitted once, to all rows, as are the
+        coordinates in which ``inner_lr="auto"`` steps: neither should look at y, lest the scores
+        flatter. One that cross-fits by task, such as `PooledPrediction`, may: a task that is left
+        out is judged by predictions that saw none of its rows.
     fit_intercept : bool, default=True
-    support : "all", int, float or list of int, default=0.5
-        As in `MAMLRegressor`: how a task is split for fitting and for scoring. With "all" it is
-        scored at 1, 2, 3, 5 and 10 rows in turn, as in `MAMLRegressor.score`.
+    support : "auto", "all", int, float or list of int, default=0.5
+        As in `MAMLRegressor`: how a task is split for fitting and for scoring. With "auto" and
+        "all" it is scored at 1, 2, 3, 5 and 10 rows in turn, as in `MAMLRegressor.score`.
     split : {"random", "first"}, default="random"
     n_episodes : int, default=1
         Random draws are those of one fit to all tasks; in `GridSearchCV` each fold has its own.
@@ -93,12 +112,12 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
     best_estimator_ : MAMLRegressor
         Fitted with `best_params_` to all tasks.
     best_params_ : dict
-        Of `inner_lr`, `n_steps` and `alpha`.
+        Of `alpha`, `inner_lr` and `n_steps`, or what `param_grid` names.
     best_score_ : float
     best_index_ : int
     cv_results_ : dict of arrays
         As in `GridSearchCV`: ``params``, ``param_*``, ``split*_test_score``, ``mean_test_score``,
-        ``std_test_score``, ``rank_test_score``.
+        ``std_test_score``, ``rank_test_score``; without times, as candidates share their work.
     n_splits_ : int
     coef_, intercept_ : ndarray, float or ndarray
         Those of `best_estimator_`.
@@ -108,7 +127,7 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
 
     Examples
     --------
-    >>> from sklearn_maml import MAMLRegressorCV
+    >>> from sklearn_maml import MAMLRegressorCV, Proximal
     >>> from sklearn_maml.datasets import make_linear_tasks
     >>> tasks = make_linear_tasks(n_tasks=40, random_state=0)
     >>> model = MAMLRegressorCV(support=5, alphas=(0.0, 0.1), random_state=0).fit(tasks)
@@ -116,6 +135,11 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
     ['alpha', 'inner_lr', 'n_steps']
     >>> model.cv_results_["mean_test_score"].shape
     (6,)
+    >>> rules = [Proximal(metric="full"), Proximal(metric="diagonal", criterion="reml")]
+    >>> grid = [{"adaptation": rules}, {}]  # and gradient steps
+    >>> search = MAMLRegressorCV(param_grid=grid, alphas=[0.0], support=5, random_state=0)
+    >>> search.fit(tasks).best_params_
+    {'adaptation': Proximal(criterion='reml', metric='diagonal'), 'alpha': 0.0}
     """
 
     offset_column = None  # for the reader of rows: no parameter of this search
@@ -127,10 +151,11 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
 
     def __init__(
         self,
-        inner_lrs: Sequence[float | Literal["auto"]] = ("auto",),
-        n_steps: Sequence[int] = (1, 5, 20),
+        inner_lrs: Sequence[float | Literal["auto"]] | None = None,
+        n_steps: Sequence[int] | None = None,
         alphas: Sequence[float] = (0.0, 0.001, 0.01, 0.1),
         *,
+        param_grid: Grid | Sequence[Grid] | None = None,
         cv: Any = 5,
         featurizer: Any = None,
         fit_intercept: bool = True,
@@ -146,6 +171,7 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
         self.inner_lrs = inner_lrs
         self.n_steps = n_steps
         self.alphas = alphas
+        self.param_grid = param_grid
         self.cv = cv
         self.featurizer = featurizer
         self.fit_intercept = fit_intercept
@@ -176,25 +202,27 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
         Raises
         ------
         ValueError, TypeError
-            If the data or a parameter are not as described, or a fold splits a task.
+            If the data or a parameter are not as described, a parameter would have no effect, or
+            a fold splits a task.
         """
-        with telling(self, X, y, N_STAGES), all_or_nothing(self):
-            check_featurizer(self.featurizer)
-            grid = self._grid()
-            check_parameters(self._model(grid[0]))
+        with telling(self, X, y, N_STAGES + 1), all_or_nothing(self):
+            given = self.inner_lrs, self.n_steps, self.alphas, self._shared()
+            candidates = read_candidates(self.param_grid, *given)
+            _refuse_costly(self.cv, candidates)
             with stage("reading"):
-                rows = read_tasks(self, X, y, groups, sample_weight, reset=True)
+                tables = self._read(candidates, X, y, groups, sample_weight)
+            rows = next(iter(tables.values()))
             splits = task_splits(self.cv, rows)
-            featurizer = fit_featurizer(self.featurizer, rows.X, rows.tasks)
+            check_weights(splits, rows.tasks.weight)
             with stage("search"):
-                self.cv_results_, objective = self._search(grid, rows, splits, featurizer)
+                scores, leader = self._search(candidates, tables, splits, self._judging(candidates))
+            self.cv_results_ = _results([each.params for each in candidates], scores)
             self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
-            self.best_params_, self.n_splits_ = grid[self.best_index_], len(splits)
+            best = candidates[self.best_index_]
+            self.best_params_, self.n_splits_ = best.params, len(splits)
             self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
-            best = self.best_estimator_ = self._model(self.best_params_)
-            expect_same(best, self)
-            fit_searched(best, make_plan(best), rows, featurizer, objective)
-            self.coef_, self.intercept_ = best.coef_, best.intercept_
+            fitted = self.best_estimator_ = self._refit(best, leader)
+            self.coef_, self.intercept_ = fitted.coef_, fitted.intercept_
         return self
 
     def predict(self, X: Table, *, groups: PerRow = None) -> Floats:
@@ -228,139 +256,113 @@ class MAMLRegressorCV(CallbackSupportMixin, Documented, RegressorMixin, BaseEsti
         check_is_fitted(self)
         return self.best_estimator_.certify(X, y, groups=groups, sample_weight=sample_weight)
 
-    def _model(self, candidate):
+    def _shared(self):
+        """The parameters that all models have in common."""
         shared = self.get_params(deep=False)
-        for name in ("inner_lrs", "n_steps", "alphas", "cv"):
+        for name in ("inner_lrs", "n_steps", "alphas", "param_grid", "cv"):
             del shared[name]
-        return MAMLRegressor(**shared, **candidate)
+        return shared
 
     def __sklearn_tags__(self):
-        return self._model({}).__sklearn_tags__()
+        return MAMLRegressor(**self._shared()).__sklearn_tags__()
 
-    def _grid(self):
-        """All candidates, in the order of `GridSearchCV`."""
-        values = {"inner_lr": self.inner_lrs, "n_steps": self.n_steps, "alpha": self.alphas}
-        for name, candidates in values.items():
-            if isinstance(candidates, str) or np.ndim(candidates) != 1 or len(candidates) == 0:
-                raise ValueError(
-                    f"{name} needs a sequence of candidates, one or more; got {candidates!r}."
-                )
-        for alpha in self.alphas:
-            check_number("each of alphas", alpha)
-        return list(ParameterGrid({name: list(values[name]) for name in values}))
+    def _read(self, candidates, X, y, groups, sample_weight):
+        """`TaskRows` as features are made of them by a featurizer, or without one."""
+        tables, reader = {}, copy(self)
+        for candidate in candidates:
+            reader.featurizer = candidate.model.featurizer
+            plain = reader.featurizer is None
+            if plain not in tables:  # it does not matter which featurizer it is
+                tables[plain] = read_tasks(reader, X, y, groups, sample_weight, reset=True)
+            tasks, ids = tables[plain].tasks, tables[plain].ids
+            episodes_of(candidate.plan, tasks).check_sizes(tasks.sizes, names=ids)
+            expect_same(candidate.model, reader)
+        expect_same(self, reader)
+        return tables
 
-    def _search(self, grid, rows, splits, featurizer):
-        """The results of all candidates, and the meta-objective of the best, of all tasks."""
-        random = random_of(self.random_state)
-        episodes = read_episodes(self.support, self.split, self.n_episodes, random)
-        episodes.check_sizes(rows.tasks.sizes, names=rows.ids)
-        features = featurizer.training_features(rows.X, self.fit_intercept)
-        blocks = judged = Blocks(rows.tasks, features, episodes)
-        refuse_too_wide(blocks, products=True)
-        if episodes.support == "all":  # which would judge by the rows that were adapted to
-            judged = Blocks(rows.tasks, features, judging_episodes(episodes, self.random_state))
-        folds = Folds(blocks, splits, list(self.alphas), self.n_jobs, judged)
-        scores, most, leading = np.empty((len(splits), len(grid))), -np.inf, {}
-        for loop in dict.fromkeys(_loop_of(candidate) for candidate in grid):
-            at = [_loop_of(candidate) == loop for candidate in grid]
-            objective = folds.objective(gradient_rule(*loop, blocks))
-            found = folds.scores(objective)
-            # A candidate that is given twice has two columns, side by side.
-            scores[:, at] = np.repeat(found, sum(at) // found.shape[1], axis=1)
-            best = scores[:, at].mean(axis=0).max()
-            if best > most:  # what is kept of the tasks is kept for one inner loop
-                most, leading = best, {loop: objective}
-            report(f"inner_lr={loop[0]}, n_steps={loop[1]}: R2 {best:.6g}", self.verbose)
-        results = _results(grid, scores)
-        best = grid[results["rank_test_score"].argmin()]
-        objective = leading.get(_loop_of(best))
-        if objective is None:  # as good as the leading one, and first in the grid
-            objective = folds.objective(gradient_rule(*_loop_of(best), blocks))
-        return results, objective.penalised(best["alpha"] * folds.penalised, self.verbose)
+    def _judging(self, candidates):
+        """How tasks are split to judge all candidates; None judges them as they are fitted."""
+        plan = candidates[0].plan
+        if plan.mixed or plan.episodes.support == "all":  # which would judge by rows adapted to
+            return judging_episodes(replace(plan.episodes, support="all"), self.random_state)
+        return None
+
+    def _search(self, candidates, tables, splits, judging):
+        """Scores (n_splits, n_candidates), and what is known of the best."""
+        scores, leader = np.empty((len(splits), len(candidates))), None
+        for members in alike(candidates, range(len(candidates)), "features"):
+            featurizer = candidates[members[0]].model.featurizer
+            rows = tables[featurizer is None]
+            fitted = fit_featurizer(featurizer, rows.X, rows.tasks).kept(rows.X)
+            same = SameFeatures(rows, fitted, self.fit_intercept, splits, judging)
+            for numbers in alike(candidates, members, "batch"):
+                first = candidates[numbers[0]]
+                with refusing_overflow():
+                    found, sums = _scored(same, [candidates[k] for k in numbers])
+                    if np.isnan(found).any():
+                        raise FloatingPointError("NaN among the scores")
+                scores[:, numbers] = found
+                mean = found.mean(axis=0)
+                rank = (-mean.max(), numbers[mean.argmax()])  # of equal ones the first
+                if leader is None or rank < leader.rank:  # what is kept of tasks is kept for one
+                    leader = Leader(rank, same, sums)
+                if first.given:  # the others have told of each of their folds
+                    report(f"{first.told('alpha')}: R2 {mean.max():.6g}", self.verbose)
+        return scores, leader
+
+    def _refit(self, best, leader):
+        """The model of the best candidate, the leader, fitted to all tasks."""
+        given = best.model, best.plan, leader.same.rows, leader.same.featurizer
+        if not best.given:
+            fit_rows(*given)
+            return best.model
+        folds, objective, learned = leader.sums
+        penalty = best.model.alpha * folds.penalised
+        fit_searched(*given, objective.penalised(penalty, self.verbose), learned)
+        return best.model
 
 
-def _loop_of(candidate):
-    return candidate["inner_lr"], candidate["n_steps"]
+class Leader(NamedTuple):
+    """The best candidate so far: minus its score and its number, and what is kept of its tasks."""
+
+    rank: tuple
+    same: SameFeatures
+    sums: tuple
 
 
-def task_splits(cv, rows):
-    """Folds of tasks, as `GridSearchCV` would make them.
+def _scored(same, candidates):
+    """Scores (n_splits, n_candidates) of a batch, and the sums that they were made of, if any."""
+    if not candidates[0].given:
+        return same.learned(candidates), ()
+    penalties = [candidate.params["alpha"] for candidate in candidates]
+    alphas = list(dict.fromkeys(penalties))
+    sums = folds, objective, _ = same.given(candidates[0], alphas)
+    return folds.scores(objective)[:, [alphas.index(c) for c in penalties]], sums
 
-    Parameters
-    ----------
-    cv : int, "leave-one-task-out", splitter or iterable
-    rows : TaskRows
 
-    Returns
-    -------
-    list of (train, test)
-        Boolean arrays of shape (n_tasks,).
-
-    Raises
-    ------
-    ValueError
-        If there are not two tasks or more, or a task is on both sides of a split.
-    """
-    n_tasks = len(rows.ids)
-    if n_tasks < 2:
-        raise ValueError(
-            f"Cross-validation over tasks needs at least two of them; got {n_tasks}. Pass a list "
-            "of (X, y) tuples, or all rows with groups= or task_column=."
-        )
-    if isinstance(cv, str):
-        if cv != "leave-one-task-out":
+def _refuse_costly(cv, candidates):
+    """Raise where a rule would be learned once for each task."""
+    if not (isinstance(cv, str) and cv == LEAVE_ONE_OUT):
+        return
+    for candidate in candidates:
+        if not candidate.given:
             raise ValueError(
-                f"cv must be an int, 'leave-one-task-out', a splitter or an iterable; got {cv!r}."
+                f"cv={cv!r} is for rules that are given, whose sums over tasks serve all folds; "
+                f"{candidate.plan.rule!r} would be fitted anew for each task. Use a number of "
+                "folds, or a splitter if you want to wait: LeaveOneOut() for a list of tasks, "
+                "LeaveOneGroupOut() for rows with labels."
             )
-        order = rows.ids.argsort() if rows.named else slice(None)  # that of `LeaveOneGroupOut`
-        return [(~task, task) for task in np.eye(n_tasks, dtype=bool)[order]]
-    codes = rows.codes if rows.named else np.arange(n_tasks)
-    if rows.named and isinstance(cv, Integral):
-        cv = GroupKFold(cv)
-    elif isinstance(cv, Iterable) and getattr(cv, "ndim", 1):
-        cv = list(cv)
-        if any(not isinstance(split, tuple | list) or len(split) != 2 for split in cv):
-            raise ValueError(f"cv must hold pairs (train, test) of indices; got {cv!r}.")
-    splits = []
-    given = {"groups": rows.ids[codes]} if rows.named else {}
-    for sides in check_cv(cv).split(np.zeros((len(codes), 1)), **given):
-        masks = _sides(sides, codes, n_tasks, len(splits))
-        torn = masks[0] & masks[1]
-        if torn.any():
-            raise ValueError(
-                f"cv puts rows of task {rows.ids[torn.argmax()]} into both train and test; use a "
-                "splitter that keeps groups together, such as GroupKFold."
-            )
-        splits.append(masks)
-    if not splits:
-        raise ValueError(f"cv has no splits; got {cv!r}.")
-    return splits
-
-
-def _sides(sides, codes, n_tasks, number):
-    """Which tasks are in train and which in test, of one split that cv yields: two masks."""
-    masks = []
-    for name, side in zip(("train", "test"), sides, strict=True):
-        try:
-            members = codes[np.asarray(side, dtype=None if len(side) else np.intp)]
-        except (IndexError, TypeError, ValueError):
-            raise ValueError(
-                f"cv: the {name} indices of split {number} must be positions among the "
-                f"{len(codes)} that are split; got {side!r}."
-            ) from None
-        if len(members) == 0:
-            raise ValueError(f"cv leaves no task in {name} of split {number}; use another cv.")
-        masks.append(np.bincount(members, minlength=n_tasks) > 0)
-    return tuple(masks)
 
 
 def _results(grid, scores):
     """`cv_results_` of test scores (n_splits, n_candidates)."""
     mean = scores.mean(axis=0)
     results = {"params": grid}
-    for name in grid[0]:
-        column = np.empty(len(grid), dtype=object)
-        column[:] = [candidate[name] for candidate in grid]
+    for name in dict.fromkeys(name for candidate in grid for name in candidate):
+        column = np.ma.masked_all(len(grid), dtype=object)  # as in `GridSearchCV`
+        for k, candidate in enumerate(grid):
+            if name in candidate:
+                column[k] = candidate[name]
         results[f"param_{name}"] = column
     results |= {f"split{s}_test_score": row for s, row in enumerate(scores)}
     return results | {

@@ -25,6 +25,9 @@ __all__ = ["Diagonal", "diagonalise", "left_out", "ridge_path"]
 # compares columns each in its own unit.
 SAFELY_REDUCED = 1e-9
 
+# With one below this share A is made diagonal in columns of unit length.
+SAFELY_ROTATED = 1e-4
+
 # Rows that decide a direction almost alone have a leverage within this of 1: as many digits are
 # lost where they are left out by a downdate.
 SAFELY_LEFT_OUT = 1e-3
@@ -127,9 +130,37 @@ def diagonalise(hessian, penalised, least, most):
 
     For penalties from `least`, with which A has to be safely definite, to `most`, which may not
     make some directions too much stiffer than others.
-    ``A + least P = R' R`` and ``R^-T P R^-1 = V diag(rates) V'`` give ``W = R^-1 V``, in columns of
-    unit length, so that units do not matter.
+    Eigenvectors of A do, with the intercept eliminated, where all are large enough; else ``A +
+    least P = R' R`` and ``R^-T P R^-1 = V diag(rates) V'`` give ``W = R^-1 V``.
     """
+    found = _rotated(hessian, penalised, least)
+    if found is None:
+        found = _reduced(hessian, penalised, least)
+    if found is None or (most - least) * found.rates.max(initial=0.0) > SAFELY_STIFFER:
+        return None
+    return found
+
+
+def _rotated(hessian, penalised, least):
+    """`Diagonal` by eigenvectors of A, its intercept eliminated; None where units may matter."""
+    d, negligible = np.count_nonzero(penalised), SAFELY_ROTATED * np.diag(hessian).max()
+    if not 0 < len(hessian) - 1 <= d or hessian[-1, -1] <= negligible:
+        return None
+    slope = hessian[-1] / hessian[-1, -1] if d < len(hessian) else np.zeros(d)
+    matrix = (hessian - np.outer(slope, hessian[-1]))[:d, :d]
+    values, vectors = eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
+    if values[0] + least <= negligible:
+        return None
+    rates, basis = np.zeros(len(hessian)), np.zeros(hessian.shape)
+    rates[:d] = 1.0 / (values + least)
+    np.multiply(vectors, np.sqrt(rates[:d]), out=basis[:d, :d])
+    if d < len(hessian):
+        basis[d, :d], basis[d, d] = -slope[:d] @ basis[:d, :d], hessian[d, d] ** -0.5
+    return Diagonal(basis, rates, least)
+
+
+def _reduced(hessian, penalised, least):
+    """`Diagonal` by a Cholesky factor, in columns of unit length, so that units do not matter."""
     whole = hessian + np.diag(least * penalised)
     scale = np.sqrt(np.diag(whole))
     factor = safe_cholesky(whole / np.outer(scale, scale)) if scale.all() else None
@@ -139,8 +170,6 @@ def diagonalise(hessian, penalised, least, most):
     inverse /= scale[:, None]
     root = inverse * np.sqrt(penalised)[:, None]
     rates, vectors = eigh(root.T @ root, driver="evd", overwrite_a=True, check_finite=False)
-    if (most - least) * rates[-1] > SAFELY_STIFFER:
-        return None
     return Diagonal(inverse @ vectors, np.maximum(rates, 0.0), least)
 
 
