@@ -3,12 +3,13 @@
 Four sets are tried: the columns as they are, beside them the prediction of a regressor for all
 tasks, splines of the columns, and splines beside the prediction; and then the one that is chosen
 with a prediction of what adapted tasks leave over. More features fit the training tasks better in
-any case; so each set is judged by tasks that took no part in its fit, adapted to
-few of their rows. Of the sets that are worse than the best one by no more than two standard errors
-of the difference, paired by task, the first is taken: a rule as that of Breiman, Friedman, Olshen &
-Stone, "Classification and Regression Trees", 1984, section 3.4.3. With one standard error
-curves were found somewhat more often on public data, but straight lines lost up to 14 percent
-where there are few tasks.
+any case; so each set is judged by tasks that took no part in its fit, adapted to few of their rows.
+Of the sets that are worse than the best one by no more than two standard errors of the difference,
+paired by task, the first is taken: a rule as that of Breiman, Friedman, Olshen & Stone,
+"Classification and Regression Trees", 1984, section 3.4.3. With one standard error curves were
+found somewhat more often on public data, but straight lines lost up to 14 percent where there are
+few tasks. A set that a simpler one is ahead of is not taken: its losses may be so uncertain that
+nothing tells it from the best.
 """
 
 from dataclasses import dataclass, replace
@@ -215,8 +216,13 @@ def choose_features(sets, tasks, episodes, judging, intercept, fit, known=None):
         losses.append(np.concatenate(found))
         report(f"{name}: held-out loss {losses[-1].mean():.6g}")
     choice = FeatureChoice(names[0], names, np.array(losses))
+    return replace(choice, chosen=names[simplest_near(choice)])
+
+
+def simplest_near(choice):
+    """The position of the first set that is near the best, and behind none that comes before it."""
     near = choice.mean - choice.mean.min() <= STANDARD_ERRORS * choice.standard_error
-    return replace(choice, chosen=names[int(np.argmax(near))])
+    return int(np.argmax(near & (choice.mean <= np.minimum.accumulate(choice.mean))))
 
 
 def for_choice(episodes):

@@ -75,7 +75,7 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
         cross-fitted by task (`PooledPrediction`), becomes one more feature that tasks adapt, or
         splines of the columns do, or both, or neither; and, for losses of residuals, the prediction
         of a second one, of what tasks adapted without it leave over: what predicts held-out tasks
-        best, see `feature_choice_`. A `featurizer` makes the columns then, without splines.
+        best, see `feature_choice_`. A `featurizer` makes the columns, `pooled` is given X itself.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
