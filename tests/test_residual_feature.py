@@ -72,7 +72,7 @@ def test_the_feature_of_new_rows_is_the_mean_of_the_folds_regressors():
 @pytest.mark.parametrize("seed", range(2))
 def test_held_out_tasks_are_not_fooled_by_their_own_noise(seed):
     # With the prediction among what is adapted, leftovers of other tasks hold a task's own noise:
-    # it was then chosen here, 8 percent ahead on held-out tasks, and 10 percent behind on new ones.
+    # it was then chosen here, some 8 percent ahead on held-out tasks, and 10 behind on new ones.
     X, y, groups = noisy_surface(150, seed)
     new = noisy_surface(1000, 99)
     model = MAMLRegressor(pooled=BOOSTING, random_state=0).fit(X, y, groups=groups)

@@ -2,11 +2,11 @@
 
 Where tasks differ much, a regressor for all of them finds little of a curve that they share. Once
 each is adapted to its rows, linear in the columns, the curve is what is left; a regressor fitted on
-that is one more feature. It is not the prediction's error that is left over here, the prediction is
-no part of what is adapted: what that made of the noise of one task stays, with the other sign, in
-what others leave over, and a regressor fitted on those knows the task's own noise. On data that
-leave nothing over, held-out tasks then found it to take 8 percent off the loss, at 5 standard
-errors. So a task's leftovers know of others but theta and the rule, some numbers.
+that is one more feature. The first prediction is no part of what is adapted there: what the noise
+of one task has done to it is left over in others, with the other sign, and a regressor fitted on
+that knows the task's own noise. Held-out tasks of a simulation then took it for a gain of 6 to 9
+percent, where the errors of new ones were 9 to 11 percent larger. As it is, the leftovers of a task
+know of others but theta and the rule, some numbers.
 """
 
 from dataclasses import replace
