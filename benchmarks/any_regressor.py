@@ -4,11 +4,12 @@
 
 The learned rule on the raw columns, on splines of the continuous ones, on a cross-fitted prediction
 of boosting beside the raw columns (`PooledPrediction`), on both, and on what held-out tasks choose
-of these (``pooled=``); boosting with a shrunken mean residual for each group; and, where they are
-installed, GPBoost (Sigrist, JMLR 2022), with a random intercept or with random slopes of all
-columns that vary, its rounds chosen by cross-validation over groups, and MERF (Hajjem et al. 2014),
-a forest with a random intercept. Nothing is tuned for a data set. Data: the sets of `public_suite`
-but Chem97, whose rows are more than those of all others, and sixteen more. An hour the first time;
+of these, with a prediction of what they leave over or without (``pooled=``); boosting with a
+shrunken mean residual for each group; and, where they are installed, GPBoost (Sigrist, JMLR 2022),
+with a random intercept or with random slopes of all columns that vary, its rounds chosen by cross-
+validation over groups, and MERF (Hajjem et al. 2014), a forest with a random intercept. Nothing is
+tuned for a data set. Data: the sets of `public_suite` but Chem97, whose rows are more than those of
+all others, and sixteen more. An hour the first time;
 ``--split`` in two shells takes half of that.
 """
 
