@@ -8,7 +8,7 @@ from public_suite import CACHE, SHOTS, fold_of_groups, pad, row_orders, split_ro
 
 from sklearn_maml import MAMLRegressor
 
-__all__ = ["Stacked", "coverage", "kept"]
+__all__ = ["Stacked", "calibrated_interval", "coverage", "kept"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,14 @@ class Stacked:
         found = tasks.predict(rows, groups=labels, return_std=return_std)
         return np.reshape(found, (-1,) * return_std + X_q.shape[:2])
 
+    def interval(self, X_s, y_s, X_q, share):
+        """Calibrated intervals of query rows that hold this share, two ends of shape (n, q)."""
+        rows, labels = flat(X_s)
+        tasks = self.model.adapt_tasks(rows, y_s.ravel(), groups=labels)
+        rows, labels = flat(X_q)
+        ends = tasks.predict_interval(rows, share, groups=labels)
+        return np.reshape(ends, (2, *X_q.shape[:2]))
+
     def adapt_predict(self, X_s, y_s, X_q):
         """As `public_suite` asks for it."""
         return self.adapt(X_s, y_s, X_q, return_std=False)
@@ -35,7 +43,18 @@ def flat(X):
     return X.reshape(-1, X.shape[-1]), np.repeat(np.arange(len(X)), X.shape[1])
 
 
-def coverage(method, data, split, n_draws=5):
+def normal_interval(model, X_s, y_s, X_q, quantile=1.6449):
+    """Intervals of query rows that hold 90 % if errors are normal, two ends of shape (n, q)."""
+    mean, std = model.adapt(X_s, y_s, X_q)
+    return mean - quantile * std, mean + quantile * std
+
+
+def calibrated_interval(model, X_s, y_s, X_q):
+    """Those of ``predict_interval``."""
+    return model.interval(X_s, y_s, X_q, 0.9)
+
+
+def coverage(method, data, split, n_draws=5, interval=normal_interval):
     """The share of query rows of held-out groups inside their 90 % intervals, for each k."""
     fold, inside = fold_of_groups(data.groups), {k: [0, 0] for k in SHOTS}
     for held in range(5):
@@ -46,8 +65,8 @@ def coverage(method, data, split, n_draws=5):
             for k in SHOTS:
                 X_s, y_s, X_q, y_q, valid = split_rows(padded, order, k)
                 if len(X_s):
-                    mean, std = model.adapt(X_s, y_s, X_q)
-                    hits = (np.abs(y_q - mean) < 1.6449 * std) & valid
+                    low, high = interval(model, X_s, y_s, X_q)
+                    hits = (low < y_q) & (y_q < high) & valid
                     inside[k][0] += int(hits.sum())
                     inside[k][1] += int(valid.sum())
     return {k: hits / n for k, (hits, n) in inside.items() if n}

@@ -1,13 +1,15 @@
 """Which features tasks adapt where `pooled` is given: held-out tasks choose.
 
 Four sets are tried: the columns as they are, beside them the prediction of a regressor for all
-tasks, splines of the columns, and splines beside the prediction. More features fit the training
-tasks better in any case; so each set is judged by tasks that took no part in its fit, adapted to
-few of their rows. Of the sets that are worse than the best one by no more than two standard errors
-of the difference, paired by task, the first is taken: a rule as that of Breiman, Friedman, Olshen &
-Stone, "Classification and Regression Trees", 1984, section 3.4.3. With one standard error
-curves were found somewhat more often on public data, but straight lines lost up to 14 percent
-where there are few tasks.
+tasks, splines of the columns, and splines beside the prediction; and then the one that is chosen
+with a prediction of what adapted tasks leave over. More features fit the training tasks better in
+any case; so each set is judged by tasks that took no part in its fit, adapted to few of their rows.
+Of the sets that are worse than the best one by no more than two standard errors of the difference,
+paired by task, the first is taken: a rule as that of Breiman, Friedman, Olshen & Stone,
+"Classification and Regression Trees", 1984, section 3.4.3. With one standard error curves were
+found somewhat more often on public data, but straight lines lost up to 14 percent where there are
+few tasks. A set that a simpler one is ahead of is not taken: its losses may be so uncertain that
+nothing tells it from the best.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +27,14 @@ from sklearn_maml._tasks.features import FittedFeaturizer, fit_featurizer
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.pooled_prediction import PooledPrediction
 
-__all__ = ["FeatureChoice", "check_pooled", "choose_features", "feature_sets"]
+__all__ = [
+    "FeatureChoice",
+    "beside",
+    "check_pooled",
+    "choose_features",
+    "feature_sets",
+    "for_choice",
+]
 
 # Tasks are dealt to so many folds, and so many of them are enough to tell sets apart; so are so
 # many random splits of each.
@@ -51,7 +60,8 @@ class FeatureChoice:
     Attributes
     ----------
     chosen : str
-        "columns", "columns and prediction", "splines" or "splines and prediction".
+        "columns", "columns and prediction", "splines" or "splines and prediction"; or one of them
+        with the residual, such as "columns and residual", "columns, prediction and residual".
     names : tuple of str
         The sets that were tried, the simplest first.
     task_losses : ndarray of shape (n_sets, n_tasks)
@@ -123,7 +133,7 @@ def feature_sets(model, rows, told):
         return {"columns": columns}
     pooled = PooledPrediction(model.pooled, passthrough=False, n_jobs=model.n_jobs)
     prediction = fit_featurizer(pooled, X, tasks, told)
-    sets = {"columns": columns, "columns and prediction": _beside(columns, prediction, X)}
+    sets = {"columns": columns, "columns and prediction": beside(columns, prediction, X)}
     curved = _curved(X) if model.featurizer is None else ()
     if len(curved):
         bent = ColumnTransformer(
@@ -132,7 +142,7 @@ def feature_sets(model, rows, told):
             verbose_feature_names_out=False,
         )
         splines = _whole(fit_featurizer(bent, X, tasks, told), X)
-        sets |= {"splines": splines, "splines and prediction": _beside(splines, prediction, X)}
+        sets |= {"splines": splines, "splines and prediction": beside(splines, prediction, X)}
     return sets
 
 
@@ -142,8 +152,8 @@ def _whole(featurizer, X):
     return featurizer._replace(phi=phi if sp.issparse(phi) else np.asarray(phi))
 
 
-def _beside(columns, prediction, X):
-    """Both, as one fitted featurizer."""
+def beside(columns, prediction, X):
+    """Columns and predictions, two fitted featurizers of X, as one."""
     transformer = columns.transformer
     if transformer is None:
         as_it_is = FunctionTransformer(feature_names_out="one-to-one", accept_sparse=True)
@@ -169,7 +179,7 @@ def too_few_to_choose(tasks):
     return not tasks.show_differences or np.count_nonzero(tasks.weight) < FEWEST_TASKS
 
 
-def choose_features(sets, tasks, episodes, judging, intercept, fit):
+def choose_features(sets, tasks, episodes, judging, intercept, fit, known=None):
     """The set of features with which held-out tasks are predicted best, or nearly so.
 
     Parameters
@@ -182,6 +192,8 @@ def choose_features(sets, tasks, episodes, judging, intercept, fit):
     intercept : bool
     fit : callable
         From a featurizer and `Blocks` to a `MetaObjective` whose rule is learned, and its theta.
+    known : FeatureChoice, default=None
+        Of the first of these sets.
 
     Returns
     -------
@@ -191,9 +203,10 @@ def choose_features(sets, tasks, episodes, judging, intercept, fit):
     if len(names) == 1:
         return FeatureChoice(names[0], names, np.empty((1, 0)))
     folds = _folds(tasks, episodes.seed)
-    episodes = replace(episodes, n_episodes=min(episodes.n_episodes, EPISODES_FOR_CHOICE))
-    losses = []
-    for name, featurizer in sets.items():
+    episodes = for_choice(episodes)
+    losses = [] if known is None else list(known.task_losses)
+    for name in names[len(losses) :]:
+        featurizer = sets[name]
         features = featurizer.training_features(None, intercept)
         found = []
         for train, test in folds:
@@ -203,8 +216,18 @@ def choose_features(sets, tasks, episodes, judging, intercept, fit):
         losses.append(np.concatenate(found))
         report(f"{name}: held-out loss {losses[-1].mean():.6g}")
     choice = FeatureChoice(names[0], names, np.array(losses))
+    return replace(choice, chosen=names[simplest_near(choice)])
+
+
+def simplest_near(choice):
+    """The position of the first set that is near the best, and behind none that comes before it."""
     near = choice.mean - choice.mean.min() <= STANDARD_ERRORS * choice.standard_error
-    return replace(choice, chosen=names[int(np.argmax(near))])
+    return int(np.argmax(near & (choice.mean <= np.minimum.accumulate(choice.mean))))
+
+
+def for_choice(episodes):
+    """The episodes by which a model is fitted that is only to be compared."""
+    return replace(episodes, n_episodes=min(episodes.n_episodes, EPISODES_FOR_CHOICE))
 
 
 def _folds(tasks, seed):

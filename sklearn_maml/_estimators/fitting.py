@@ -24,6 +24,7 @@ from sklearn_maml._estimators.prediction import (
     truth_of,
     warn_if_diverging,
 )
+from sklearn_maml._estimators.residual_feature import residual_set
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._objective.quadratic import quadratic, refuse_lost_features, refuse_too_wide
@@ -185,8 +186,10 @@ def _features(model, plan, rows, episodes):
 
     with stage("features"), one_blas_thread(), refusing_overflow():
         sets = feature_sets(model, rows, told)
-        parts = episodes, model._judging, model._has_intercept, fit
-        model.feature_choice_ = choose_features(sets, rows.tasks, *parts)
+        parts = rows.tasks, episodes, model._judging, model._has_intercept, fit
+        choice = choose_features(sets, *parts)
+        sets |= residual_set(model, rows, sets, choice.chosen, episodes, fit)
+        model.feature_choice_ = choose_features(sets, *parts, choice)
     return sets[model.feature_choice_.chosen]
 
 

@@ -73,9 +73,9 @@ class MAMLRegressor(RegressorMixin, FittedInParts, MetaLearner[AdaptedRegressor]
     pooled : regressor, default=None
         A model for all tasks at once, such as ``HistGradientBoostingRegressor()``. Its prediction,
         cross-fitted by task (`PooledPrediction`), becomes one more feature that tasks adapt, or
-        splines of the columns take its place, or stand beside it, or nothing of it is used:
-        what predicts held-out tasks best, see `feature_choice_`. With a `featurizer` its features
-        are those columns, no splines are tried, and `pooled` sees X as it is given.
+        splines of the columns do, or both, or neither; and, for losses of residuals, the prediction
+        of a second one, of what tasks adapted without it leave over: what predicts held-out tasks
+        best, see `feature_choice_`. A `featurizer` makes the columns, `pooled` is given X itself.
     loss : str or Loss, default="squared_error"
         A key of ``sklearn_maml.losses.LOSSES`` or an instance.
     adaptation : str or AdaptationRule, default=None
