@@ -221,8 +221,9 @@ class RidgeProblem(NamedTuple):
         """Newton steps; see `newton_minima`.
 
         Solved is a task whose predicted decrease is negligible beside b in the norm of the Hessian,
-        or no more than what the rounding of the gradient makes. Or, of an exponential, than what
-        the rounding of the value hides: a deviance near zero is the difference of large terms.
+        or no more than what the rounding of the gradient makes, or of predictions. Or, of an
+        exponential, than what the rounding of the value hides: a deviance near zero is the
+        difference of large terms.
         """
         z = self.predict(b)
         slope = self._slopes(z)
@@ -244,6 +245,9 @@ class RidgeProblem(NamedTuple):
         decrease, noise = np.moveaxis((both * steps).sum(axis=-2), -1, 0)
         size = (vecmat(b, hessian) * b).sum(axis=-1)
         decrease = np.where(finite, decrease, np.nan)
+        # Of rows that are met exactly, what predictions round is all that is left.
+        last = 4.0 * EPS * np.abs(np.where(self.weights > 0, z, 0.0)).max(axis=-1, initial=0.0)
+        noise = np.maximum(noise, curvature.sum(axis=-1) * np.square(last))
         hidden = np.maximum(SOLVED**2 * size, noise)
         if not np.isfinite(self.loss.hessian_bound):
             # Predictions are known to 1e-7 there, and the one more step squares that.

@@ -1515,3 +1515,14 @@ def test_what_is_not_known_of_theta_is_left_out_where_it_hardly_matters(monkeypa
     rule = Proximal(0.8, [0.5, 2.0, 1.0], noise=0.3)
     model = MAMLRegressor(adaptation=rule, random_state=0).fit(mixed_tasks(600))
     assert model.adaptation_.doubt is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("loss", ["log_cosh", "pseudo_huber"])
+def test_few_tasks_without_noise_are_fitted_with_any_loss(loss, seed):
+    X = np.random.default_rng(seed).normal(size=(3, 2, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a loss that falls to zero
+        model = MAMLRegressor(loss=loss, random_state=0).fit([(A, A.sum(axis=1)) for A in X])
+    predicted = model.adapt(X[0], X[0].sum(axis=1)).predict(X[0])
+    assert_allclose(predicted, X[0].sum(axis=1), atol=1e-5)

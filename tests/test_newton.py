@@ -94,6 +94,23 @@ def test_residuals_too_small_for_the_loss_to_see_are_still_fitted():
     np.testing.assert_allclose(b, squared, rtol=1e-4, atol=1e-16)
 
 
+@pytest.mark.parametrize("loss", [LogCosh(), PseudoHuber()], ids=["log_cosh", "pseudo_huber"])
+def test_rows_that_are_met_but_for_rounding_are_solved(loss):
+    """A step of 1e-17 changes no prediction, so that no value falls; a fit was not a number."""
+    problem = RidgeProblem(
+        loss,
+        targets=np.array([[0.6340480082453735, -0.06917420109858651]]),
+        weights=np.full((1, 2), 0.5),
+        start=np.array([[0.6340480082453729, -0.06917420109858707]]),
+        rows=np.array(
+            [[[-0.057195249109449744, 0.0], [-0.04628065575077389, 0.01592737820693894]]]
+        ),
+        strength=np.array([0.5]),
+    )
+    b = ridge_minimum(problem)
+    assert (np.abs(b) < 1e-15).all()
+
+
 class Square(Loss):
     def value(self, y, z):
         return (z - y) ** 2
