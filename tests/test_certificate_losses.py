@@ -195,6 +195,19 @@ def test_query_minima_are_those_of_scipy(loss, m, d):
         assert value[i] <= found.fun + 1e-7
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e4])
+def test_query_minima_are_bounded_as_tightly_in_any_unit(unit):
+    """``l_(delta u)(u y, u z) = u^2 l_delta(y, z)``: so are minima, and what bounds them."""
+    rng, weights = np.random.default_rng(0), np.full((6, 9), 1 / 9)
+    features, y = rng.normal(size=(6, 9, 3)), 3.0 * rng.normal(size=(6, 9))
+    plain = query_minima(Risk(PseudoHuber(), features, y, weights), np.zeros((6, 9)))
+    scaled = Risk(PseudoHuber(unit), features, unit * y, weights)
+    _, value, lower = query_minima(scaled, np.zeros((6, 9)))
+    np.testing.assert_allclose(value, unit**2 * plain[1], rtol=1e-10)
+    assert (lower <= value).all()
+    assert (lower >= value * (1 - 2e-11)).all()
+
+
 def test_separable_classes_have_a_query_minimum_that_is_not_attained():
     X = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]])
     risk = Risk(LogLoss(), X[None], np.array([[0.0, 0, 1, 1]]), np.full((1, 4), 0.25))
@@ -380,6 +393,56 @@ def test_foreign_rules_that_break_their_word_are_found_out():
     wrong = certify(objective_of(tasks, LogCosh(), WrongSlopeForm(0.3)), theta)
     assert any("slope form of WrongSlopeForm" in note for note in wrong.notes)
     assert wrong.route in ("Theorem 1", "query minima")
+
+
+class WrongElsewhere(GradientSteps):
+    """Steps that are twice as long as they say, from the given share of THETA alone."""
+
+    def __init__(self, share=0.0):
+        super().__init__(0.3, cap=False)
+        self.share = share
+
+    def adapt(self, theta, risk):
+        wrong = np.allclose(theta, self.share * np.array([0.3, -0.1, 0.2]))
+        return GradientSteps(0.6 if wrong else 0.3, cap=False).adapt(theta, risk)
+
+    bind = AdaptationRule.bind
+
+    def slope_form(self, risk):
+        return super().slope_form(risk)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0, -1.0])
+def test_a_foreign_slope_form_is_tried_at_other_parameters_than_the_certified_ones(share):
+    """Half of them, none, and their opposites: no form is right at all four by chance."""
+    tasks, theta = make_tasks(5, 8, n_features=2, seed=1), np.array([0.3, -0.1, 0.2])
+    right, wrong = (
+        certify(objective_of(tasks, LogCosh(), WrongElsewhere(s)), theta) for s in (0.7, share)
+    )
+    assert right.route == "Theorem 1, relaxed"
+    assert any("slope form of WrongElsewhere" in note for note in wrong.notes)
+    assert "Theorem 1, relaxed" not in dict(wrong.routes)
+
+
+@pytest.mark.parametrize(
+    "rule", [NO_STEPS, GradientSteps(0.1), Proximal(5.0, np.ones(2))], ids=repr
+)
+@pytest.mark.parametrize("loss", [LogCosh(), PseudoHuber(0.1)], ids=repr)
+@pytest.mark.parametrize("far", [1e3, 1e5])
+def test_directions_that_are_flat_where_one_stands_are_not_taken_for_rounding(loss, rule, far):
+    """Rows of the second feature are fitted at ``far``, and from 0 their loss is a straight line.
+
+    No Newton step makes slopes orthogonal to that feature; those of other rows are.
+    """
+    rng, tasks = np.random.default_rng(0), []
+    for _ in range(4):
+        X = np.kron(np.eye(2), np.ones((4, 1))) * rng.normal(size=(8, 2))
+        tasks.append((X, X @ [0.0, far] + np.repeat([0.1, 0.0], 4) * rng.normal(size=8)))
+    objective = objective_of(tasks, loss, rule, penalise_last=True)
+    attained = objective.value(np.array([0.0, far]))
+    assert attained < 1e-4 * objective.value(np.zeros(2))
+    for effort in ("fast", "full"):
+        assert certify(objective, np.zeros(2), effort).lower_bound <= attained
 
 
 def test_efforts_are_names_or_none():
