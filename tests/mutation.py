@@ -113,6 +113,12 @@ def mutants(path):
                 yield path, lines, source[:first] + text.encode() + source[last:]
         if isinstance(node, ast.JoinedStr | ast.Raise):  # what an error says
             return
+        match node:
+            case ast.keyword(arg="strict"):  # that lengths agree is true or an error
+                return
+            case ast.keyword(arg="axis", value=ast.UnaryOp(operand=operand)):  # 1 is -1 of matrices
+                yield from walk(operand, lines)
+                return
         for field, value in ast.iter_fields(node):
             if field not in ("annotation", "returns", "decorator_list"):
                 for child in value if isinstance(value, list) else [value]:

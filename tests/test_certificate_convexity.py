@@ -80,6 +80,13 @@ def test_a_slope_moves_by_no_more_than_its_loss_allows_however_wide_the_interval
         assert paid.max() < 2.0
 
 
+def test_rows_whose_moves_are_half_as_large_as_what_moves_them_are_paid_for():
+    """``N`` has rows of sum 0.63^2, and twice that is below 1: the largest share will do."""
+    B, h = np.full((1, 3, 3), 0.21), np.ones((1, 3))
+    paid = grown(B, 8.0, h, 0.0)[0]  # a slope moves by 1 a unit
+    assert np.linalg.eigvalsh(np.diag(paid) - most_that_squares_can_be(B[0], h[0]))[0] >= 0
+
+
 def test_moves_that_feed_on_themselves_prove_nothing_but_where_nothing_is_to_be_paid():
     B = np.full((2, 3, 3), [[[0.1]], [[10.0]]])
     h = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
@@ -145,9 +152,41 @@ def test_the_gap_of_a_quadratic_is_what_its_minimum_says():
         lambda t: g / scale @ t + 0.5 * np.square(root.T @ t).sum(), np.zeros(3), tol=1e-12
     )
     assert newton_gap(Q, g, hessian) == pytest.approx(-fall.fun, rel=1e-6)
+    # The norm of a Hessian that hardly curves along some directions is no reason to doubt them.
+    steep = np.array([1e-8, 1e-4, 1.0])
+    for size in (1e-3, 1e3):
+        same = newton_gap(0.5 * size * np.diag(steep), steep, size * np.diag(steep))
+        assert same == pytest.approx(steep.sum() / size)
+        for share, norm in ((1e-12, 1.0), (1e-19, 1e-12)):  # what is left of curvature is rounding
+            Q, H = (size * np.diag([e, e, 1.0]) for e in (share, norm))
+            assert newton_gap(Q, steep, H) == np.inf
     flat = root[:, :2] @ root[:, :2].T
     for other in (None, flat, flat - 1e-3 * np.eye(3)):
         assert newton_gap(other, g, hessian) == np.inf
+
+
+@pytest.mark.parametrize("share", [0.8, -0.8])
+def test_theorem_4_finds_the_minimum_inside_of_a_box_where_it_is_convex(share):
+    """L-BFGS-B of the same quadratic: long and short directions, on either side of the centre."""
+    problem, stack, _ = problem_of(COUPLED[1])
+    best = minimize(problem.value, problem.x, tol=1e-12).x
+    V, half = np.eye(3)[:, [2, 0, 1]], np.array([0.02, 0.1, 0.01])
+    centre = best + V @ (share * half)
+    box = Box(centre, V, half, Ellipsoid(centre, V, 1.0))
+    around = problem.anchors(centre)
+    known = [narrow(stack, everywhere(stack), box, *around)]
+    value, gradient, _ = problem.derivatives(around)
+    Q = least_curvature(problem, around, known, box)
+    assert np.linalg.eigvalsh(Q)[0] > 0
+    found = minimize(
+        lambda t: gradient @ V @ t + 0.5 * (V @ t) @ Q @ (V @ t),
+        np.zeros(3),
+        bounds=list(zip(-half, half, strict=True)),
+        tol=1e-15,
+    )
+    lower = second_order(problem, box, around, known)
+    assert lower == pytest.approx(value + found.fun, abs=2e-2 * abs(found.fun))
+    assert lower <= problem.value(best)
 
 
 @pytest.mark.parametrize("radius", [0.05, 1.5])
