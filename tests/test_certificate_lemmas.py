@@ -5,22 +5,29 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import objective_of
+from objectives import objective_of, stacked_risk
 from scipy.optimize import approx_fprime, minimize, minimize_scalar
 from small_parts import Shift
 
 from sklearn_maml import Proximal, certify
 from sklearn_maml.adaptation import GradientSteps
-from sklearn_maml.certificate.branch import _effect
+from sklearn_maml.certificate.branch import _effect, branch_and_bound
 from sklearn_maml.certificate.central_path import CentralPath
 from sklearn_maml.certificate.convexity import least_curvature
 from sklearn_maml.certificate.gap_certificate import Curve
 from sklearn_maml.certificate.minimisers import _exceeds, _parabola, first_ball, shrunken_ellipsoid
 from sklearn_maml.certificate.regions import Box, Ellipsoid, Intervals, everywhere, narrow
-from sklearn_maml.certificate.relaxation import Point, _inside, relaxation
-from sklearn_maml.certificate.rows import _Row
-from sklearn_maml.certificate.slope_problem import slope_problem
+from sklearn_maml.certificate.relaxation import (
+    Point,
+    _inside,
+    _Multipliers,
+    _multipliers,
+    relaxation,
+)
+from sklearn_maml.certificate.rows import _Row, rows_bound
+from sklearn_maml.certificate.slope_problem import NotCovered, slope_problem
 from sklearn_maml.certificate.slopes import curvature_least, hull, strip, third_range
+from sklearn_maml.certificate.spot_checks import affine_error
 from sklearn_maml.certificate.tight import _corollary, _State
 from sklearn_maml.losses import LogCosh, PseudoHuber, SquaredError
 
@@ -28,6 +35,7 @@ THETA = np.array([0.4, -0.3, 0.2])
 SIGMA = np.array([0.5, 1.0, 2.0])
 STEP, PULL = GradientSteps(0.7, cap=False), Proximal(0.8, SIGMA)
 RULES = [STEP, GradientSteps(0.3, 3, cap=False), PULL]
+THETA_4 = np.array([[0.4, -0.3, 0.2, 0.1]])
 SPLIT = {"support": 4, "split": "first"}
 
 
@@ -246,6 +254,21 @@ def test_nothing_outside_of_a_region_is_as_good_as_the_point(rule):
         assert (np.linalg.norm(t, axis=0) <= region.radius).all()
 
 
+@pytest.mark.parametrize("excess", [1e-6, 1e-2, 30.0])
+def test_a_first_ball_is_hardly_larger_than_its_parabolas_ask_for(excess):
+    """Squares: ``0.7 |x|^2 / 2 > e`` on the sphere, and radii are refined to a 16th of a doubling.
+
+    Radii below half of the first that is tried are not looked for.
+    """
+    _, _, problem, _ = problem_of(GradientSteps(0.1, 0), PseudoHuber(1e4))
+    value, slopes = problem.value(problem.x), [s for _, s, _ in problem.graphs]
+    intervals = [everywhere(stack) for stack in problem.stacks]
+    point = relaxation(problem, intervals, None).solve(problem.x, slopes, value, 1e-12, 0.0)
+    least = np.sqrt(2.0 * excess / 0.7)
+    radius = first_ball(problem, point, excess).radius
+    assert 0.999 * least < radius < 1.001 * max(2 ** (1 / 16) * least, 0.25 * 2 ** (1 / 16))
+
+
 @pytest.mark.parametrize("excess", [1e-6, 0.3])
 def test_without_steps_the_ellipsoid_of_theorem_2_is_that_of_the_curvature(excess):
     """No slope moves anything: ``|x - x_hat|^2 <= 2 e`` in the norm of what is left, around it."""
@@ -306,20 +329,111 @@ def test_between_points_of_a_grid_a_row_falls_by_what_its_curvature_allows(width
     assert row.minimum_between(low, low + width)[0] == pytest.approx(0.0, abs=1e-12 * width**2)
 
 
-def test_the_deeper_of_two_wells_is_not_lost_between_points_of_a_grid():
-    """``1 - cos v - k v`` is least near 2 pi, but on the grid, of 256 cells, at 0."""
+@pytest.mark.parametrize("shift", [0, -100])
+def test_the_deeper_of_two_wells_is_not_lost_between_points_of_a_grid(shift):
+    """``1 - cos(v - y) - k v`` is least near y + 2 pi, but on the grid, of 256 cells, at y."""
     cell, tilt = 2 * np.pi / 200.25, 4e-6
     loss = SimpleNamespace(
-        value=lambda y, v: 1.0 - np.cos(v),
-        gradient=lambda y, v: np.sin(v),
+        value=lambda y, v: 1.0 - np.cos(v - y),
+        gradient=lambda y, v: np.sin(v - y),
         hessian_bound=1.0,
         third_bound=1.0,
     )
-    row = _Row(loss, *np.array([[0.0], [1.0], [0.0], [tilt]]))
-    low = np.array([-10 * cell])
+    y = shift * cell
+    row = _Row(loss, *np.array([[y], [1.0], [0.0], [tilt]]))
+    low = np.array([y - 28 * cell])
     (values,) = row._on_grid(low, low + 256 * cell)[1]
-    assert values.argmin() == 10
-    assert row.minimum_between(low, low + 256 * cell)[0] <= -2 * np.pi * tilt
+    assert values.argmin() == 28
+    assert row.minimum_between(low, low + 256 * cell)[0] <= -(2 * np.pi + y) * tilt
+
+
+def test_theorem_3_bounds_rows_that_move_too_far_on_their_intervals():
+    """A weak pull: without intervals there is no bound, with them one below L all over a region."""
+    _, _, problem, anchors = problem_of(Proximal(0.05, np.ones(3)))
+    _, gradient, _ = problem.derivatives(anchors)
+    endless = [everywhere(stack) for stack in problem.stacks]
+    assert rows_bound(problem, anchors, endless, gradient)[0] == -np.inf
+    region = Ellipsoid(problem.x, np.eye(3), 0.3)
+    intervals = [
+        narrow(stack, known, region, at)
+        for stack, known, at in zip(problem.stacks, endless, anchors, strict=True)
+    ]
+    lower, convex = rows_bound(problem, anchors, intervals, gradient)
+    assert 0 < convex < 1
+    points = points_of(region, np.random.default_rng(11))
+    assert -np.inf < lower <= min(problem.value(x) for x in points)
+
+
+@pytest.mark.parametrize("rule", [RULES[1], Proximal(0.8, np.ones(3))], ids=repr)
+def test_what_a_step_of_the_relaxation_costs_is_what_it_multiplies(rule):
+    """Four tasks, d = 3; k slopes a task, three of a row if there are three steps, and q = 3.
+
+    Of slopes that are coupled one by one, k^3 / 3 for their factor, and products with d and the
+    query rows; of step vectors, k products with d + q where there are fewer of them.
+    """
+    tasks = make_tasks(4, 7, n_features=2, seed=7)
+    objective = objective_of(tasks, LogCosh(), rule)
+    k = 21 if rule is RULES[1] else 7
+    for dense, one in ((True, k**2 * (k / 3 + 3 + 7)), (False, 3 * k * (3 + 3))):
+        cost = 4 * (one + (k + 7) * 3 * 3)
+        slope_problem(objective, THETA, 0, 1.0001 * cost, dense)
+        with pytest.raises(NotCovered, match="too many support rows or steps a task"):
+            slope_problem(objective, THETA, 0, 0.9999 * cost, dense)
+
+
+def test_branch_and_bound_stops_after_as_many_boxes_as_it_may_look_at():
+    _, _, problem, anchors = problem_of(GradientSteps(2.0, 3, cap=False))
+    region = Ellipsoid(problem.x, np.eye(3), 5.0)
+    known = [everywhere(stack) for stack in problem.stacks]
+    for most in (2, 4, 10):
+        lower, count = branch_and_bound(problem, anchors, region, known, -1.0, 1e-6, most)
+        assert count == most
+        assert lower <= problem.value(problem.x)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_multipliers_are_positive_and_meet_condition_s(rule):
+    """``m+ - m- + B'(m+ above' - m- below') = C'(b nu)``, but for what is said to be unmet."""
+    _, _, problem, _ = problem_of(rule, episodes=SPLIT)
+    (stack,), rng = problem.stacks, np.random.default_rng(12)
+    shape = stack.y.shape
+    for _ in range(20):
+        top, bottom = rng.uniform(0.0, 1.0, (2, *shape))
+        part = SimpleNamespace(pulled=rng.normal(size=shape), top_slope=top, bottom_slope=bottom)
+        by = _multipliers(stack, part, rng.uniform(0.0, 0.1, shape))
+        assert (np.minimum(by.above, by.below) >= 0).all()
+        net = by.above - by.below
+        if stack.B is not None:
+            through = by.above * top - by.below * bottom
+            net = net + np.einsum("ij,ijk->ik", through, stack.B)
+        np.testing.assert_allclose(net - part.pulled, by.unmet, atol=1e-12)
+        assert np.abs(by.unmet).max() < 1e-12
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_where_condition_s_is_not_met_slopes_are_charged_as_far_as_they_may_be(rule, monkeypatch):
+    """Without multipliers it fails by all of ``c = C'(p b nu)``: by ``|c| max |s - s_hat|``."""
+
+    def none(stack, part, common):
+        return _Multipliers(0 * common, 0 * common, -part.pulled)
+
+    monkeypatch.setattr("sklearn_maml.certificate.relaxation._multipliers", none)
+    _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
+    (stack,), x, region = problem.stacks, problem.x, Ellipsoid(problem.x, np.eye(3), 0.5)
+    known = narrow(stack, everywhere(stack), region, at)
+    program = relaxation(problem, [known], region)
+    s = _inside(stack, program.hulls[0], x, at.s, None, None)
+    iterate = program.path.begin(x, [s], 0.1)
+    lower = program.bound(iterate, program.path.terms(iterate)).lower
+    z = stack.Phi @ x - np.einsum("ijk,ik->ij", stack.C, s)
+    slopes = 0.25 * stack.b * np.tanh(z - stack.y_query)
+    c = np.einsum("ij,ijk->ik", slopes, stack.C)
+    ends = np.abs(np.tanh(np.stack([known.low, known.high]) - stack.y) - s).max(axis=0)
+    value = 0.25 * (stack.b * LogCosh().value(stack.y_query, z)).sum() + x @ problem.A @ x
+    G = 2 * problem.A @ x + np.einsum("ij,ijk->k", slopes, stack.Phi)
+    wanted = value - (np.abs(c) * ends).sum() - 0.5 * np.linalg.norm(G)
+    assert lower == pytest.approx(wanted, rel=1e-9)
+    assert lower <= min(problem.value(p) for p in points_of(region, np.random.default_rng(13)))
 
 
 @pytest.mark.parametrize("rule", [STEP, RULES[1]], ids=repr)
@@ -430,6 +544,20 @@ def test_the_barrier_function_has_the_gradient_that_differences_say(rule):
     both = np.concatenate([problem.x, s.ravel()])
     wanted = [(barrier(both + e) - barrier(both - e)) / 2e-6 for e in 1e-6 * np.eye(len(both))]
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+class Bent(Shift):
+    """Far from 0 it adapts to, and what it bends by is little beside that."""
+
+    def adapt(self, theta, risk):
+        theta_i, pullback = super().adapt(theta, risk)
+        return theta_i + 1e6 + 0.1 * np.sin(theta), pullback
+
+
+def test_a_rule_that_bends_is_found_out_however_far_it_adapts():
+    risk = stacked_risk(SquaredError())
+    assert affine_error(Shift(), THETA_4, risk) < 1e-12
+    assert 1e-3 < affine_error(Bent(), THETA_4, risk) < 0.2
 
 
 def test_a_column_of_zeros_does_not_keep_a_foreign_rule_from_being_spot_checked():

@@ -467,6 +467,19 @@ def test_more_effort_is_never_worse_and_proves_a_gentle_rule_exact():
     assert dict(full.routes)["Corollary 5"] < dict(full.routes)["Theorem 1"]
 
 
+def test_tasks_of_unlike_sizes_are_certified_as_tightly():
+    """Stacked, the smaller ones have rows of padding."""
+    tasks = [
+        (X[: 10 - i % 3], y[: 10 - i % 3]) for i, (X, y) in enumerate(make_tasks(8, 10, seed=3))
+    ]
+    objective = objective_of(tasks, LogCosh(), GradientSteps(0.02))
+    assert any((objective.risks(i)[0].weights == 0).any() for i in range(len(objective.blocks)))
+    theta = solve(objective, np.zeros(6)).theta
+    fast, full = (certify(objective, theta, effort) for effort in ("fast", "full"))
+    assert full.exact
+    assert dict(fast.routes)["Theorem 1, relaxed"] < 0.5 * dict(fast.routes)["query minima"]
+
+
 def test_proximal_rows_are_exact_where_no_row_moves_far():
     tasks = make_tasks(8, 10, n_features=3, seed=3)
     for loss in (LogCosh(), Poisson()):
@@ -550,6 +563,9 @@ def test_what_collinear_columns_round_away_is_what_least_squares_says():
     unit = 2 * (4 + np.sqrt(3)) * np.finfo(float).eps
     expected = unit * steepness @ extent + (unit * size @ extent) ** 2
     assert far_rounding(objective, theta, even * units, 2.5) == pytest.approx(expected, rel=1e-9)
+    exact = objective_of([(X, X @ theta[:2] + theta[2]) for X, _ in tasks], LogCosh(), NO_STEPS)
+    expected = (unit * size @ extent) ** 2  # where no row has a slope
+    assert far_rounding(exact, theta, even * units, 2.5) == pytest.approx(expected, rel=1e-2)
 
 
 def test_slopes_that_are_not_orthogonal_to_the_features_prove_nothing():

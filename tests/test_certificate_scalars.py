@@ -50,6 +50,11 @@ def test_hulls_of_endless_intervals_hold_the_slope(loss, ends):
     slope = loss.gradient(y, grid)
     assert (above[0] >= slope).all()
     assert (below[0] <= slope).all()
+    least, most = loss.slope_range(y)
+    if np.isfinite(ends[0]):  # on the side of the end that there is, the slope's range is cut
+        assert (above[0] < most - 1e-3 * (most - least)).any()
+    if np.isfinite(ends[1]):
+        assert (below[0] > least + 1e-3 * (most - least)).any()
     assert hull(loss, y, -np.full_like(y, np.inf), np.full_like(y, np.inf)).flat
 
 
