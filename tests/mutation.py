@@ -37,9 +37,10 @@ import pytest
 HERE = Path(__file__).parent
 HOUSE = HERE.parent / "sklearn_maml"
 EQUIVALENT = HERE / "equivalent_mutants.txt"
-NUMBER = re.compile(r"-?\b\d[\d._]*(?:e[+-]?\d+)?|[()]")
+NUMBER = re.compile(r"\b\d[\d._]*(?:e[+-]?\d+)?|[()]|(?<![\w)\]] )-")
 TESTS = {
-    "_objective": "objective quadratic stacked inner_loop blocks adaptation offsets intervals",
+    "_objective": "objective quadratic gauss_newton_hessian task_sums stacked inner_loop blocks "
+    "adaptation offsets intervals descent solvers solvers_coordinates",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
     "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml",
     "certificate": "certificate certificate_losses certificate_scalars certificate_lemmas "
@@ -49,7 +50,7 @@ TESTS = {
     "losses": "losses offsets newton",
     "_estimators": "feature_choice maml",
 }
-ALWAYS = "fitting invariances"
+ALWAYS = "fitting invariances docstrings"
 WARM = {"numpy", "scipy", "sklearn", "joblib", "pandas", "mpmath", "polars"}  # imported once
 SWAPS = defaultdict(list)
 for one, other in (
