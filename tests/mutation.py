@@ -117,6 +117,8 @@ def mutants(path):
         match node:
             case ast.keyword(arg="strict"):  # that lengths agree is true or an error
                 return
+            case ast.FunctionDef(name="examples"):  # what tests try
+                return
             case ast.keyword(arg="axis", value=ast.UnaryOp(operand=operand)):  # 1 is -1 of matrices
                 yield from walk(operand, lines)
                 return
