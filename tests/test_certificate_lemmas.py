@@ -560,6 +560,51 @@ def test_a_rule_that_bends_is_found_out_however_far_it_adapts():
     assert 1e-3 < affine_error(Bent(), THETA_4, risk) < 0.2
 
 
+@pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_steps_of_the_central_path_are_newton_steps_of_the_barrier_function(rule, flat, episodes):
+    """Its Hessian in x and slopes by differences of its gradient, and that system solved whole."""
+    _, _, problem, (at,) = problem_of(rule, episodes=episodes)
+    (stack,), region = problem.stacks, Ellipsoid(problem.x, np.eye(3), 0.5)
+    known = everywhere(stack) if flat else narrow(stack, everywhere(stack), region, at)
+    h, mu = hull(stack.loss, stack.y, known.low, known.high), 0.3
+    path = CentralPath(problem, [h], flat)
+    s = _inside(stack, h, problem.x, at.s, 0.0 * at.s, mu)
+
+    def gradient(both):
+        here = path.begin(both[:3], [both[3:].reshape(s.shape)], mu)
+        (terms,) = path.terms(here)
+        in_x, in_slopes = path._barrier_gradient(stack, terms, mu)
+        return np.concatenate([in_x + 2.0 * problem.A @ both[:3], in_slopes.ravel()])
+
+    both = np.concatenate([problem.x, s.ravel()])
+    eye = 1e-6 * np.eye(len(both))
+    hessian = np.array([(gradient(both + e) - gradient(both - e)) / 2e-6 for e in eye])
+    wanted = -np.linalg.solve(hessian, gradient(both))
+    start = path.begin(problem.x, [s], mu)
+    (terms,) = path.terms(start)
+    move, decrease, longest = path.step(start, [terms], mu)
+    np.testing.assert_allclose(move.x, wanted[:3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(move.slopes[0].ravel(), wanted[3:], rtol=1e-4, atol=1e-6)
+    assert decrease == pytest.approx(-gradient(both) @ wanted, rel=1e-5)
+    # Distances to the hulls, and how fast they fall along the move.
+    u = stack.support_predictions(move.x, move.slopes[0])
+    falls = np.stack([move.slopes[0], -move.slopes[0]])
+    falls += (
+        np.zeros_like(falls) if flat else np.stack([-terms.top_slope * u, terms.bottom_slope * u])
+    )
+    shares = np.where(falls > 0, np.stack([terms.up, terms.down]) / np.abs(falls), np.inf)
+    assert longest == pytest.approx(min(1.0, 0.99 * shares.min()), rel=1e-9)
+    # The multipliers move as the conditions ``m distance = p mu`` say to first order.
+    for m, moved, distance, fall in (
+        (start.above[0], move.above[0], terms.up, falls[0]),
+        (start.below[0], move.below[0], terms.down, falls[1]),
+    ):
+        np.testing.assert_allclose(m * distance, 0.25 * mu, rtol=1e-9)
+        np.testing.assert_allclose(moved * distance, m * fall, rtol=1e-9, atol=1e-12)
+
+
 def test_a_column_of_zeros_does_not_keep_a_foreign_rule_from_being_spot_checked():
     """Division by nothing would be a warning, and warnings are errors here."""
     tasks = [(np.column_stack([X, np.zeros(7)]), y) for X, y in make_tasks(4, 7, n_features=2)]
