@@ -560,6 +560,25 @@ def test_a_rule_that_bends_is_found_out_however_far_it_adapts():
     assert 1e-3 < affine_error(Bent(), THETA_4, risk) < 0.2
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.05])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_theorem_1_everywhere_is_its_statement_at_the_slopes_where_the_method_ends(rule, alpha):
+    """``min l - nu z`` of log-cosh is at ``y + artanh nu``, and its slopes are within 1."""
+    _, _, problem, _ = problem_of(rule, episodes=SPLIT, alpha=alpha)
+    (stack,), intervals = problem.stacks, [everywhere(stack) for stack in problem.stacks]
+    slopes, value = [s for _, s, _ in problem.graphs], problem.value(problem.x)
+    point = relaxation(problem, intervals, None).solve(problem.x, slopes, value, 1e-6)
+    (nu,), A, x1 = point.duals, problem.A, point.x
+    rest = np.einsum("ij,ijk->k", 0.25 * stack.b * nu, stack.Phi) + 2.0 * A @ x1
+    assert np.linalg.norm(rest) < 1e-14
+    c = np.einsum("ij,ijk->ik", 0.25 * stack.b * nu, stack.C)
+    best = stack.y_query + np.arctanh(nu)
+    inner = LogCosh().value(stack.y_query, best) - nu * best
+    wanted = (0.25 * stack.b * inner).sum() - np.abs(c).sum() - x1 @ A @ x1
+    assert point.lower == pytest.approx(wanted, rel=1e-9)
+    assert point.lower < value
+
+
 @pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps
-from sklearn_maml.certificate.point import far_rounding
+from sklearn_maml.certificate.point import certified_point, far_rounding
 from sklearn_maml.certificate.query_minima import (
     SEPARATED,
     QueryMinima,
@@ -548,6 +548,27 @@ def test_deviances_round_as_their_terms_do_where_these_cancel(loss):
         values = [objective.value(theta + 1e-8 * rng.normal(size=3)) for _ in range(50)]
         assert min(values) >= certificate.lower_bound
         assert certificate.bound < 1e-13
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), LogCosh(), Poisson()], ids=repr)
+def test_what_an_evaluation_rounds_is_what_its_terms_say(loss):
+    """The terms of L; those of predictions, ``|phi|' (|theta| + |theta_i|)``, once and squared."""
+    tasks, theta = make_tasks(4, 6, n_features=2), np.array([0.3, -0.2, 0.1])
+    tasks = [(X, np.round(np.abs(y))) for X, y in tasks]
+    point = certified_point(objective_of(tasks, loss, NO_STEPS), theta)
+    phi = np.column_stack([np.vstack([X for X, _ in tasks]), np.ones(24)])
+    y, z = np.concatenate([y for _, y in tasks]), phi @ theta
+    size = 2.0 * np.abs(phi) @ np.abs(theta)  # no step moves theta
+    eps, unit = np.finfo(float).eps, 2 * (4 + np.sqrt(3)) * np.finfo(float).eps
+    terms = np.abs(loss.value(y, z).mean())
+    if not loss.constant_hessian:  # deviances are differences of terms of this size
+        terms += (loss.hessian(y, z) * (1 + np.abs(z))).mean()
+    slopes = np.abs(loss.gradient(y, z))
+    wanted = 4 * eps * terms + unit * (slopes * size).mean() + unit**2 * (size**2).mean()
+    assert point.rounding == pytest.approx(wanted, rel=1e-9, abs=0)
+    risks = [(loss.gradient(t, X @ theta[:2] + theta[2]) ** 2).mean() for X, t in tasks]
+    assert point.root_risks == pytest.approx(np.sqrt(risks).mean(), rel=1e-12)
+    assert point.weight_norm == pytest.approx(np.sqrt(np.mean(risks)), rel=1e-12)
 
 
 def test_what_collinear_columns_round_away_is_what_least_squares_says():
