@@ -42,7 +42,8 @@ TESTS = {
     "_objective": "objective quadratic gauss_newton_hessian task_sums stacked inner_loop blocks "
     "adaptation offsets intervals descent solvers solvers_coordinates",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
-    "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml",
+    "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml "
+    "intercept_only",
     "certificate": "certificate certificate_losses certificate_scalars certificate_lemmas "
     "certificate_convexity certificate_attack",
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
