@@ -14,6 +14,7 @@ from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate.branch import _effect, branch_and_bound
 from sklearn_maml.certificate.central_path import CentralPath
 from sklearn_maml.certificate.convexity import least_curvature
+from sklearn_maml.certificate.coordinates import row_coordinates, unmet
 from sklearn_maml.certificate.gap_certificate import Curve
 from sklearn_maml.certificate.minimisers import _exceeds, _parabola, first_ball, shrunken_ellipsoid
 from sklearn_maml.certificate.regions import Box, Ellipsoid, Intervals, everywhere, narrow
@@ -184,6 +185,41 @@ def test_theorem_4_tends_to_the_hessian_as_a_region_shrinks(episodes):
     hessian = problem.derivatives(anchors)[2]
     np.testing.assert_allclose(Q, hessian, atol=5e-3 * np.abs(hessian).max())
     assert np.linalg.eigvalsh(hessian - Q)[0] > -1e-9  # from below
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
+def test_rows_have_a_unit_gram_matrix_in_their_coordinates(episodes, alpha):
+    """Support and query rows by their weights, and the penalty's; columns of any unit, or zeros.
+
+    A direction of 1e-9 is one that rows see, one of 1e-17 is none.
+    """
+    tasks = []
+    for X, y in make_tasks(4, 7, n_features=3, seed=7):
+        near = [X[:, 0] + 1e-9 * X[:, 1] ** 2, 2.0 * X[:, 0], 0.0 * y]
+        tasks.append((np.column_stack([X * [1.0, 1e-6, 1e5], *near]), y))
+    objective = objective_of(tasks, LogCosh(), STEP, alpha, episodes)
+    basis, inverse = row_coordinates(objective)
+    rows = [np.diag(np.sqrt(objective.penalty))]
+    for X, _ in tasks:
+        phi = np.column_stack([X, np.ones(7)])
+        parts = [phi] if episodes is None else np.split(phi, [4])
+        rows += [part / np.sqrt(4 * len(part)) for part in parts]
+    rows = np.vstack(rows)
+    d = 5 if alpha == 0 else 7  # the penalty sees all
+    assert basis.shape == (7, d)
+    np.testing.assert_allclose((rows @ basis).T @ (rows @ basis), np.eye(d), atol=1e-6)
+    np.testing.assert_allclose(inverse @ basis, np.eye(d), atol=1e-6)
+    theta = np.arange(1.0, 8.0)  # what rows predict is not changed by the way there and back
+    np.testing.assert_allclose(rows @ (basis @ (inverse @ theta)), rows @ theta, rtol=1e-6)
+
+
+def test_a_condition_that_does_not_hold_proves_nothing_and_one_that_all_but_does_costs_little():
+    x, terms = np.array([3.0, 4.0]), np.array([1.0, 0.0])
+    assert unmet(np.array([0.0, 1e-14]), terms, x, 2 * x) == pytest.approx(15e-12)
+    assert unmet(np.array([0.0, 1e-9]), terms, x) == np.inf
+    assert unmet(np.array([0.0, np.nan]), terms, x) == np.inf
+    assert unmet(np.zeros(2), np.zeros(2), x) == 0.0
 
 
 def test_each_target_adds_the_gap_of_its_own_best_route():

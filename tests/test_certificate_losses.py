@@ -585,6 +585,11 @@ def test_what_collinear_columns_round_away_is_what_least_squares_says():
     expected = unit * steepness @ extent + (unit * size @ extent) ** 2
     found = far_rounding(objective, theta, even * units, 2.5)
     assert found == pytest.approx(expected, rel=1e-9, abs=0)
+    wide = objective_of([(np.c_[X, 0 * y], y) for X, y in tasks], LogCosh(), NO_STEPS)
+    psi = np.insert(even * units, 2, 0.0, axis=1)  # a column that no row sees rounds nothing
+    found = far_rounding(wide, np.insert(theta, 2, 7.0), psi, 2.5)
+    share = (4 + np.sqrt(4)) / (4 + np.sqrt(3))
+    assert unit * share * steepness @ extent < found <= expected * share**2
     exact = objective_of([(X, X @ theta[:2] + theta[2]) for X, _ in tasks], LogCosh(), NO_STEPS)
     expected = (unit * size @ extent) ** 2  # where no row has a slope
     found = far_rounding(exact, theta, even * units, 2.5)
