@@ -596,6 +596,22 @@ def test_a_rule_that_bends_is_found_out_however_far_it_adapts():
     assert 1e-3 < affine_error(Bent(), THETA_4, risk) < 0.2
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_is_no_bound(number, monkeypatch):
+    """An infinite one above would be a proof that there is no minimum."""
+    _, _, problem, (at,) = problem_of(STEP, episodes=SPLIT)
+    (stack,), x = problem.stacks, problem.x
+    known = narrow(stack, everywhere(stack), Ellipsoid(x, np.eye(3), 1.0), at)
+    nowhere = SimpleNamespace(least=lambda g, x: number)
+    monkeypatch.setattr("sklearn_maml.certificate.relaxation._dual_value", lambda *_: number)
+    for intervals, region in ((known, nowhere), (everywhere(stack), None)):
+        program = relaxation(problem, [intervals], region)
+        slopes, mu = program.start(x, [at.s])
+        iterate = program.path.begin(x, slopes, mu)
+        assert program.bound(iterate, program.path.terms(iterate)).lower == -np.inf
+        assert program.solve(x, [at.s], 1.0, 1e-6).lower == -np.inf
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.05])
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_theorem_1_everywhere_is_its_statement_at_the_slopes_where_the_method_ends(rule, alpha):

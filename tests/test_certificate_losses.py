@@ -388,6 +388,10 @@ def test_foreign_rules_that_break_their_word_are_found_out():
     with pytest.raises(ValueError, match="affine is True, but its adapted"):
         certify(objective_of(tasks, SquaredError(), NotSoAffine()), theta)
     certificate = certify(objective_of(tasks, LogCosh(), NotSoAffine()), theta)
+    rules = {GradientSteps(0.3): "by construction", NotSoAffine(): "NotSoAffine, spot-checked"}
+    for rule, held in rules.items():
+        status = dict(certify(objective_of(tasks, LogCosh(), rule), theta).assumptions)
+        assert held in status["the pullback is the derivative of the adapted parameters"]
     assert certificate.route in ("Theorem 1", "query minima")
     assert any("NotSoAffine has no slope form" in note for note in certificate.notes)
     wrong = certify(objective_of(tasks, LogCosh(), WrongSlopeForm(0.3)), theta)
@@ -467,6 +471,24 @@ def test_more_effort_is_never_worse_and_proves_a_gentle_rule_exact():
     assert dict(full.routes)["Corollary 5"] < dict(full.routes)["Theorem 1"]
 
 
+def test_branch_and_bound_proves_what_regions_do_not():
+    """Two parameters, long steps: a grid finds nothing lower than the fit, nor can anything."""
+    tasks = make_tasks(4, 5, n_features=1, seed=0)
+    objective = objective_of(tasks, LogCosh(), GradientSteps(2.0, cap=False), 0.05)
+    theta = solve(objective, np.zeros(2)).theta
+    full, branch = (certify(objective, theta, effort) for effort in ("full", "branch"))
+    assert full.bound > 0.03
+    assert branch.route == "branch and bound"
+    assert branch.exact
+    line = np.linspace(-4, 4, 33)
+    grid = [objective.value(theta + np.array([a, b])) for a in line for b in line]
+    least = objective.value(theta)
+    assert branch.lower_bound <= least <= min(grid) + 1e-15
+    for place in ([0.0, 0.0], [1.0, -1.0], [-2.0, 0.5]):  # seen from elsewhere, too
+        lower = certify(objective, np.array(place), "branch").lower_bound
+        assert least * (1 - 1e-3) <= lower <= least
+
+
 def test_tasks_of_unlike_sizes_are_certified_as_tightly():
     """Stacked, the smaller ones have rows of padding."""
     tasks = [
@@ -487,6 +509,16 @@ def test_proximal_rows_are_exact_where_no_row_moves_far():
         certificate = certify(objective, solve(objective, np.zeros(4)).theta)
         assert certificate.route == "Theorem 3"
         assert certificate.exact
+
+
+@pytest.mark.parametrize("effort", ["fast", "full", "branch"])
+def test_slopes_without_a_bound_leave_theorem_3_alone(effort):
+    """Where rows of counts move too far for it nothing else is tried, and warnings are errors."""
+    tasks = [(X, np.round(np.exp(0.3 * y))) for X, y in make_tasks(8, 6, n_features=2, seed=3)]
+    objective = objective_of(tasks, Poisson(), Proximal(0.02, np.ones(3)), 0.01)
+    certificate = certify(objective, np.zeros(3), effort)
+    assert dict(certificate.routes).keys() == {"Theorem 1", "query minima"}
+    assert np.isfinite(certificate.bound)
 
 
 def test_too_many_rows_for_an_effort_are_skipped_with_a_word(monkeypatch):
