@@ -312,6 +312,7 @@ def test_directions_that_adapting_shrinks_to_rounding_are_not_taken_for_zero(n_s
     steps = GradientSteps(0.3, n_steps, cap=False)
     certificate = MAMLRegressor(adaptation=steps, support="all").fit(tasks).gap_certificate_
     assert certificate.lower_bound <= exact_minimum(tasks, 0.3, n_steps)
+    assert certificate.rounding < 1e-10
 
 
 def test_a_direction_erased_altogether_is_an_assumption():

@@ -485,6 +485,15 @@ def test_the_relaxation_starts_strictly_inside_its_hulls(rule):
     assert (nearest > (0.1999 if rule is STEP else 0.0)).all()
 
 
+def test_without_a_spectrum_the_curve_is_a_segment_of_what_psi_represents():
+    """``u = psi v + rest``, and ``t v`` for v: what is left is ``(1 - t) psi v`` and the rest."""
+    curve = Curve(distance=2.0, start=1.3, eigenvalues=(), squares=(), rest=0.5)
+    for share in (0.0, 0.25, 0.9):
+        wanted = np.sqrt((1 - share) ** 2 * (1.3**2 - 0.5**2) + 0.5**2)
+        assert curve(2.0 * share) == pytest.approx(wanted, rel=1e-12)
+    assert curve(2.0) == curve(9.0) == 0.5
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 1e3])
 def test_the_radius_of_theorem_1_is_the_best_there_is(size):
     """``psi = root(s)``, one coordinate each: the minimum over a ball, by its multiplier."""
