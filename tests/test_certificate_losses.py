@@ -484,7 +484,7 @@ def test_branch_and_bound_proves_what_regions_do_not():
     grid = [objective.value(theta + np.array([a, b])) for a in line for b in line]
     least = objective.value(theta)
     assert branch.lower_bound <= least <= min(grid) + 1e-15
-    aside = certify(objective, theta + [0.1, -0.1], "branch")
+    aside = certify(objective, np.add(theta, [0.1, -0.1]), "branch")
     assert aside.lower_bound <= least
 
 
