@@ -407,6 +407,8 @@ def test_without_steps_the_fit_is_that_of_scikit_learn(solver):
         (SGD(batch_size=0), "batch_size", ValueError),
         (SGD(n_epochs=True), "n_epochs", TypeError),
         (SGD(momentum=1.0), "momentum", ValueError),
+        (SGD(momentum=-0.1), "momentum", ValueError),
+        (SGD(momentum="heavy"), "momentum", TypeError),
         (SGD(method="rmsprop"), "method", ValueError),
     ],
     ids=repr,
