@@ -28,6 +28,7 @@ from sklearn_maml.solvers import (
 from sklearn_maml.solvers.coordinates import Coordinates
 from sklearn_maml.solvers.damping import damped_cholesky
 from sklearn_maml.solvers.lbfgs import _scaling
+from sklearn_maml.solvers.stopping import negligible_gap
 
 RULE = GradientSteps(0.5, 2, relative=True)
 
@@ -175,6 +176,17 @@ def test_the_coordinates_of_lbfgs_have_a_hessian_of_ones_and_slopes_to_match(den
         np.testing.assert_allclose(
             curved if dense else curved[..., k], ones if dense else 1, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_gap_that_is_negligible_is_a_share_of_the_loss_between_bounds(unit):
+    """Without steps all starts are one: predictions of 0, from where a loss may fall by 1e-10."""
+    tasks = [(X, unit * y) for X, y in make_tasks(5, 8, n_features=3, seed=1)]
+    objective = objective_of(tasks, SquaredError(), GradientSteps(0.1, 0))
+    top, enough = objective.value(np.zeros(4)), negligible_gap(objective, 1e-6)
+    for share, wanted in ((1e-20, 1e-16), (1e-9, 1e-15), (0.5, 5e-7), (30.0, 1e-6)):
+        assert enough(share * top) == pytest.approx(wanted * top, rel=1e-9, abs=0)
+    assert negligible_gap(objective, 0.0)(top) == pytest.approx(1e-15 * top, rel=1e-9, abs=0)
 
 
 class Alone:
