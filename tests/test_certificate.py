@@ -313,6 +313,7 @@ def test_directions_that_adapting_shrinks_to_rounding_are_not_taken_for_zero(n_s
     certificate = MAMLRegressor(adaptation=steps, support="all").fit(tasks).gap_certificate_
     assert certificate.lower_bound <= exact_minimum(tasks, 0.3, n_steps)
     assert certificate.rounding < 1e-10
+    assert certificate.bound < certificate.meta_loss  # squares are no less than 0
 
 
 def test_a_direction_erased_altogether_is_an_assumption():

@@ -495,18 +495,24 @@ def test_without_a_spectrum_the_curve_is_a_segment_of_what_psi_represents():
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 1e3])
-def test_the_radius_of_theorem_1_is_the_best_there_is(size):
-    """``psi = root(s)``, one coordinate each: the minimum over a ball, by its multiplier."""
+@pytest.mark.parametrize("rest", [0.0, 0.2])
+def test_the_radius_of_theorem_1_is_the_best_there_is(size, rest):
+    """``psi = root(s)``, one coordinate each: the minimum over a ball, by its multiplier.
+
+    What psi does not represent, `rest`, is left at every radius.
+    """
+    rest = rest * np.sqrt(size)
     eigenvalues, squares = size * np.array([1e-3, 0.1, 1.0]), np.array([2.0, 1.0, 1.0])
-    distance, start = np.sqrt(squares.sum()), np.sqrt(eigenvalues @ squares)
-    curve = Curve(distance, start, tuple(eigenvalues), tuple(squares))
+    distance, start = np.sqrt(squares.sum()), np.sqrt(eigenvalues @ squares + rest**2)
+    curve = Curve(distance, start, tuple(eigenvalues), tuple(squares), rest)
     epsilon, norm = 0.4 * np.sqrt(size), 1.0
     radius, error = curve.best(epsilon, norm)
     lam = size * np.geomspace(1e-8, 1e6, 100001)[:, None]
     length = np.sqrt((squares * (eigenvalues / (eigenvalues + lam)) ** 2).sum(axis=1))
-    left = np.sqrt((squares * eigenvalues * (lam / (eigenvalues + lam)) ** 2).sum(axis=1))
+    left = (squares * eigenvalues * (lam / (eigenvalues + lam)) ** 2).sum(axis=1)
+    left = np.sqrt(left + rest**2)
     wanted = (epsilon * length + norm * left).min()
-    assert wanted < 0.99 * min(epsilon * distance, norm * start)
+    assert wanted < 0.99 * min(epsilon * distance + norm * rest, norm * start)
     assert epsilon * radius + norm * error == pytest.approx(wanted, rel=1e-3)
     assert curve(radius) <= error * (1 + 1e-9)
 

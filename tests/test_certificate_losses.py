@@ -336,6 +336,10 @@ def test_representation_is_least_squares():
     assert len(eigenvalues) == 5
     assert squares.sum() == pytest.approx(np.square(solutions).sum())
     assert rest == pytest.approx(np.linalg.norm(residuals))
+    # What is rounding is a share of a target's own rows, however small they are.
+    eigenvalues, less, _ = representation(rows * np.array([1.0, 1e-20])[:, None, None])
+    assert len(eigenvalues) == 5
+    assert less.sum() == pytest.approx(squares.sum())
 
 
 def test_blocks_of_tasks_add_up():
