@@ -40,7 +40,7 @@ EQUIVALENT = HERE / "equivalent_mutants.txt"
 NUMBER = re.compile(r"\b\d[\d._]*(?:e[+-]?\d+)?|[()]|(?<![\w)\]] )-")
 TESTS = {
     "_objective": "objective quadratic gauss_newton_hessian task_sums stacked inner_loop blocks "
-    "adaptation offsets intervals descent solvers solvers_coordinates",
+    "adaptation offsets intervals descent solvers solvers_coordinates solvers_losses",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
     "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml "
     "intercept_only",

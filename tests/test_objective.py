@@ -151,3 +151,13 @@ def test_query_predictions_have_weights_that_add_up_to_those_of_their_tasks(epis
             continue
         np.testing.assert_allclose(np.sort(own), np.sort(row / row.mean() * share[i]), rtol=1e-12)
         np.testing.assert_array_equal(np.sort(found.truth[found.task == i]), np.sort(targets))
+
+
+def test_query_predictions_of_several_targets_have_a_row_for_each():
+    tasks = [(X, np.column_stack([y, 2 * y, -y])) for X, y in unlike_tasks()]
+    theta = np.arange(12.0).reshape(3, 4)
+    found = make_objective(tasks, 0.02).query_predictions(theta)
+    n_rows = sum(len(y) for _, y in tasks)
+    assert found.truth.shape == found.predicted.shape == (3, n_rows)
+    assert found.weight.shape == found.task.shape == (n_rows,)
+    np.testing.assert_array_equal(found.truth[1], 2 * found.truth[0])
