@@ -7,7 +7,7 @@ from objectives import objective_of
 
 from sklearn_maml import GradientSteps
 from sklearn_maml._objective.gauss_newton_hessian import gauss_newton_hessian, hessian_diagonal
-from sklearn_maml.losses import LogCosh, LogLoss, SquaredError
+from sklearn_maml.losses import LogCosh, LogLoss, PseudoHuber, SquaredError
 
 THETA = np.array([0.3, -0.2, 0.1])
 STEPS = GradientSteps(0.3, 2, cap=False)
@@ -38,10 +38,17 @@ def of_log_cosh(y, z):
     return np.maximum(1 / np.cosh(z - y) ** 2, 0.1 * np.abs(np.tanh(z - y) / (z - y)))
 
 
+def of_pseudo_huber(y, z):
+    """The same, of squares up to about 3 and slopes up to 6."""
+    root = np.sqrt(1 + ((z - y) / 3.0) ** 2)
+    return np.maximum(2 / root**3, 0.1 * 2 / root)
+
+
 @pytest.mark.parametrize(
     ("loss", "curvature"),
     [
         (LogCosh(), of_log_cosh),
+        (PseudoHuber(3.0), of_pseudo_huber),
         (LogLoss(), lambda y, z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
         (SquaredError(), lambda y, z: 2.0),
     ],

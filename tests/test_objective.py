@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import make_objective, stacked_risk
+from objectives import make_objective, objective_of, stacked_risk
 from reference import meta_loss, with_ones
 
-from sklearn_maml import MAMLRegressor, MAMLRegressorCV
+from sklearn_maml import MAMLRegressor, MAMLRegressorCV, Proximal
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
-from sklearn_maml.losses import LOSSES
+from sklearn_maml.losses import LOSSES, LogCosh
 
 
 def as_episode(X, y):
@@ -161,3 +161,16 @@ def test_query_predictions_of_several_targets_have_a_row_for_each():
     assert found.truth.shape == found.predicted.shape == (3, n_rows)
     assert found.weight.shape == found.task.shape == (n_rows,)
     np.testing.assert_array_equal(found.truth[1], 2 * found.truth[0])
+
+
+def test_what_rows_tell_of_several_targets_comes_task_by_task():
+    """Where a loss is not as curved everywhere, each target has information of its own."""
+    tasks = [(X, np.column_stack([y, 0.1 * y])) for X, y in unlike_tasks()]
+    objective = objective_of(tasks, LogCosh(), Proximal(1.0, np.ones(4)))
+    theta = np.zeros((2, 4))
+    theta_i, told = objective.adapted(theta)
+    assert theta_i.shape == (9, 2, 4)
+    assert told.shape[:2] == (9, 2)
+    for i, task in enumerate(tasks):
+        alone = objective_of([task], LogCosh(), Proximal(1.0, np.ones(4))).adapted(theta)[1]
+        np.testing.assert_allclose(told[i], alone[0], rtol=1e-6, atol=1e-9)

@@ -2,12 +2,14 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml._linalg import (
@@ -20,7 +22,7 @@ from sklearn_maml._linalg import (
     self_products,
     vecmat,
 )
-from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._objective.parallel import fold_blocks, one_blas_thread
 
 
 def spd(r, seed, n=3):
@@ -153,6 +155,12 @@ def test_blas_runs_one_thread_in_every_thread_until_the_last_has_left():
             assert blas_threads() == before
             assert set(executor.submit(blas_threads_limited).result()) == {1}
             assert blas_threads() == before
+
+
+def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
+    with parallel_config(backend="loky"):
+        found = fold_blocks(partial(np.full, 1), 19, np.append, 2, np.inf)
+    assert found.tolist() == list(range(19))
 
 
 def blas_threads_limited():
