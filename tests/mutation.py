@@ -2,10 +2,11 @@
 
 ``python tests/mutation.py solvers certificate/point.py --sample 40 --seed 0`` draws 40 mutants of
 each named folder (or of the files named in it), runs for each the tests that reach the mutated
-line, quickest first, until one fails, and shows each survivor as a diff. A survivor is another way
-to write the same, or a choice of speed, or a test that is missing. For a mutant tests are run that
-take up to ``--seconds`` together, and what a test finds computed already it does not reach: before
-believing a survivor, run its test files on it.
+line, quickest first, until one fails, shows each survivor as a diff, and ends with a table of
+scores. A survivor is a test that is missing, or another way to write the same, or a choice of speed
+or tightness: these are listed with their reasons in `equivalent_mutants.txt`, and are not run. For
+a mutant tests are run that take up to ``--seconds`` together, and what a test finds computed
+already it does not reach: before believing a survivor, run its test files on it.
 
 The tests of a folder are those of `TESTS`. They are run once unmutated, under coverage, to learn
 how long each takes and which lines it reaches. Each run is a fork of a process that has imported
@@ -22,6 +23,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -34,18 +36,22 @@ import pytest
 
 HERE = Path(__file__).parent
 HOUSE = HERE.parent / "sklearn_maml"
+EQUIVALENT = HERE / "equivalent_mutants.txt"
+NUMBER = re.compile(r"\b\d[\d._]*(?:e[+-]?\d+)?|[()]|(?<![\w)\]] )-")
 TESTS = {
-    "_objective": "objective quadratic stacked inner_loop blocks adaptation offsets intervals",
+    "_objective": "objective quadratic gauss_newton_hessian task_sums stacked inner_loop blocks "
+    "adaptation offsets intervals descent solvers solvers_coordinates solvers_losses",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
-    "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml",
+    "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml "
+    "intercept_only",
     "certificate": "certificate certificate_losses certificate_scalars certificate_lemmas "
-    "certificate_attack",
+    "certificate_convexity certificate_attack",
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
     "_intervals": "intervals",
     "losses": "losses offsets newton",
     "_estimators": "feature_choice maml",
 }
-ALWAYS = "fitting invariances"
+ALWAYS = "fitting invariances docstrings"
 WARM = {"numpy", "scipy", "sklearn", "joblib", "pandas", "mpmath", "polars"}  # imported once
 SWAPS = defaultdict(list)
 for one, other in (
@@ -78,7 +84,8 @@ def variants(node):
         case ast.Constant(value=int(value)):
             yield from (changed(node, value=value + step) for step in (1, -1))
         case ast.Constant(value=float(value)):
-            yield from (changed(node, value=other) for other in {2 * value, value + 1.0} - {value})
+            others = {2 * value, value / 2, value + 1.0} - {value}
+            yield from (changed(node, value=other) for other in sorted(others))
         case ast.Call(func=ast.Name(id=name) as f):
             yield from (changed(node, func=changed(f, id=other)) for other in SWAPS[name])
         case ast.Call(func=ast.Attribute(attr=name) as f):
@@ -108,6 +115,14 @@ def mutants(path):
                 yield path, lines, source[:first] + text.encode() + source[last:]
         if isinstance(node, ast.JoinedStr | ast.Raise):  # what an error says
             return
+        match node:
+            case ast.keyword(arg="strict"):  # that lengths agree is true or an error
+                return
+            case ast.FunctionDef(name="examples"):  # what tests try
+                return
+            case ast.keyword(arg="axis", value=ast.UnaryOp(operand=operand)):  # 1 is -1 of matrices
+                yield from walk(operand, lines)
+                return
         for field, value in ast.iter_fields(node):
             if field not in ("annotation", "returns", "decorator_list"):
                 for child in value if isinstance(value, list) else [value]:
@@ -115,6 +130,37 @@ def mutants(path):
                         yield from walk(child, lines)
 
     yield from walk(ast.parse(source), range(0))
+
+
+def change(path, mutant):
+    """(lines of a file, lines of its mutant), as far as they differ, each as one."""
+    before, after = path.read_text().splitlines(), mutant.decode().splitlines()
+    differ = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
+    return tuple(" ".join(" ".join(d[1:] for d in differ if d[0] == s).split()) for s in "-+")
+
+
+def equivalents():
+    """{(path, before): lines that may stand there instead}, of the listed mutants."""
+    listed, path, before = defaultdict(set), None, None
+    for line in EQUIVALENT.read_text().splitlines():
+        match line[:2]:
+            case "= ":
+                path = line[2:]
+                source = " ".join((HOUSE / path).read_text().split())
+            case "- ":
+                before = line[2:]
+                if before not in source:
+                    sys.exit(f"{EQUIVALENT.name}: {path} has no longer {before!r}")
+            case "+ ":
+                listed[path, before].add(line[2:])
+    return listed
+
+
+def is_equivalent(listed, path, mutant):
+    before, after = change(path, mutant)
+    instead = listed.get((str(path.relative_to(HOUSE)), before), set())
+    same_but_for_numbers = NUMBER.sub("", after) == NUMBER.sub("", before)
+    return after in instead or ("*" in instead and same_but_for_numbers)
 
 
 class Watch:
@@ -195,7 +241,7 @@ def main():
     drawn = draw(given.parts, given.sample, random.Random(given.seed))
     folders = {path.relative_to(HOUSE).parts[0] for path, *_ in drawn}
     names = {name for folder in folders for name in f"{TESTS[folder]} {ALWAYS}".split()}
-    counts = Counter()
+    counts, listed = Counter(), equivalents()
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch, HOUSE.name)
         shutil.copytree(HOUSE, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -207,6 +253,9 @@ def main():
             sys.exit("The tests fail without any mutant: mend them first.")
         for path, lines, mutant in drawn:
             place = path.relative_to(HOUSE)
+            if is_equivalent(listed, path, mutant):
+                counts[place.parts[0], "equivalent"] += 1
+                continue
             reached = set().union(*(reach.get((place, line), []) for line in lines))
             if "" in reached:  # at import: then what reaches the file
                 reached = set().union(*(some for (file, _), some in reach.items() if file == place))
@@ -222,8 +271,12 @@ def main():
             if not failed:
                 before, after = path.read_text().splitlines(), mutant.decode().splitlines()
                 print(*list(difflib.unified_diff(before, after, lineterm="", n=1))[2:], sep="\n")
-    for (folder, verdict), count in sorted(counts.items()):
-        print(f"{folder}: {count} {verdict}")
+    print(f"\nsample {given.sample}, seed {given.seed}")
+    print(f"{'':<14}killed  survived  untested  equivalent  score")
+    for folder in sorted(folders):
+        each = [counts[folder, v] for v in ("killed", "survived", "untested", "equivalent")]
+        score = each[0] / max(1, sum(each[:3]))
+        print("{:<14}{:>6}{:>10}{:>10}{:>12}{:>7.0%}".format(folder, *each, score))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Adaptation rules against the steps taken one by one, and against differences."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from objectives import targets_for
@@ -7,8 +9,9 @@ from reference import gradient_steps
 from sklearn.base import clone
 
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml.adaptation import GradientSteps, Standardization
+from sklearn_maml.adaptation import AdaptationRule, GradientSteps, Standardization
 from sklearn_maml.adaptation.step_geometry import Geometry, StepMetric
+from sklearn_maml.adaptation.structure import chosen_structure
 from sklearn_maml.losses import LOSSES, SquaredError
 
 STEPS = [0, 1, 2, 5, 50]
@@ -214,3 +217,48 @@ def test_bad_hyperparameters_are_named(parameters, error):
 def test_without_a_step_none_is_too_long(relative):
     rule = GradientSteps(1e6, n_steps=0, relative=relative)
     assert (rule.bind(stacked_risk(3, 4)).relative_step == 0).all()
+
+
+def test_a_subclass_that_adapts_otherwise_takes_no_shorter_way_of_its_base():
+    class Same(GradientSteps):
+        """Adapts as its base does."""
+
+    class Other(GradientSteps):
+        def adapt(self, theta, risk):
+            return super().adapt(2 * theta, risk)
+
+    class Told(Other):
+        of_moments = True
+
+        def adapt(self, theta, risk):
+            return super().adapt(theta, risk)
+
+    assert Same.of_moments
+    assert Same.bind is GradientSteps.bind
+    assert not Other.of_moments
+    assert Other.bind is AdaptationRule.bind
+    assert Told.of_moments
+
+
+@pytest.mark.parametrize(
+    ("n_effects", "square", "coarse", "n_tasks", "structure", "criterion"),
+    [
+        (15, True, False, 2, "full", "reml"),
+        (16, True, False, 2, "auto", "reml"),
+        (100, True, False, 2, "auto", "reml"),
+        (100, True, True, 2, "intercept", "reml"),
+        (101, True, False, 2, "intercept", "query"),
+        (3, False, False, 12, "full", "reml"),
+        (3, False, False, 11, "diagonal", "reml"),
+        (16, False, True, 9999, "diagonal", "reml"),
+        (101, False, False, 9999, "intercept", "query"),
+    ],
+)
+def test_what_can_be_learned_of_how_tasks_differ_depends_on_how_many_effects_do(
+    n_effects, square, coarse, n_tasks, structure, criterion
+):
+    """A full covariance of up to 15 effects, of other losses if there are two tasks an entry."""
+    loss = SimpleNamespace(constant_hessian=square)
+    problem = SimpleNamespace(loss=loss, n_tasks=n_tasks, coarse=coarse)
+    auto = SimpleNamespace(metric="auto", criterion="auto")
+    assert chosen_structure(auto, problem, n_effects)[:2] == (structure, criterion)

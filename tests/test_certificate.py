@@ -14,6 +14,7 @@ from reference import adapted_design, meta_loss, with_ones
 from small_parts import Shift
 
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, SquaredError, certify
+from sklearn_maml._tasks import stacks
 from sklearn_maml.adaptation import AdaptationRule, GradientSteps
 from sklearn_maml.solvers import LeastSquares
 
@@ -140,6 +141,19 @@ def test_shared_inputs_bring_corollary_1(n_steps):
     assert gap <= certificate.corollary.bound * (1 + 1e-9)
     for radius in (0.0, certificate.radius / 3):
         assert gap <= certificate.corollary.at(radius) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("other", [None, 0, 1, 3, 4, 8])
+def test_inputs_have_to_be_shared_by_all_blocks(other, monkeypatch):
+    """Three tasks a block; one task of some block may have an input of its own."""
+    X = make_tasks(1, 12)[0][0]
+    tasks = [(X.copy(), y) for _, y in make_tasks(9, 12)]
+    if other is not None:
+        tasks[other][0][-1, -1] += 1e-9
+    monkeypatch.setattr(stacks, "BLOCK_ELEMENTS", 3 * X.size + 3 * len(X))
+    objective = make_objective(tasks)
+    assert len(objective.blocks) == 3
+    assert (certify(objective, np.ones(6)).corollary is None) == (other is not None)
 
 
 def test_unshared_inputs_do_not_bring_it():
@@ -304,14 +318,16 @@ def exact_minimum(tasks, inner_lr, n_steps):
     return float(total)
 
 
-@pytest.mark.parametrize("seed", [0, 3, 4])
-def test_directions_that_adapting_shrinks_to_rounding_are_not_taken_for_zero(seed):
+@pytest.mark.parametrize(("n_steps", "seed"), [(30, 0), (30, 3), (30, 4), (100, 0)])
+def test_directions_that_adapting_shrinks_to_rounding_are_not_taken_for_zero(n_steps, seed):
     rng = np.random.default_rng(seed)
     tasks = [(rng.normal(size=(6, 1)) * 1e-8, rng.normal(size=6)) for _ in range(4)]
     tasks = [(np.c_[rng.normal(size=6), X], y) for X, y in tasks]
-    steps = GradientSteps(0.3, 30, cap=False)
+    steps = GradientSteps(0.3, n_steps, cap=False)
     certificate = MAMLRegressor(adaptation=steps, support="all").fit(tasks).gap_certificate_
-    assert certificate.lower_bound <= exact_minimum(tasks, 0.3, 30)
+    assert certificate.lower_bound <= exact_minimum(tasks, 0.3, n_steps)
+    assert certificate.rounding < 1e-10
+    assert certificate.bound < certificate.meta_loss  # squares are no less than 0
 
 
 def test_a_direction_erased_altogether_is_an_assumption():

@@ -5,22 +5,30 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import objective_of
+from objectives import objective_of, stacked_risk
 from scipy.optimize import approx_fprime, minimize, minimize_scalar
 from small_parts import Shift
 
 from sklearn_maml import Proximal, certify
 from sklearn_maml.adaptation import GradientSteps
-from sklearn_maml.certificate.branch import _effect
+from sklearn_maml.certificate.branch import _effect, branch_and_bound
 from sklearn_maml.certificate.central_path import CentralPath
 from sklearn_maml.certificate.convexity import least_curvature
+from sklearn_maml.certificate.coordinates import row_coordinates, unmet
 from sklearn_maml.certificate.gap_certificate import Curve
 from sklearn_maml.certificate.minimisers import _exceeds, _parabola, first_ball, shrunken_ellipsoid
 from sklearn_maml.certificate.regions import Box, Ellipsoid, Intervals, everywhere, narrow
-from sklearn_maml.certificate.relaxation import Point, _inside, relaxation
-from sklearn_maml.certificate.rows import _Row
-from sklearn_maml.certificate.slope_problem import slope_problem
+from sklearn_maml.certificate.relaxation import (
+    Point,
+    _inside,
+    _Multipliers,
+    _multipliers,
+    relaxation,
+)
+from sklearn_maml.certificate.rows import _Row, rows_bound
+from sklearn_maml.certificate.slope_problem import NotCovered, slope_problem
 from sklearn_maml.certificate.slopes import curvature_least, hull, strip, third_range
+from sklearn_maml.certificate.spot_checks import affine_error
 from sklearn_maml.certificate.tight import _corollary, _State
 from sklearn_maml.losses import LogCosh, PseudoHuber, SquaredError
 
@@ -28,6 +36,7 @@ THETA = np.array([0.4, -0.3, 0.2])
 SIGMA = np.array([0.5, 1.0, 2.0])
 STEP, PULL = GradientSteps(0.7, cap=False), Proximal(0.8, SIGMA)
 RULES = [STEP, GradientSteps(0.3, 3, cap=False), PULL]
+THETA_4 = np.array([[0.4, -0.3, 0.2, 0.1]])
 SPLIT = {"support": 4, "split": "first"}
 
 
@@ -178,6 +187,41 @@ def test_theorem_4_tends_to_the_hessian_as_a_region_shrinks(episodes):
     assert np.linalg.eigvalsh(hessian - Q)[0] > -1e-9  # from below
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
+def test_rows_have_a_unit_gram_matrix_in_their_coordinates(episodes, alpha):
+    """Support and query rows by their weights, and the penalty's; columns of any unit, or zeros.
+
+    A direction of 1e-9 is one that rows see, one of 1e-17 is none.
+    """
+    tasks = []
+    for X, y in make_tasks(4, 7, n_features=3, seed=7):
+        near = [X[:, 0] + 1e-9 * X[:, 1] ** 2, 2.0 * X[:, 0], 0.0 * y]
+        tasks.append((np.column_stack([X * [1.0, 1e-6, 1e5], *near]), y))
+    objective = objective_of(tasks, LogCosh(), STEP, alpha, episodes)
+    basis, inverse = row_coordinates(objective)
+    rows = [np.diag(np.sqrt(objective.penalty))]
+    for X, _ in tasks:
+        phi = np.column_stack([X, np.ones(7)])
+        parts = [phi] if episodes is None else np.split(phi, [4])
+        rows += [part / np.sqrt(4 * len(part)) for part in parts]
+    rows = np.vstack(rows)
+    d = 5 if alpha == 0 else 7  # the penalty sees all
+    assert basis.shape == (7, d)
+    np.testing.assert_allclose((rows @ basis).T @ (rows @ basis), np.eye(d), atol=1e-6)
+    np.testing.assert_allclose(inverse @ basis, np.eye(d), atol=1e-6)
+    theta = np.arange(1.0, 8.0)  # what rows predict is not changed by the way there and back
+    np.testing.assert_allclose(rows @ (basis @ (inverse @ theta)), rows @ theta, rtol=1e-6)
+
+
+def test_a_condition_that_does_not_hold_proves_nothing_and_one_that_all_but_does_costs_little():
+    x, terms = np.array([3.0, 4.0]), np.array([1.0, 0.0])
+    assert unmet(np.array([0.0, 1e-14]), terms, x, 2 * x) == pytest.approx(15e-12)
+    assert unmet(np.array([0.0, 1e-9]), terms, x) == np.inf
+    assert unmet(np.array([0.0, np.nan]), terms, x) == np.inf
+    assert unmet(np.zeros(2), np.zeros(2), x) == 0.0
+
+
 def test_each_target_adds_the_gap_of_its_own_best_route():
     """A relaxation on a region for the one, over all theta for the one that is far from it."""
     tasks, rule = make_tasks(8, 10, n_features=2, seed=3), GradientSteps(0.3)
@@ -246,6 +290,21 @@ def test_nothing_outside_of_a_region_is_as_good_as_the_point(rule):
         assert (np.linalg.norm(t, axis=0) <= region.radius).all()
 
 
+@pytest.mark.parametrize("excess", [1e-6, 1e-2, 30.0])
+def test_a_first_ball_is_hardly_larger_than_its_parabolas_ask_for(excess):
+    """Squares: ``0.7 |x|^2 / 2 > e`` on the sphere, and radii are refined to a 16th of a doubling.
+
+    Radii below half of the first that is tried are not looked for.
+    """
+    _, _, problem, _ = problem_of(GradientSteps(0.1, 0), PseudoHuber(1e4))
+    value, slopes = problem.value(problem.x), [s for _, s, _ in problem.graphs]
+    intervals = [everywhere(stack) for stack in problem.stacks]
+    point = relaxation(problem, intervals, None).solve(problem.x, slopes, value, 1e-12, 0.0)
+    least = np.sqrt(2.0 * excess / 0.7)
+    radius = first_ball(problem, point, excess).radius
+    assert 0.999 * least < radius < 1.001 * max(2 ** (1 / 16) * least, 0.25 * 2 ** (1 / 16))
+
+
 @pytest.mark.parametrize("excess", [1e-6, 0.3])
 def test_without_steps_the_ellipsoid_of_theorem_2_is_that_of_the_curvature(excess):
     """No slope moves anything: ``|x - x_hat|^2 <= 2 e`` in the norm of what is left, around it."""
@@ -306,20 +365,111 @@ def test_between_points_of_a_grid_a_row_falls_by_what_its_curvature_allows(width
     assert row.minimum_between(low, low + width)[0] == pytest.approx(0.0, abs=1e-12 * width**2)
 
 
-def test_the_deeper_of_two_wells_is_not_lost_between_points_of_a_grid():
-    """``1 - cos v - k v`` is least near 2 pi, but on the grid, of 256 cells, at 0."""
+@pytest.mark.parametrize("shift", [0, -100])
+def test_the_deeper_of_two_wells_is_not_lost_between_points_of_a_grid(shift):
+    """``1 - cos(v - y) - k v`` is least near y + 2 pi, but on the grid, of 256 cells, at y."""
     cell, tilt = 2 * np.pi / 200.25, 4e-6
     loss = SimpleNamespace(
-        value=lambda y, v: 1.0 - np.cos(v),
-        gradient=lambda y, v: np.sin(v),
+        value=lambda y, v: 1.0 - np.cos(v - y),
+        gradient=lambda y, v: np.sin(v - y),
         hessian_bound=1.0,
         third_bound=1.0,
     )
-    row = _Row(loss, *np.array([[0.0], [1.0], [0.0], [tilt]]))
-    low = np.array([-10 * cell])
+    y = shift * cell
+    row = _Row(loss, *np.array([[y], [1.0], [0.0], [tilt]]))
+    low = np.array([y - 28 * cell])
     (values,) = row._on_grid(low, low + 256 * cell)[1]
-    assert values.argmin() == 10
-    assert row.minimum_between(low, low + 256 * cell)[0] <= -2 * np.pi * tilt
+    assert values.argmin() == 28
+    assert row.minimum_between(low, low + 256 * cell)[0] <= -(2 * np.pi + y) * tilt
+
+
+def test_theorem_3_bounds_rows_that_move_too_far_on_their_intervals():
+    """A weak pull: without intervals there is no bound, with them one below L all over a region."""
+    _, _, problem, anchors = problem_of(Proximal(0.05, np.ones(3)))
+    _, gradient, _ = problem.derivatives(anchors)
+    endless = [everywhere(stack) for stack in problem.stacks]
+    assert rows_bound(problem, anchors, endless, gradient)[0] == -np.inf
+    region = Ellipsoid(problem.x, np.eye(3), 0.3)
+    intervals = [
+        narrow(stack, known, region, at)
+        for stack, known, at in zip(problem.stacks, endless, anchors, strict=True)
+    ]
+    lower, convex = rows_bound(problem, anchors, intervals, gradient)
+    assert 0 < convex < 1
+    points = points_of(region, np.random.default_rng(11))
+    assert -np.inf < lower <= min(problem.value(x) for x in points)
+
+
+@pytest.mark.parametrize("rule", [RULES[1], Proximal(0.8, np.ones(3))], ids=repr)
+def test_what_a_step_of_the_relaxation_costs_is_what_it_multiplies(rule):
+    """Four tasks, d = 3; k slopes a task, three of a row if there are three steps, and q = 3.
+
+    Of slopes that are coupled one by one, k^3 / 3 for their factor, and products with d and the
+    query rows; of step vectors, k products with d + q where there are fewer of them.
+    """
+    tasks = make_tasks(4, 7, n_features=2, seed=7)
+    objective = objective_of(tasks, LogCosh(), rule)
+    k = 21 if rule is RULES[1] else 7
+    for dense, one in ((True, k**2 * (k / 3 + 3 + 7)), (False, 3 * k * (3 + 3))):
+        cost = 4 * (one + (k + 7) * 3 * 3)
+        slope_problem(objective, THETA, 0, 1.0001 * cost, dense)
+        with pytest.raises(NotCovered, match="too many support rows or steps a task"):
+            slope_problem(objective, THETA, 0, 0.9999 * cost, dense)
+
+
+def test_branch_and_bound_stops_after_as_many_boxes_as_it_may_look_at():
+    _, _, problem, anchors = problem_of(GradientSteps(2.0, 3, cap=False))
+    region = Ellipsoid(problem.x, np.eye(3), 5.0)
+    known = [everywhere(stack) for stack in problem.stacks]
+    for most in (2, 4, 10):
+        lower, count = branch_and_bound(problem, anchors, region, known, -1.0, 1e-6, most)
+        assert count == most
+        assert lower <= problem.value(problem.x)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_multipliers_are_positive_and_meet_condition_s(rule):
+    """``m+ - m- + B'(m+ above' - m- below') = C'(b nu)``, but for what is said to be unmet."""
+    _, _, problem, _ = problem_of(rule, episodes=SPLIT)
+    (stack,), rng = problem.stacks, np.random.default_rng(12)
+    shape = stack.y.shape
+    for _ in range(20):
+        top, bottom = rng.uniform(0.0, 1.0, (2, *shape))
+        part = SimpleNamespace(pulled=rng.normal(size=shape), top_slope=top, bottom_slope=bottom)
+        by = _multipliers(stack, part, rng.uniform(0.0, 0.1, shape))
+        assert (np.minimum(by.above, by.below) >= 0).all()
+        net = by.above - by.below
+        if stack.B is not None:
+            through = by.above * top - by.below * bottom
+            net = net + np.einsum("ij,ijk->ik", through, stack.B)
+        np.testing.assert_allclose(net - part.pulled, by.unmet, atol=1e-12)
+        assert np.abs(by.unmet).max() < 1e-12
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_where_condition_s_is_not_met_slopes_are_charged_as_far_as_they_may_be(rule, monkeypatch):
+    """Without multipliers it fails by all of ``c = C'(p b nu)``: by ``|c| max |s - s_hat|``."""
+
+    def none(stack, part, common):
+        return _Multipliers(0 * common, 0 * common, -part.pulled)
+
+    monkeypatch.setattr("sklearn_maml.certificate.relaxation._multipliers", none)
+    _, _, problem, (at,) = problem_of(rule, episodes=SPLIT)
+    (stack,), x, region = problem.stacks, problem.x, Ellipsoid(problem.x, np.eye(3), 0.5)
+    known = narrow(stack, everywhere(stack), region, at)
+    program = relaxation(problem, [known], region)
+    s = _inside(stack, program.hulls[0], x, at.s, None, None)
+    iterate = program.path.begin(x, [s], 0.1)
+    lower = program.bound(iterate, program.path.terms(iterate)).lower
+    z = stack.Phi @ x - np.einsum("ijk,ik->ij", stack.C, s)
+    slopes = 0.25 * stack.b * np.tanh(z - stack.y_query)
+    c = np.einsum("ij,ijk->ik", slopes, stack.C)
+    ends = np.abs(np.tanh(np.stack([known.low, known.high]) - stack.y) - s).max(axis=0)
+    value = 0.25 * (stack.b * LogCosh().value(stack.y_query, z)).sum() + x @ problem.A @ x
+    G = 2 * problem.A @ x + np.einsum("ij,ijk->k", slopes, stack.Phi)
+    wanted = value - (np.abs(c) * ends).sum() - 0.5 * np.linalg.norm(G)
+    assert lower == pytest.approx(wanted, rel=1e-9)
+    assert lower <= min(problem.value(p) for p in points_of(region, np.random.default_rng(13)))
 
 
 @pytest.mark.parametrize("rule", [STEP, RULES[1]], ids=repr)
@@ -335,19 +485,34 @@ def test_the_relaxation_starts_strictly_inside_its_hulls(rule):
     assert (nearest > (0.1999 if rule is STEP else 0.0)).all()
 
 
+def test_without_a_spectrum_the_curve_is_a_segment_of_what_psi_represents():
+    """``u = psi v + rest``, and ``t v`` for v: what is left is ``(1 - t) psi v`` and the rest."""
+    curve = Curve(distance=2.0, start=1.3, eigenvalues=(), squares=(), rest=0.5)
+    for share in (0.0, 0.25, 0.9):
+        wanted = np.sqrt((1 - share) ** 2 * (1.3**2 - 0.5**2) + 0.5**2)
+        assert curve(2.0 * share) == pytest.approx(wanted, rel=1e-12)
+    assert curve(2.0) == curve(9.0) == 0.5
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 1e3])
-def test_the_radius_of_theorem_1_is_the_best_there_is(size):
-    """``psi = root(s)``, one coordinate each: the minimum over a ball, by its multiplier."""
+@pytest.mark.parametrize("rest", [0.0, 0.2])
+def test_the_radius_of_theorem_1_is_the_best_there_is(size, rest):
+    """``psi = root(s)``, one coordinate each: the minimum over a ball, by its multiplier.
+
+    What psi does not represent, `rest`, is left at every radius.
+    """
+    rest = rest * np.sqrt(size)
     eigenvalues, squares = size * np.array([1e-3, 0.1, 1.0]), np.array([2.0, 1.0, 1.0])
-    distance, start = np.sqrt(squares.sum()), np.sqrt(eigenvalues @ squares)
-    curve = Curve(distance, start, tuple(eigenvalues), tuple(squares))
+    distance, start = np.sqrt(squares.sum()), np.sqrt(eigenvalues @ squares + rest**2)
+    curve = Curve(distance, start, tuple(eigenvalues), tuple(squares), rest)
     epsilon, norm = 0.4 * np.sqrt(size), 1.0
     radius, error = curve.best(epsilon, norm)
     lam = size * np.geomspace(1e-8, 1e6, 100001)[:, None]
     length = np.sqrt((squares * (eigenvalues / (eigenvalues + lam)) ** 2).sum(axis=1))
-    left = np.sqrt((squares * eigenvalues * (lam / (eigenvalues + lam)) ** 2).sum(axis=1))
+    left = (squares * eigenvalues * (lam / (eigenvalues + lam)) ** 2).sum(axis=1)
+    left = np.sqrt(left + rest**2)
     wanted = (epsilon * length + norm * left).min()
-    assert wanted < 0.99 * min(epsilon * distance, norm * start)
+    assert wanted < 0.99 * min(epsilon * distance + norm * rest, norm * start)
     assert epsilon * radius + norm * error == pytest.approx(wanted, rel=1e-3)
     assert curve(radius) <= error * (1 + 1e-9)
 
@@ -430,6 +595,100 @@ def test_the_barrier_function_has_the_gradient_that_differences_say(rule):
     both = np.concatenate([problem.x, s.ravel()])
     wanted = [(barrier(both + e) - barrier(both - e)) / 2e-6 for e in 1e-6 * np.eye(len(both))]
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+class Bent(Shift):
+    """Far from 0 it adapts to, and what it bends by is little beside that."""
+
+    def adapt(self, theta, risk):
+        theta_i, pullback = super().adapt(theta, risk)
+        return theta_i + 1e6 + 0.1 * np.sin(theta), pullback
+
+
+def test_a_rule_that_bends_is_found_out_however_far_it_adapts():
+    risk = stacked_risk(SquaredError())
+    assert affine_error(Shift(), THETA_4, risk) < 1e-12
+    assert 1e-3 < affine_error(Bent(), THETA_4, risk) < 0.2
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_is_no_bound(number, monkeypatch):
+    """An infinite one above would be a proof that there is no minimum."""
+    _, _, problem, (at,) = problem_of(STEP, episodes=SPLIT)
+    (stack,), x = problem.stacks, problem.x
+    known = narrow(stack, everywhere(stack), Ellipsoid(x, np.eye(3), 1.0), at)
+    nowhere = SimpleNamespace(least=lambda g, x: number)
+    monkeypatch.setattr("sklearn_maml.certificate.relaxation._dual_value", lambda *_: number)
+    for intervals, region in ((known, nowhere), (everywhere(stack), None)):
+        program = relaxation(problem, [intervals], region)
+        slopes, mu = program.start(x, [at.s])
+        iterate = program.path.begin(x, slopes, mu)
+        assert program.bound(iterate, program.path.terms(iterate)).lower == -np.inf
+        assert program.solve(x, [at.s], 1.0, 1e-6).lower == -np.inf
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_theorem_1_everywhere_is_its_statement_at_the_slopes_where_the_method_ends(rule, alpha):
+    """``min l - nu z`` of log-cosh is at ``y + artanh nu``, and its slopes are within 1."""
+    _, _, problem, _ = problem_of(rule, episodes=SPLIT, alpha=alpha)
+    (stack,), intervals = problem.stacks, [everywhere(stack) for stack in problem.stacks]
+    slopes, value = [s for _, s, _ in problem.graphs], problem.value(problem.x)
+    point = relaxation(problem, intervals, None).solve(problem.x, slopes, value, 1e-6)
+    (nu,), A, x1 = point.duals, problem.A, point.x
+    rest = np.einsum("ij,ijk->k", 0.25 * stack.b * nu, stack.Phi) + 2.0 * A @ x1
+    assert np.linalg.norm(rest) < 1e-14
+    c = np.einsum("ij,ijk->ik", 0.25 * stack.b * nu, stack.C)
+    best = stack.y_query + np.arctanh(nu)
+    inner = LogCosh().value(stack.y_query, best) - nu * best
+    wanted = (0.25 * stack.b * inner).sum() - np.abs(c).sum() - x1 @ A @ x1
+    assert point.lower == pytest.approx(wanted, rel=1e-9)
+    assert point.lower < value
+
+
+@pytest.mark.parametrize("episodes", [None, SPLIT], ids=["all", "split"])
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_steps_of_the_central_path_are_newton_steps_of_the_barrier_function(rule, flat, episodes):
+    """Its Hessian in x and slopes by differences of its gradient, and that system solved whole."""
+    _, _, problem, (at,) = problem_of(rule, episodes=episodes)
+    (stack,), region = problem.stacks, Ellipsoid(problem.x, np.eye(3), 0.5)
+    known = everywhere(stack) if flat else narrow(stack, everywhere(stack), region, at)
+    h, mu = hull(stack.loss, stack.y, known.low, known.high), 0.3
+    path = CentralPath(problem, [h], flat)
+    s = _inside(stack, h, problem.x, at.s, 0.0 * at.s, mu)
+
+    def gradient(both):
+        here = path.begin(both[:3], [both[3:].reshape(s.shape)], mu)
+        (terms,) = path.terms(here)
+        in_x, in_slopes = path._barrier_gradient(stack, terms, mu)
+        return np.concatenate([in_x + 2.0 * problem.A @ both[:3], in_slopes.ravel()])
+
+    both = np.concatenate([problem.x, s.ravel()])
+    eye = 1e-6 * np.eye(len(both))
+    hessian = np.array([(gradient(both + e) - gradient(both - e)) / 2e-6 for e in eye])
+    wanted = -np.linalg.solve(hessian, gradient(both))
+    start = path.begin(problem.x, [s], mu)
+    (terms,) = path.terms(start)
+    move, decrease, longest = path.step(start, [terms], mu)
+    np.testing.assert_allclose(move.x, wanted[:3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(move.slopes[0].ravel(), wanted[3:], rtol=1e-4, atol=1e-6)
+    assert decrease == pytest.approx(-gradient(both) @ wanted, rel=1e-5)
+    # Distances to the hulls, and how fast they fall along the move.
+    u = stack.support_predictions(move.x, move.slopes[0])
+    falls = np.stack([move.slopes[0], -move.slopes[0]])
+    falls += (
+        np.zeros_like(falls) if flat else np.stack([-terms.top_slope * u, terms.bottom_slope * u])
+    )
+    shares = np.where(falls > 0, np.stack([terms.up, terms.down]) / np.abs(falls), np.inf)
+    assert longest == pytest.approx(min(1.0, 0.99 * shares.min()), rel=1e-9)
+    # The multipliers move as the conditions ``m distance = p mu`` say to first order.
+    for m, moved, distance, fall in (
+        (start.above[0], move.above[0], terms.up, falls[0]),
+        (start.below[0], move.below[0], terms.down, falls[1]),
+    ):
+        np.testing.assert_allclose(m * distance, 0.25 * mu, rtol=1e-9)
+        np.testing.assert_allclose(moved * distance, m * fall, rtol=1e-9, atol=1e-12)
 
 
 def test_a_column_of_zeros_does_not_keep_a_foreign_rule_from_being_spot_checked():

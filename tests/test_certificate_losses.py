@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_maml import GapCertificate, MAMLRegressor, Proximal, certify
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml.adaptation import RULES, AdaptationRule, GradientSteps
-from sklearn_maml.certificate.point import far_rounding
+from sklearn_maml.certificate.point import certified_point, far_rounding
 from sklearn_maml.certificate.query_minima import (
     SEPARATED,
     QueryMinima,
@@ -195,6 +195,19 @@ def test_query_minima_are_those_of_scipy(loss, m, d):
         assert value[i] <= found.fun + 1e-7
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e4])
+def test_query_minima_are_bounded_as_tightly_in_any_unit(unit):
+    """``l_(delta u)(u y, u z) = u^2 l_delta(y, z)``: so are minima, and what bounds them."""
+    rng, weights = np.random.default_rng(0), np.full((6, 9), 1 / 9)
+    features, y = rng.normal(size=(6, 9, 3)), 3.0 * rng.normal(size=(6, 9))
+    plain = query_minima(Risk(PseudoHuber(), features, y, weights), np.zeros((6, 9)))
+    scaled = Risk(PseudoHuber(unit), features, unit * y, weights)
+    _, value, lower = query_minima(scaled, np.zeros((6, 9)))
+    np.testing.assert_allclose(value, unit**2 * plain[1], rtol=1e-10)
+    assert (lower <= value).all()
+    assert (lower >= value * (1 - 2e-11)).all()
+
+
 def test_separable_classes_have_a_query_minimum_that_is_not_attained():
     X = np.array([[-2.0, 1], [-1, 1], [1, 1], [3, 1]])
     risk = Risk(LogLoss(), X[None], np.array([[0.0, 0, 1, 1]]), np.full((1, 4), 0.25))
@@ -323,6 +336,10 @@ def test_representation_is_least_squares():
     assert len(eigenvalues) == 5
     assert squares.sum() == pytest.approx(np.square(solutions).sum())
     assert rest == pytest.approx(np.linalg.norm(residuals))
+    # What is rounding is a share of a target's own rows, however small they are.
+    eigenvalues, less, _ = representation(rows * np.array([1.0, 1e-20])[:, None, None])
+    assert len(eigenvalues) == 5
+    assert less.sum() == pytest.approx(squares.sum())
 
 
 def test_blocks_of_tasks_add_up():
@@ -375,11 +392,65 @@ def test_foreign_rules_that_break_their_word_are_found_out():
     with pytest.raises(ValueError, match="affine is True, but its adapted"):
         certify(objective_of(tasks, SquaredError(), NotSoAffine()), theta)
     certificate = certify(objective_of(tasks, LogCosh(), NotSoAffine()), theta)
+    rules = {GradientSteps(0.3): "by construction", NotSoAffine(): "NotSoAffine, spot-checked"}
+    for rule, held in rules.items():
+        status = dict(certify(objective_of(tasks, LogCosh(), rule), theta).assumptions)
+        assert held in status["the pullback is the derivative of the adapted parameters"]
     assert certificate.route in ("Theorem 1", "query minima")
     assert any("NotSoAffine has no slope form" in note for note in certificate.notes)
     wrong = certify(objective_of(tasks, LogCosh(), WrongSlopeForm(0.3)), theta)
     assert any("slope form of WrongSlopeForm" in note for note in wrong.notes)
     assert wrong.route in ("Theorem 1", "query minima")
+
+
+class WrongElsewhere(GradientSteps):
+    """Steps that are twice as long as they say, from the given share of THETA alone."""
+
+    def __init__(self, share=0.0):
+        super().__init__(0.3, cap=False)
+        self.share = share
+
+    def adapt(self, theta, risk):
+        wrong = np.allclose(theta, self.share * np.array([0.3, -0.1, 0.2]))
+        return GradientSteps(0.6 if wrong else 0.3, cap=False).adapt(theta, risk)
+
+    bind = AdaptationRule.bind
+
+    def slope_form(self, risk):
+        return super().slope_form(risk)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0, -1.0])
+def test_a_foreign_slope_form_is_tried_at_other_parameters_than_the_certified_ones(share):
+    """Half of them, none, and their opposites: no form is right at all four by chance."""
+    tasks, theta = make_tasks(5, 8, n_features=2, seed=1), np.array([0.3, -0.1, 0.2])
+    right, wrong = (
+        certify(objective_of(tasks, LogCosh(), WrongElsewhere(s)), theta) for s in (0.7, share)
+    )
+    assert right.route == "Theorem 1, relaxed"
+    assert any("slope form of WrongElsewhere" in note for note in wrong.notes)
+    assert "Theorem 1, relaxed" not in dict(wrong.routes)
+
+
+@pytest.mark.parametrize(
+    "rule", [NO_STEPS, GradientSteps(0.1), Proximal(5.0, np.ones(2))], ids=repr
+)
+@pytest.mark.parametrize("loss", [LogCosh(), PseudoHuber(0.1)], ids=repr)
+@pytest.mark.parametrize("far", [1e3, 1e5])
+def test_directions_that_are_flat_where_one_stands_are_not_taken_for_rounding(loss, rule, far):
+    """Rows of the second feature are fitted at ``far``, and from 0 their loss is a straight line.
+
+    No Newton step makes slopes orthogonal to that feature; those of other rows are.
+    """
+    rng, tasks = np.random.default_rng(0), []
+    for _ in range(4):
+        X = np.kron(np.eye(2), np.ones((4, 1))) * rng.normal(size=(8, 2))
+        tasks.append((X, X @ [0.0, far] + np.repeat([0.1, 0.0], 4) * rng.normal(size=8)))
+    objective = objective_of(tasks, loss, rule, penalise_last=True)
+    attained = objective.value(np.array([0.0, far]))
+    assert attained < 1e-4 * objective.value(np.zeros(2))
+    for effort in ("fast", "full"):
+        assert certify(objective, np.zeros(2), effort).lower_bound <= attained
 
 
 def test_efforts_are_names_or_none():
@@ -404,6 +475,36 @@ def test_more_effort_is_never_worse_and_proves_a_gentle_rule_exact():
     assert dict(full.routes)["Corollary 5"] < dict(full.routes)["Theorem 1"]
 
 
+def test_branch_and_bound_proves_what_regions_do_not():
+    """Two parameters, long steps: a grid finds nothing lower than the fit, nor can anything."""
+    tasks = make_tasks(4, 5, n_features=1, seed=0)
+    objective = objective_of(tasks, LogCosh(), GradientSteps(2.0, cap=False), 0.05)
+    theta = solve(objective, np.zeros(2)).theta
+    full, branch = (certify(objective, theta, effort) for effort in ("full", "branch"))
+    assert full.bound > 0.03
+    assert branch.route == "branch and bound"
+    assert branch.exact
+    line = np.linspace(-4, 4, 33)
+    grid = [objective.value(theta + np.array([a, b])) for a in line for b in line]
+    least = objective.value(theta)
+    assert branch.lower_bound <= least <= min(grid) + 1e-15
+    aside = certify(objective, np.add(theta, [0.1, -0.1]), "branch")
+    assert aside.lower_bound <= least
+
+
+def test_tasks_of_unlike_sizes_are_certified_as_tightly():
+    """Stacked, the smaller ones have rows of padding."""
+    tasks = [
+        (X[: 10 - i % 3], y[: 10 - i % 3]) for i, (X, y) in enumerate(make_tasks(8, 10, seed=3))
+    ]
+    objective = objective_of(tasks, LogCosh(), GradientSteps(0.02))
+    assert any((objective.risks(i)[0].weights == 0).any() for i in range(len(objective.blocks)))
+    theta = solve(objective, np.zeros(6)).theta
+    fast, full = (certify(objective, theta, effort) for effort in ("fast", "full"))
+    assert full.exact
+    assert dict(fast.routes)["Theorem 1, relaxed"] < 0.5 * dict(fast.routes)["query minima"]
+
+
 def test_proximal_rows_are_exact_where_no_row_moves_far():
     tasks = make_tasks(8, 10, n_features=3, seed=3)
     for loss in (LogCosh(), Poisson()):
@@ -411,6 +512,16 @@ def test_proximal_rows_are_exact_where_no_row_moves_far():
         certificate = certify(objective, solve(objective, np.zeros(4)).theta)
         assert certificate.route == "Theorem 3"
         assert certificate.exact
+
+
+@pytest.mark.parametrize("effort", ["fast", "full", "branch"])
+def test_slopes_without_a_bound_leave_theorem_3_alone(effort):
+    """Where rows of counts move too far for it nothing else is tried, and warnings are errors."""
+    tasks = [(X, np.round(np.exp(0.3 * y))) for X, y in make_tasks(8, 6, n_features=2, seed=3)]
+    objective = objective_of(tasks, Poisson(), Proximal(0.02, np.ones(3)), 0.01)
+    certificate = certify(objective, np.zeros(3), effort)
+    assert dict(certificate.routes).keys() == {"Theorem 1", "query minima"}
+    assert np.isfinite(certificate.bound)
 
 
 def test_too_many_rows_for_an_effort_are_skipped_with_a_word(monkeypatch):
@@ -474,6 +585,27 @@ def test_deviances_round_as_their_terms_do_where_these_cancel(loss):
         assert certificate.bound < 1e-13
 
 
+@pytest.mark.parametrize("loss", [SquaredError(), LogCosh(), Poisson()], ids=repr)
+def test_what_an_evaluation_rounds_is_what_its_terms_say(loss):
+    """The terms of L; those of predictions, ``|phi|' (|theta| + |theta_i|)``, once and squared."""
+    tasks, theta = make_tasks(4, 6, n_features=2), np.array([0.3, -0.2, 0.1])
+    tasks = [(X, np.round(np.abs(y))) for X, y in tasks]
+    point = certified_point(objective_of(tasks, loss, NO_STEPS), theta)
+    phi = np.column_stack([np.vstack([X for X, _ in tasks]), np.ones(24)])
+    y, z = np.concatenate([y for _, y in tasks]), phi @ theta
+    size = 2.0 * np.abs(phi) @ np.abs(theta)  # no step moves theta
+    eps, unit = np.finfo(float).eps, 2 * (4 + np.sqrt(3)) * np.finfo(float).eps
+    terms = np.abs(loss.value(y, z).mean())
+    if not loss.constant_hessian:  # deviances are differences of terms of this size
+        terms += (loss.hessian(y, z) * (1 + np.abs(z))).mean()
+    slopes = np.abs(loss.gradient(y, z))
+    wanted = 4 * eps * terms + unit * (slopes * size).mean() + unit**2 * (size**2).mean()
+    assert point.rounding == pytest.approx(wanted, rel=1e-9, abs=0)
+    risks = [(loss.gradient(t, X @ theta[:2] + theta[2]) ** 2).mean() for X, t in tasks]
+    assert point.root_risks == pytest.approx(np.sqrt(risks).mean(), rel=1e-12)
+    assert point.weight_norm == pytest.approx(np.sqrt(np.mean(risks)), rel=1e-12)
+
+
 def test_what_collinear_columns_round_away_is_what_least_squares_says():
     """``extent_j = reach (A'A)^-1_jj ^1/2``, whatever the units of the columns of A are."""
     tasks, theta = make_tasks(4, 6, n_features=2), np.array([0.3, -0.2, 0.1])
@@ -486,7 +618,17 @@ def test_what_collinear_columns_round_away_is_what_least_squares_says():
     steepness, size = slopes @ np.abs(phi) / 24, np.sqrt(np.square(phi).mean(axis=0))
     unit = 2 * (4 + np.sqrt(3)) * np.finfo(float).eps
     expected = unit * steepness @ extent + (unit * size @ extent) ** 2
-    assert far_rounding(objective, theta, even * units, 2.5) == pytest.approx(expected, rel=1e-9)
+    found = far_rounding(objective, theta, even * units, 2.5)
+    assert found == pytest.approx(expected, rel=1e-9, abs=0)
+    wide = objective_of([(np.c_[X, 0 * y], y) for X, y in tasks], LogCosh(), NO_STEPS)
+    psi = np.insert(even * units, 2, 0.0, axis=1)  # a column that no row sees rounds nothing
+    found = far_rounding(wide, np.insert(theta, 2, 7.0), psi, 2.5)
+    share = (4 + np.sqrt(4)) / (4 + np.sqrt(3))
+    assert unit * share * steepness @ extent < found <= expected * share**2
+    exact = objective_of([(X, X @ theta[:2] + theta[2]) for X, _ in tasks], LogCosh(), NO_STEPS)
+    expected = (unit * size @ extent) ** 2  # where no row has a slope
+    found = far_rounding(exact, theta, even * units, 2.5)
+    assert found == pytest.approx(expected, rel=0.5, abs=0)
 
 
 def test_slopes_that_are_not_orthogonal_to_the_features_prove_nothing():

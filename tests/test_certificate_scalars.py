@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,6 +51,11 @@ def test_hulls_of_endless_intervals_hold_the_slope(loss, ends):
     slope = loss.gradient(y, grid)
     assert (above[0] >= slope).all()
     assert (below[0] <= slope).all()
+    least, most = loss.slope_range(y)
+    if np.isfinite(ends[0]):  # on the side of the end that there is, the slope's range is cut
+        assert (above[0] < most - 1e-3 * (most - least)).any()
+    if np.isfinite(ends[1]):
+        assert (below[0] > least + 1e-3 * (most - least)).any()
     assert hull(loss, y, -np.full_like(y, np.inf), np.full_like(y, np.inf)).flat
 
 
@@ -116,3 +122,17 @@ def test_strips_hold_the_slope(loss, y, low, width):
 def test_a_ball_is_as_large_as_the_penalty_says_where_no_row_does(excess, beyond):
     problem = SimpleNamespace(A=np.diag([1.0, 2.0]))  # x' A x is at least 9 on a sphere of radius 3
     assert _exceeds(problem, [], np.eye(2), 3.0, excess) == beyond
+
+
+def test_lemma_4_stays_below_the_exact_curvature_where_differences_round():
+    """``D / (h^2 / 2)`` of log-cosh at short steps and far from 0, in 50 digits."""
+    mpmath.mp.dps = 50
+    loss, rng = LogCosh(), np.random.default_rng(0)
+    z0, y = rng.uniform(0.1, 1.0, 200), np.repeat([0.0, 1e3], 100)
+    z0, step = z0 + y, np.geomspace(6e-4, 1e-2, 200)[rng.permutation(200)]
+    found = curvature_least(loss, y, z0, z0, z0 + step)
+    for least, target, start, end in zip(found, y, z0, z0 + step, strict=True):
+        a, b = (mpmath.mpf(float(z)) - mpmath.mpf(float(target)) for z in (start, end))
+        fallen = mpmath.log(mpmath.cosh(b)) - mpmath.log(mpmath.cosh(a)) - mpmath.tanh(a) * (b - a)
+        exact = float(2 * fallen / (b - a) ** 2)
+        assert exact * (1 - 1e-2) <= least <= exact

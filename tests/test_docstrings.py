@@ -3,12 +3,15 @@
 The examples are run by pytest itself, with the other doctests.
 """
 
+import re
+from ast import literal_eval
 from dataclasses import is_dataclass
 from importlib import import_module
-from inspect import getmembers, isclass
+from inspect import getdoc, getmembers, isclass, signature
 from pkgutil import iter_modules
 
 import pytest
+from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import sklearn_maml
@@ -73,3 +76,19 @@ def test_methods_have_docstrings_that_numpydoc_can_read(path):
 def test_a_docstring_that_is_not_whole_is_noticed():
     assert {code for code, _ in faults("sklearn_maml.datasets.check_int", OFF)} >= {"EX01"}
     assert {code for code, _ in faults("pytest.PytestWarning", OFF)} == {"EX01"}
+
+
+CALLED = [thing for thing in PUBLIC if not (isclass(thing) and issubclass(thing, Warning))]
+
+
+@pytest.mark.parametrize("thing", CALLED, ids=PUBLIC.get)
+def test_defaults_are_those_that_docstrings_tell(thing):
+    parameters, told = signature(thing).parameters, {}
+    for part in NumpyDocString(getdoc(thing))["Parameters"]:
+        default = re.search(r"default=(.+)$", part.type)
+        if default and "pi" not in default[1]:
+            told |= {name.strip(): literal_eval(default[1]) for name in part.name.split(",")}
+    assert {name: parameters[name].default for name in told} == told
+    if isclass(thing) and all(p.default is not p.empty for p in parameters.values()):
+        made = vars(thing())
+        assert {name: made[name] for name in told if name in made} == told

@@ -1,6 +1,7 @@
 """Rules that are learned: Proximal by REML, by the query loss, its strength and its uncertainty."""
 
 import logging
+import re
 import sys
 import warnings
 from dataclasses import replace
@@ -34,7 +35,7 @@ from sklearn_maml._estimators.objectives import objective_on
 from sklearn_maml._learning.likelihood import likelihood
 from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.proximal import metric_coordinates
-from sklearn_maml._learning.random_effects import random_effects_of
+from sklearn_maml._learning.random_effects import RandomEffects, random_effects_of
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._learning.variable_projection import Profile
@@ -1414,6 +1415,7 @@ def test_intraclass_correlation_is_the_share_between_tasks(slope):
     found = MAMLRegressor(adaptation=REML).fit(list(zip(X, y, strict=True))).learned_
     between = 1.0 + slope**2
     assert_allclose(found.intraclass_correlation, between / (between + 1.0), atol=0.03)
+    assert re.search(rf"intraclass correlation +{found.intraclass_correlation:.4g}\n", str(found))
 
 
 def test_a_rule_without_a_slope_says_so():
@@ -1526,3 +1528,22 @@ def test_few_tasks_without_noise_are_fitted_with_any_loss(loss, seed):
         model = MAMLRegressor(loss=loss, random_state=0).fit([(A, A.sum(axis=1)) for A in X])
     predicted = model.adapt(X[0], X[0].sum(axis=1)).predict(X[0])
     assert_allclose(predicted, X[0].sum(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("varies", "intercept", "kind", "ties"),
+    [
+        ([1], True, "intercept", [0]),
+        ([0, 1], True, "intercept", [0]),
+        ([1, 1], True, "intercept", [0, 1]),
+        ([1, 1, 1, 1], True, "intercept", [0, 0, 0, 1]),
+        ([1, 1, 1, 1], True, "diagonal", [0, 1, 2, 3]),
+        ([1, 0, 1], False, "intercept", [0, 1]),
+    ],
+)
+def test_effects_of_features_share_a_deviation_and_the_intercept_has_its_own(
+    varies, intercept, kind, ties
+):
+    d = len(varies)
+    effects = RandomEffects(None, np.array(varies, bool), np.eye(d), intercept)
+    assert effects.ties(kind).tolist() == ties

@@ -102,9 +102,7 @@ def test_rows_that_are_met_but_for_rounding_are_solved(loss):
         targets=np.array([[0.6340480082453735, -0.06917420109858651]]),
         weights=np.full((1, 2), 0.5),
         start=np.array([[0.6340480082453729, -0.06917420109858707]]),
-        rows=np.array(
-            [[[-0.057195249109449744, 0.0], [-0.04628065575077389, 0.01592737820693894]]]
-        ),
+        rows=np.array([[[-0.057195249109449744, 0.0], [-0.046280655750774, 0.01592737820693894]]]),
         strength=np.array([0.5]),
     )
     b = ridge_minimum(problem)

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from families import make_tasks
-from objectives import make_objective, stacked_risk
+from objectives import make_objective, objective_of, stacked_risk
 from reference import meta_loss, with_ones
 
-from sklearn_maml import MAMLRegressor
-from sklearn_maml.losses import LOSSES
+from sklearn_maml import MAMLRegressor, MAMLRegressorCV, Proximal
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.features import Features
+from sklearn_maml._tasks.stacks import Blocks, Tasks
+from sklearn_maml.losses import LOSSES, LogCosh
 
 
 def as_episode(X, y):
@@ -74,6 +77,7 @@ def test_the_last_evaluation_is_not_repeated():
 def test_verbose_prints_each_evaluation_and_silence_is_the_default(capsys):
     tasks = make_tasks(5, 6)
     MAMLRegressor("auto").fit(tasks)
+    MAMLRegressorCV([0.01, 0.1], alphas=[0.0, 1.0]).fit(tasks)
     assert capsys.readouterr().out == ""
     MAMLRegressor("auto", verbose=1).fit(tasks)
     assert capsys.readouterr().out.count("meta-loss") >= 2
@@ -108,3 +112,65 @@ def test_a_risk_counts_rows_that_weigh_something_or_as_it_is_told():
     assert risk.take([0, 3]).n_rows.tolist() == [5, 6]
     told = replace(risk, size=np.array([9, 8, 7, 6, 5]))
     assert told.take([0, 3]).n_rows.tolist() == [9, 6]
+
+
+def unlike_tasks():
+    """Sizes that fall and rise, so that blocks hold tasks in another order, and rows of padding."""
+    sizes = [9, 3, 81, 8, 2, 27, 80, 10, 3]
+    return [make_tasks(1, m, n_features=3, seed=i)[0] for i, m in enumerate(sizes)]
+
+
+def test_adapted_parameters_come_in_the_order_of_the_tasks():
+    tasks, theta = unlike_tasks(), np.array([0.3, -0.2, 0.1, 0.4])
+    objective = make_objective(tasks, 0.02, 2)
+    assert len(objective.blocks) > 1
+    found, _ = objective.adapted(theta)
+    alone = [make_objective([task], 0.02, 2).adapted(theta)[0][0] for task in tasks]
+    np.testing.assert_allclose(found, alone, rtol=1e-10)
+
+
+@pytest.mark.parametrize("episodes", [{}, {"support": 1, "n_episodes": 3}], ids=["all", "drawn"])
+def test_query_predictions_have_weights_that_add_up_to_those_of_their_tasks(episodes):
+    """``b_j`` times the rows of the task, so 1 for a row on average, times ``n p_i``."""
+    rng, tasks = np.random.default_rng(0), unlike_tasks()
+    weights = rng.integers(1, 9, size=len(tasks)).astype(float)
+    rows = [rng.uniform(0.5, 2.0, size=len(y)) for _, y in tasks]
+    X, y = (np.concatenate(part) for part in zip(*tasks, strict=True))
+    codes = np.repeat(np.arange(len(tasks)), [len(r) for r in rows])
+    given = Tasks.from_codes(y, codes, np.concatenate(rows), weights)
+    features = Features(X, intercept=True)
+    objective = replace(
+        make_objective(tasks, 0.02), blocks=Blocks(given, features, Episodes(**episodes))
+    )
+    found = objective.query_predictions(np.array([0.3, -0.2, 0.1, 0.4]))
+    share = len(tasks) * weights / weights.sum()
+    for i, (row, (_, targets)) in enumerate(zip(rows, tasks, strict=True)):
+        own = found.weight[found.task == i]
+        if episodes:  # each draw has all rows but one
+            assert own.sum() == pytest.approx((len(row) - 1) * share[i], rel=1e-12)
+            continue
+        np.testing.assert_allclose(np.sort(own), np.sort(row / row.mean() * share[i]), rtol=1e-12)
+        np.testing.assert_array_equal(np.sort(found.truth[found.task == i]), np.sort(targets))
+
+
+def test_query_predictions_of_several_targets_have_a_row_for_each():
+    tasks = [(X, np.column_stack([y, 2 * y, -y])) for X, y in unlike_tasks()]
+    theta = np.arange(12.0).reshape(3, 4)
+    found = make_objective(tasks, 0.02).query_predictions(theta)
+    n_rows = sum(len(y) for _, y in tasks)
+    assert found.truth.shape == found.predicted.shape == (3, n_rows)
+    assert found.weight.shape == found.task.shape == (n_rows,)
+    np.testing.assert_array_equal(found.truth[1], 2 * found.truth[0])
+
+
+def test_what_rows_tell_of_several_targets_comes_task_by_task():
+    """Where a loss is not as curved everywhere, each target has information of its own."""
+    tasks = [(X, np.column_stack([y, 0.1 * y])) for X, y in unlike_tasks()]
+    objective = objective_of(tasks, LogCosh(), Proximal(1.0, np.ones(4)))
+    theta = np.zeros((2, 4))
+    theta_i, told = objective.adapted(theta)
+    assert theta_i.shape == (9, 2, 4)
+    assert told.shape[:2] == (9, 2)
+    for i, task in enumerate(tasks):
+        alone = objective_of([task], LogCosh(), Proximal(1.0, np.ones(4))).adapted(theta)[1]
+        np.testing.assert_allclose(told[i], alone[0], rtol=1e-6, atol=1e-9)

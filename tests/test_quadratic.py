@@ -1,12 +1,14 @@
 """The Newton step of a quadratic meta-objective, by both of its routes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from families import ILL_POSED, WELL_POSED, make_tasks
 from objectives import make_objective, smallest_loss
 
 from sklearn_maml._objective import quadratic as quadratic_module
-from sklearn_maml._objective.quadratic import quadratic
+from sklearn_maml._objective.quadratic import minimum_norm, quadratic, refuse_too_wide
 
 
 @pytest.fixture(params=["cholesky where safe", "triangle always"])
@@ -75,3 +77,51 @@ def test_features_that_would_underflow_are_refused(size):
     tasks = [(X * [1, size, 1, 1, 1], y) for X, y in make_tasks(20, 6)]
     with pytest.raises(ValueError, match=r"lost to rounding \(columns \[1\] of phi\); rescale"):
         quadratic(make_objective(tasks, 0.01))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3, 5])
+def test_the_solution_of_minimum_norm_is_that_of_the_pseudoinverse_in_any_units(rank):
+    """Of rows ``R diag(scale)`` with R of that rank, two targets each."""
+    rng, scale = np.random.default_rng(0), np.array([0.1, 3.0, 1.0, 20.0, 0.5])
+    rows = rng.normal(size=(7, rank)) @ rng.normal(size=(rank, 5))
+    target = rng.normal(size=(7, 2))
+    found = minimum_norm(rows, target, scale, rank)
+    wanted = np.linalg.pinv(rows * scale, rcond=1e-10) @ target
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_directions_that_rows_resolve_too_little_are_left_as_they_are():
+    """The second column is 1e-4 of the first, beside which rows of the first are not seen in it."""
+    rng = np.random.default_rng(1)
+    tasks = [(rng.normal(size=(6, 1)), rng.normal(size=6)) for _ in range(5)]
+    tasks = [(np.c_[X, X + 1e-4 * rng.normal(size=(6, 1))], y) for X, y in tasks]
+    objective = make_objective(tasks, 0.0, 0)
+    near = np.array([0.5, -0.5, 0.2])
+    shape = quadratic(objective)
+    design = np.vstack([np.c_[X, np.ones(6)] for X, _ in tasks]) / np.sqrt(30)
+    y = np.concatenate([y for _, y in tasks]) / np.sqrt(30)
+    u, s, vt = np.linalg.svd(design / shape.scale, full_matrices=False)
+    residual = u.T @ (y - design @ near)
+    for share, rank in ((1e-8, 3), (1e-2, 2)):
+        assert (s > share * s[0]).sum() == rank
+        # The shortest move with which the scaled rows fit along the first directions.
+        wanted = near + np.linalg.pinv(vt[:rank] * shape.scale) @ (residual[:rank] / s[:rank])
+        found = shape.resolved(objective, near, share)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("products", [True, False])
+def test_dense_arrays_are_refused_above_half_a_gib(products):
+    """Of ``d x d``, or of as many rows as there are where a square loss has sparse features."""
+    widest = 2**13
+
+    def blocks(d, n_query):
+        features = SimpleNamespace(sparse=True, width=d, n_features=d - 1)
+        return SimpleNamespace(features=features, n_query=n_query)
+
+    refuse_too_wide(blocks(widest, 10**9), products)
+    with pytest.raises(ValueError, match=r"8,192 features are too many: .*8,193 x 8,193 numbers"):
+        refuse_too_wide(blocks(widest + 1, 10**9), products)
+    if not products:
+        refuse_too_wide(blocks(2 * widest, widest // 2), products)
+        refuse_too_wide(blocks(10**9, 10**9), products, square=False)

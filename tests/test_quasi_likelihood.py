@@ -117,6 +117,15 @@ def test_a_classifier_learns_it_and_tells_so():
     assert 0.2 < found.strength < 5
 
 
+def test_as_many_rounds_are_counted_as_are_told_of(caplog):
+    caplog.set_level("INFO", logger="sklearn_maml")
+    X, z, rng = make_rows(60, 12)
+    y = z + rng.normal(size=z.shape)
+    model = MAMLRegressor(adaptation=Proximal(1.0, "full"), loss="log_cosh", verbose=1)
+    model.fit(list(zip(X, y, strict=True)))
+    assert model.learned_.n_iter == caplog.text.count("working responses: ") > 1
+
+
 def test_few_tasks_have_a_diagonal_covariance():
     X, z, rng = make_rows(n_tasks=11, m=12)
     y = rng.poisson(np.exp(z)).astype(float)

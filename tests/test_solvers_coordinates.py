@@ -99,7 +99,8 @@ def test_value_gradient_and_hessian_are_those_of_the_coordinates(n_targets):
         tasks.append((X, rng.normal(size=(9, 2) if n_targets else 9)))
     objective = objective_of(tasks, PseudoHuber(), Proximal(2.0, np.array([1.0, 0.0, 1.0])), 0.1)
     start = np.zeros((n_targets, 3) if n_targets else 3)
-    coordinates, _ = Coordinates.choose(objective, start)
+    coordinates, origin = Coordinates.choose(objective, start)
+    assert origin.y.shape == origin.gradient.shape == start.shape
     y, step = rng.normal(size=start.shape), 1e-4
     here = coordinates.look(y, hessian=True)
     assert here.value == objective.value(coordinates.theta(y))

@@ -1,5 +1,6 @@
 """Iterative solvers, over the registries, against scipy with differences and one another."""
 
+import re
 import warnings
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.linear_model import PoissonRegressor
 
 from sklearn_maml import MAMLRegressor
 from sklearn_maml._estimators.objectives import objective_on
+from sklearn_maml._objective.gauss_newton_hessian import gauss_newton_hessian
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.losses import LOSSES, LogLoss, Poisson, PseudoHuber, SquaredError
 from sklearn_maml.solvers import (
@@ -23,7 +25,10 @@ from sklearn_maml.solvers import (
     GradientDescent,
     LeastSquares,
 )
+from sklearn_maml.solvers.coordinates import Coordinates
 from sklearn_maml.solvers.damping import damped_cholesky
+from sklearn_maml.solvers.lbfgs import _scaling
+from sklearn_maml.solvers.stopping import negligible_gap
 
 RULE = GradientSteps(0.5, 2, relative=True)
 
@@ -149,6 +154,102 @@ def test_a_diagonal_preconditioner_reaches_the_same_minimum():
     expected = GaussNewton().minimize(objective, np.zeros(4)).values[-1]
     found = DiagonalLBFGS().minimize(objective, np.zeros(4)).values[-1]
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_targets", [0, 2])
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_coordinates_of_lbfgs_have_a_hessian_of_ones_and_slopes_to_match(dense, n_targets):
+    """``g' (W x) = (W' g)' x``; W' H W is 1, or has a diagonal of ones where H is not formed."""
+    tasks = [(X * [0.01, 1.0, 100.0], y) for X, y in make_tasks(20, 8, n_features=3, seed=1)]
+    if n_targets:
+        tasks = [(X, np.column_stack([y, 2 * y + X[:, 1]])) for X, y in tasks]
+    objective = objective_of(tasks, PseudoHuber(), RULE, 0.01)
+    theta = objective.origin() + 0.1
+    make = Coordinates.choose if dense else Coordinates.plain
+    to_y, to_slope = _scaling(*make(objective, theta))
+    rng, hessian = np.random.default_rng(0), gauss_newton_hessian(objective, theta)
+    x, g = rng.normal(size=(2, *theta.shape))
+    assert (g * to_y(x)).sum() == pytest.approx((to_slope(g) * x).sum(), rel=1e-12)
+    for k, e in enumerate(np.eye(4)):
+        ones = np.zeros_like(theta) + e
+        curved = to_slope(np.matmul(hessian, to_y(ones)[..., None])[..., 0])
+        np.testing.assert_allclose(
+            curved if dense else curved[..., k], ones if dense else 1, atol=1e-7
+        )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_gap_that_is_negligible_is_a_share_of_the_loss_between_bounds(unit):
+    """Without steps all starts are one: predictions of 0, from where a loss may fall by 1e-10."""
+    tasks = [(X, unit * y) for X, y in make_tasks(5, 8, n_features=3, seed=1)]
+    objective = objective_of(tasks, SquaredError(), GradientSteps(0.1, 0))
+    top, enough = objective.value(np.zeros(4)), negligible_gap(objective, 1e-6)
+    for share, wanted in ((1e-20, 1e-16), (1e-9, 1e-15), (0.5, 5e-7), (30.0, 1e-6)):
+        assert enough(share * top) == pytest.approx(wanted * top, rel=1e-9, abs=0)
+    assert negligible_gap(objective, 0.0)(top) == pytest.approx(1e-15 * top, rel=1e-9, abs=0)
+
+
+class Alone:
+    """An objective that is infinite but at one place, so that solvers stop where they start."""
+
+    def __init__(self, objective, place):
+        self.objective, self.place = objective, place
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def value_and_gradient(self, theta):
+        if (theta == self.place).all():
+            return self.objective.value_and_gradient(theta)
+        return np.inf, np.zeros_like(theta)
+
+
+@pytest.mark.parametrize("solver", [GaussNewton(max_iter=1), LBFGS(max_iter=1)], ids=repr)
+def test_the_gap_that_a_solver_tells_is_that_of_a_quadratic(solver):
+    """``g' H^-1 g / 2`` with its Hessian is ``L - min L``."""
+    objective, start = small(SquaredError()), np.ones(4)
+    best = LeastSquares().minimize(objective, np.zeros(4)).values[-1]
+    with pytest.warns(ConvergenceWarning) as told:
+        solver.minimize(Alone(objective, start), start)
+    (got,) = re.findall(r"estimated gap ([^,]+),", str(told[0].message))
+    assert float(got) == pytest.approx(objective.value(start) - best, rel=1e-2)
+
+
+def test_steps_of_gradient_descent_are_halved_until_one_does_not_rise(monkeypatch):
+    """From 64 times the inverse curvature: some power of two of it is taken."""
+    objective = small(SquaredError())
+    gradient = objective.value_and_gradient(np.zeros(4))[1]
+    unit = 1.0 / np.linalg.eigvalsh(gauss_newton_hessian(objective, np.zeros(4)))[-1]
+    for times in (64.0, 0.5):
+        monkeypatch.setattr(
+            "sklearn_maml.solvers.gradient_descent._inverse_curvature", lambda H, t=times: t * unit
+        )
+        with pytest.warns(ConvergenceWarning):
+            theta = GradientDescent(max_iter=1).minimize(objective, np.zeros(4)).theta
+        length = times
+        while objective.value(-length * unit * gradient) > objective.value(np.zeros(4)):
+            length /= 2
+        np.testing.assert_allclose(theta, -length * unit * gradient, rtol=1e-9)
+        assert (length < times) == (times > 1)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_gradient_descent_stops_at_a_share_of_the_first_gradient_in_any_unit(unit):
+    tasks = [(X, unit * y) for X, y in make_tasks(20, 8, n_features=3, seed=1)]
+    objective = objective_of(tasks, SquaredError(), RULE, 0.01)
+    result = GradientDescent(tol=1e-3).minimize(objective, np.zeros(4))
+    sizes = [
+        np.linalg.norm(objective.value_and_gradient(t)[1]) for t in (np.zeros(4), result.theta)
+    ]
+    assert 1e-5 * sizes[0] < sizes[1] <= 1e-3 * sizes[0]
+
+
+def test_a_verbose_sgd_tells_the_loss_of_each_epoch(caplog):
+    caplog.set_level("INFO", logger="sklearn_maml")
+    objective = small(PseudoHuber()).vary(verbose=1)
+    values = SGD(n_epochs=2, random_state=0).minimize(objective, np.zeros(4)).values
+    for epoch, value in enumerate(values[1:], start=1):
+        assert f"epoch {epoch}: meta-loss {value:.8g}" in caplog.text
 
 
 @pytest.mark.parametrize("solver", [GaussNewton(), LBFGS(), GradientDescent(tol=1e-8)], ids=repr)
@@ -318,6 +419,8 @@ def test_without_steps_the_fit_is_that_of_scikit_learn(solver):
         (SGD(batch_size=0), "batch_size", ValueError),
         (SGD(n_epochs=True), "n_epochs", TypeError),
         (SGD(momentum=1.0), "momentum", ValueError),
+        (SGD(momentum=-0.1), "momentum", ValueError),
+        (SGD(momentum="heavy"), "momentum", TypeError),
         (SGD(method="rmsprop"), "method", ValueError),
     ],
     ids=repr,

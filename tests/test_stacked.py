@@ -2,13 +2,15 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
+from joblib import parallel_config
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml._linalg import (
     chain,
@@ -20,7 +22,7 @@ from sklearn_maml._linalg import (
     self_products,
     vecmat,
 )
-from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._objective.parallel import fold_blocks, one_blas_thread
 
 
 def spd(r, seed, n=3):
@@ -101,10 +103,20 @@ def blas_threads():
 
 
 def test_blas_runs_one_thread_inside_and_as_many_as_before_afterwards():
-    before = blas_threads()
-    with one_blas_thread(), one_blas_thread():
-        assert set(blas_threads()) == {1}
-    assert blas_threads() == before
+    with threadpool_limits(2, user_api="blas"):  # whatever was left by those who ran before
+        with one_blas_thread(), one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {2}
+
+
+def test_a_thread_that_set_a_limit_of_its_own_keeps_no_other_from_it():
+    """From threadpoolctl 3.8 on others would be ignored as long as it lives."""
+    with ThreadPoolExecutor(1) as executor:
+        own = executor.submit(threadpool_limits, 2, user_api="blas").result()
+        with one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {2}
+        executor.submit(own.restore_original_limits).result()
 
 
 def test_threads_that_limit_blas_at_once_leave_it_as_it_was():
@@ -143,6 +155,12 @@ def test_blas_runs_one_thread_in_every_thread_until_the_last_has_left():
             assert blas_threads() == before
             assert set(executor.submit(blas_threads_limited).result()) == {1}
             assert blas_threads() == before
+
+
+def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
+    with parallel_config(backend="loky"):
+        found = fold_blocks(partial(np.full, 1), 19, np.append, 2, np.inf)
+    assert found.tolist() == list(range(19))
 
 
 def blas_threads_limited():

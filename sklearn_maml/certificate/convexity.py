@@ -41,7 +41,7 @@ def _paid(stack, at, known, curvature, region):
     c = vecmat(stack.b * stack.loss.gradient(stack.y_query, at.z), at.C)
     low, high = third_range(stack.loss, stack.y, at.u, known.low, known.high)
     low, high = stack.masked(low), stack.masked(high)
-    forms, kept = np.matmul(np.swapaxes(at.C, 1, 2), curvature[..., None] * at.Psi), 0.0
+    forms = np.matmul(np.swapaxes(at.C, 1, 2), curvature[..., None] * at.Psi)
     if at.B is not None:
         kept = np.maximum(0.0, -np.maximum(c * low, c * high))
         forms = forms + np.matmul(np.swapaxes(at.B, 1, 2), kept[..., None] * at.F)

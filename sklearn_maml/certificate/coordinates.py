@@ -7,10 +7,14 @@ import numpy as np
 
 from sklearn_maml._linalg import triangle
 
-__all__ = ["row_coordinates"]
+__all__ = ["row_coordinates", "unmet"]
 
 # Directions whose rows are a smaller share of the longest are rounding: no row sees them.
 SEEN = 1e-14
+
+# A condition on slopes holds but for rounding where the sum that should be 0 is no larger than this
+# share of its terms. Then it is charged as if x were so many times as long.
+ROUNDED, FAR = 1e-12, 100.0
 
 
 def row_coordinates(objective):
@@ -35,6 +39,27 @@ def row_coordinates(objective):
     kept = s > SEEN * len(scale) * s.max(initial=0.0)
     vt, s = vt[kept], s[kept]
     return (vt / s[:, None]).T / scale[:, None], s[:, None] * vt * scale
+
+
+def unmet(rest, terms, *points):
+    """What a lower bound loses at all x of interest by a slope ``rest' x`` that should be 0.
+
+    Parameters
+    ----------
+    rest, terms : ndarray of shape (d,)
+        And the sizes of the terms that it adds up.
+    points : ndarrays of shape (d,)
+        Rows have a unit Gram matrix in x, so that these are measured in predictions.
+
+    Returns
+    -------
+    float
+        Infinite where more is left than rounding: then nothing is known far away.
+    """
+    left = np.linalg.norm(rest)
+    if not left <= ROUNDED * np.linalg.norm(terms):
+        return np.inf
+    return left * FAR * sum(np.linalg.norm(x) for x in points)
 
 
 def _block_rows(linearization):

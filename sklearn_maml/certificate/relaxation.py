@@ -14,6 +14,7 @@ import numpy as np
 
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
 from sklearn_maml.certificate.central_path import CentralPath
+from sklearn_maml.certificate.coordinates import unmet
 from sklearn_maml.certificate.slope_problem import SlopeProblem
 from sklearn_maml.certificate.slopes import hull
 
@@ -28,9 +29,6 @@ LAST_BARRIER, TINY = 1e-3, 1e-300
 
 # Slopes are moved towards the middle of their hulls by this share.
 INWARD = 0.4
-
-# A condition that holds but for rounding is charged as if x were so many times as long.
-FAR = 100.0
 
 
 class Point(NamedTuple):
@@ -185,15 +183,14 @@ class Relaxation:
         step = np.linalg.lstsq(H, G, rcond=1e-13)[0]
         x = at.x - step
         value, rest, duals = -x @ A @ x, 2.0 * A @ x, []
+        size = np.abs(rest)
         for stack, part in zip(problem.stacks, terms, strict=True):
             nu = part.nu - part.curvature * matvec(stack.Phi, step)
             value += _dual_value(stack, nu)
             rest = rest + flat_vecmat(stack.row_weight * nu, stack.Phi)
+            size = size + flat_vecmat(stack.row_weight * np.abs(part.nu), np.abs(stack.Phi))
             duals.append(nu)
-        # What rounding leaves of the condition, times how far away any theta of interest can be:
-        # rows have a unit Gram matrix in x, so that x is measured in predictions.
-        defect = np.linalg.norm(rest) * FAR * (np.linalg.norm(x) + np.linalg.norm(problem.x))
-        lower = value - defect
+        lower = value - unmet(rest, size, x, problem.x)
         return Point(float(lower) if np.isfinite(lower) else -np.inf, x, at.slopes, duals)
 
 

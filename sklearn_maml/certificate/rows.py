@@ -9,12 +9,10 @@ that makes every row stationary at omega it is exact where every row is convex (
 import numpy as np
 
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
+from sklearn_maml.certificate.coordinates import unmet
 from sklearn_maml.certificate.slope_problem import gram
 
 __all__ = ["rows_bound"]
-
-# A condition that holds but for rounding is charged as if x were so many times as long.
-FAR = 100.0
 
 # Bracketing of a row's minimiser, in units of the loss.
 NEWTON_STEPS, LONGEST_STEP, BRACKET, DOUBLINGS = 6, 0.1, 1e-7, 40
@@ -52,16 +50,17 @@ def rows_bound(problem, anchors, intervals, gradient):
     step = np.linalg.lstsq(hessian, gradient, rcond=1e-13)[0]
     point = x - step
     total, rest, convex = -point @ problem.A @ point, 2.0 * problem.A @ point, 0.0
+    size = np.abs(rest)
     for (stack, at, kappa, curvature), known in zip(parts, intervals, strict=True):
         move = matvec(stack.F, step)
+        size = size + flat_vecmat(stack.weight[:, None] * np.abs(kappa), np.abs(stack.F))
         kappa = kappa - curvature * move
         c = vecmat(kappa, stack.B)
         least, fine = _row_minima(stack, known, at.u - move, c, kappa)
         total += (stack.weight[:, None] * stack.masked(least)).sum()
         convex += (stack.row_weight * fine).sum()
         rest = rest + flat_vecmat(stack.weight[:, None] * kappa, stack.F)
-    defect = np.linalg.norm(rest) * FAR * (np.linalg.norm(point) + np.linalg.norm(x))
-    lower = float(total - defect)
+    lower = float(total - unmet(rest, size, point, x))
     return (lower if np.isfinite(lower) else -np.inf), float(convex)
 
 
