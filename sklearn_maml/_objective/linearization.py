@@ -1,11 +1,11 @@
 """What the meta-objective looks like from one point: the chain rule, written once."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import vecmat
 from sklearn_maml._objective.risk import Risk
 

@@ -1,12 +1,12 @@
 """Labels that say which task a row belongs to: given apart, or in a column of X."""
 
-from functools import cached_property
 from numbers import Integral, Number
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._progress import warn_user
 from sklearn_maml._tasks.lists import is_missing, is_unordered, refuse_masked
 

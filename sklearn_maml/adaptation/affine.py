@@ -12,10 +12,10 @@ matrices is filtered: what is kept of a task is never larger than its rows.
 """
 
 from abc import ABCMeta, abstractmethod
-from functools import cached_property
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import matvec, vecmat
 from sklearn_maml.adaptation.inner_loop import InnerLoop, Response, RowResponse
 

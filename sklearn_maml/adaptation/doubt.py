@@ -6,10 +6,10 @@ Gram matrix of its support rows. All in units of the noise's variance.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import flat_matmul
 
 __all__ = ["Doubt", "crossed_grams", "unknown_of_tasks"]

@@ -1,12 +1,13 @@
 """Gradient steps: the inner loop of MAML."""
 
-from functools import cached_property, partial
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import geometric_sum
 from sklearn_maml._objective.linearization import Linearization
 from sklearn_maml._objective.risk import Risk

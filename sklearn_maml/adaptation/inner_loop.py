@@ -9,10 +9,9 @@ Whatever a rule is, the chain rule needs of it, for the query rows Phi of each t
 support rows F: ``dz = (Phi - R F) dtheta``, with R of shape (query rows, support rows).
 """
 
-from functools import cached_property
-
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
 
 __all__ = ["InnerLoop", "Response", "RowResponse"]

@@ -1,10 +1,10 @@
 """How tasks differ: the covariance of their parameters, and the noise of their rows."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import flat_matmul, matvec
 
 __all__ = ["Metric", "Noise", "Starts", "check_by_shots"]

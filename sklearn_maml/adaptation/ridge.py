@@ -1,9 +1,8 @@
 """A ridge regression on a task's rows about where it starts: the proximal step in closed form."""
 
-from functools import cached_property
-
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import inverse
 from sklearn_maml.adaptation.affine import AffineLoop
 

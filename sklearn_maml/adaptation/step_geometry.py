@@ -1,11 +1,11 @@
 """The geometry in which a rule moves: support rows in a metric, and their inner products."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import self_products
 
 __all__ = ["Geometry", "StepMetric"]

@@ -12,11 +12,11 @@ length then depends on where they start, and its derivative is part of the pullb
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Real
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import curvature_norm, largest_eigenvalue, vecmat
 
 __all__ = ["EvenLengths", "StepLength", "check_step_lengths"]

@@ -8,11 +8,12 @@ moves within the span of the support rows, and features are read twice for a gra
 four times a step.
 """
 
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import matvec, row_products, vecmat
 from sklearn_maml.adaptation.inner_loop import InnerLoop, Response, RowResponse
 from sklearn_maml.adaptation.step_length import EvenLengths

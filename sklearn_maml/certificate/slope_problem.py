@@ -10,11 +10,12 @@ Parameters are in coordinates x, ``theta = T x``, in which all rows have a unit 
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
 from sklearn_maml.certificate.coordinates import row_coordinates
 

@@ -7,11 +7,11 @@ splits of their tasks, and covariances that do not depend on the penalty.
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from sklearn_maml._cached import cached_property
 from sklearn_maml._estimators.defaults import gradient_rule
 from sklearn_maml._estimators.fitting import episodes_of, keep_facts, minimum
 from sklearn_maml._estimators.prediction import feature_names_of
