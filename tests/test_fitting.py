@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
@@ -16,6 +17,7 @@ from sklearn_maml import (
     PseudoHuber,
     SquaredError,
 )
+from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml.displays import ConvergenceDisplay
 
 RNG = np.random.default_rng(0)
@@ -285,3 +287,27 @@ def test_the_path_of_a_fit_from_a_second_start_is_drawn_from_there():
     model = MAMLRegressor(**STEPS).fit(tasks)
     display = ConvergenceDisplay.from_estimator(model, tasks)
     np.testing.assert_array_equal(display.values, model.meta_losses_)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("rule", [GradientSteps(0.1), Proximal(2.0, [1.0, 4.0, 1.0], noise=1.0)])
+def test_the_certificate_of_rows_that_are_not_kept_takes_no_pass_of_its_own(
+    rule, alpha, monkeypatch
+):
+    passes, fold = [], MetaObjective.fold
+    monkeypatch.setattr(MetaObjective, "fold", lambda *a: (passes.append(a), fold(*a))[1])
+
+    def fitted(certificate):
+        passes.clear()
+        model = MAMLRegressor(adaptation=rule, alpha=alpha, support=3, certificate=certificate)
+        model.set_params(calibrate=False, random_state=0).fit(TASKS)
+        return model.gap_certificate_, len(passes)
+
+    kept, _ = fitted("fast")
+    with config_context(working_memory=0):
+        found, with_certificate = fitted("fast")
+        _, without = fitted(None)
+    assert found.bound == kept.bound
+    assert found.weight_norm == kept.weight_norm
+    assert found.rounding == kept.rounding
+    assert with_certificate == without

@@ -35,6 +35,7 @@ from sklearn_maml._tasks.labels import TaskIndex
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.adaptation import GradientSteps
 from sklearn_maml.certificate.certify import certify
+from sklearn_maml.certificate.point import foresee
 
 __all__ = [
     "N_STAGES",
@@ -255,6 +256,8 @@ def _solved(model, plan, objective):
         return certified(objective, theta, model.certificate, model.learned_)
 
     start = start_of(objective, model.learned_)
+    if model.certificate is not None and model.solver == "auto":
+        foresee(objective)
     with stage("theta"):
         result = _minimised(model, plan, objective, model.learned_, start)
     with stage("certificate"):

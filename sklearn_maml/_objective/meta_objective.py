@@ -31,11 +31,12 @@ PENALISED = ("last", "quadratic")
 
 
 class Evaluation(NamedTuple):
-    """The meta-loss and its gradient at theta."""
+    """The meta-loss and its gradient at theta, and the sums that were taken along."""
 
     theta: np.ndarray
     value: float
     gradient: np.ndarray
+    along: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,12 @@ class MetaObjective:
         gradient : ndarray of the shape of theta
         """
         if not self._known(theta):
-            self.reduce_with_gradient(_nothing, theta)
-        return self._kept["last"][1:]
+            self.reduce_with_gradient(self._kept.get("along", _nothing), theta)
+        return self._kept["last"][1:3]
+
+    def take_along(self, f):
+        """Let `value_and_gradient` sum up f, too, which `reduce_with_gradient` is to be asked."""
+        self._kept["along"] = f
 
     def value(self, theta):
         """L(theta) alone, for half the price."""
@@ -170,14 +175,16 @@ class MetaObjective:
 
     def reduce_with_gradient(self, f, theta):
         """`reduce`, with value and gradient at theta evaluated in the same pass and kept."""
+        along = f is self._kept.get("along")
         if self._known(theta):
-            return self.reduce(f, theta)
+            last = self._kept["last"]
+            return last.along if along and last.along is not None else self.reduce(f, theta)
         value, gradient, *rest = self.reduce(partial(_with_gradient, f), theta)
         value = float(value + (self.penalty * theta**2).sum())
         gradient = gradient + 2 * self.penalty * theta
         size = np.hypot.reduce(gradient, axis=None)  # no square overflows
         self.report(f"meta-loss {value:.8g}, gradient norm {size:.3g}")
-        self._kept["last"] = Evaluation(theta.copy(), value, gradient)
+        self._kept["last"] = Evaluation(theta.copy(), value, gradient, rest if along else None)
         return rest
 
     def _known(self, theta):
