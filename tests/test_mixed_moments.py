@@ -70,6 +70,20 @@ def test_what_has_no_room_is_solved_anew_to_the_same_bits(keeps, monkeypatch):
         assert_array_equal(first[1], again[1])
 
 
+def test_evaluations_share_the_memory_of_what_they_hold():
+    moments = shared()
+    one, other = moments.hold(0, np.ones((2, 3))), moments.hold(0, np.zeros((2, 3)))
+    assert np.shares_memory(one, other)
+    assert not one.any()
+    assert not np.shares_memory(one, moments.hold(1, np.ones((2, 3))))
+    expected = likelihood(shared(), ANY_SIGMA, "full")
+    again = shared()
+    for relative in (NEXT_TO_NONE, ANY_SIGMA):
+        found = likelihood(again, relative, "full")
+    for name in FACTS:
+        assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
 @pytest.mark.parametrize("chunk", [1, 40, 10**6])
 def test_tasks_are_batched_in_any_way(chunk, monkeypatch):
     whole = moments_of(*rows())

@@ -105,14 +105,14 @@ def likelihood(moments, relative, information=None):
     total, explained, log_determinant, told = np.zeros((q, q)), 0.0, 0.0, 0.0
     solved, back = Solved(moments, to, root), moments.back(to)
     keeps, kept = moments.n_tasks * q * (q + t + moments.n_fixed) <= room(), []
-    for shrunk, seen, precision, log_each, count in solved:
+    for i, (shrunk, seen, precision, log_each, count) in enumerate(solved):
         log_determinant += count @ log_each
         total += precision @ count
         # What the random effects take off [X y]'[X y].
         explained = explained + np.matmul(shrunk * count, np.swapaxes(seen, 1, 2)).sum(axis=0)
         told = told + _sum_of_products(precision, count, information)
         if keeps:  # a copy, without all else that was solved
-            kept.append((seen.copy(), count))
+            kept.append((moments.hold(i, seen), count))
     schur = moments.total - back.T @ explained @ back
     fixed, deviance, noise, contrast, log_fixed = _profile(schur, moments)
     value = t * (log_determinant + log_fixed) + deviance

@@ -5,7 +5,7 @@ columns of Z are the first fixed effects they are stored once, and of the symmet
 d parameters that all differ between tasks ``d (d + 1) / 2 + d`` numbers a task, for one target.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,7 @@ class Moments:
     n_targets: int
     noise: float | None = None
     n_jobs: int | None = None
+    _held: list = field(init=False, repr=False, default_factory=list)
 
     @property
     def n_fixed(self):
@@ -128,6 +129,17 @@ class Moments:
         """``f(columns, count)`` of all `chunks`, in order."""
         n_jobs = self.n_jobs if self.n_tasks > FEW_CHUNKS * self._chunk else 1
         return solved_in_order(partial(_called, f), self.chunks(), n_jobs)
+
+    def hold(self, i, array):
+        """A copy of an array of the i-th chunk, where the last one was.
+
+        A search evaluates the likelihood many times, and memory that is new each time takes as long
+        to be had as it takes to compute what is put there.
+        """
+        if i == len(self._held):
+            self._held.append(np.empty_like(array))
+        self._held[i][:] = array
+        return self._held[i]
 
 
 def _called(f, chunk):
