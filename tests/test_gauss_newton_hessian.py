@@ -7,7 +7,7 @@ from objectives import objective_of
 
 from sklearn_maml import GradientSteps
 from sklearn_maml._objective.gauss_newton_hessian import gauss_newton_hessian, hessian_diagonal
-from sklearn_maml.losses import LogCosh, LogLoss, PseudoHuber, SquaredError
+from sklearn_maml.losses import LogCosh, LogLoss, PseudoHuber, SmoothedQuantile, SquaredError
 
 THETA = np.array([0.3, -0.2, 0.1])
 STEPS = GradientSteps(0.3, 2, cap=False)
@@ -73,8 +73,13 @@ def test_the_hessian_is_that_of_its_formula(loss, curvature, far):
     np.testing.assert_allclose(diagonal + 2 * objective.penalty, np.diag(found), rtol=1e-9)
 
 
-def test_at_the_target_a_loss_is_as_curved_as_it_is():
+@pytest.mark.parametrize(
+    ("loss", "curvature"), [(LogCosh(), 1.0), (SmoothedQuantile(0.5, 1.0), 0.25)], ids=repr
+)
+def test_at_the_target_a_loss_is_as_curved_as_it_is(loss, curvature):
     """There the parabola through it has no slope to go by: 0 / 0 would be a warning."""
     X, y = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.3, -0.2])
-    objective = objective_of([(X, y)], LogCosh(), GradientSteps(0.1, 0), penalise_last=True)
-    np.testing.assert_allclose(gauss_newton_hessian(objective, y), 0.5 * np.eye(2), rtol=1e-12)
+    objective = objective_of([(X, y)], loss, GradientSteps(0.1, 0), penalise_last=True)
+    np.testing.assert_allclose(
+        gauss_newton_hessian(objective, y), 0.5 * curvature * np.eye(2), rtol=1e-12
+    )

@@ -37,6 +37,7 @@ from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.proximal import metric_coordinates
 from sklearn_maml._learning.random_effects import RandomEffects, random_effects_of
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
+from sklearn_maml._learning.starts import shots_of_starts
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._learning.variable_projection import Profile
 from sklearn_maml._objective.meta_objective import MetaObjective
@@ -46,6 +47,7 @@ from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml.adaptation import RULES
 from sklearn_maml.adaptation.prior import Metric, Noise, Starts
+from sklearn_maml.adaptation.standardization import Standardization
 from sklearn_maml.losses import LOSSES, SquaredError
 from sklearn_maml.solvers import GaussNewton, LeastSquares
 
@@ -786,6 +788,27 @@ def test_few_tasks_share_one_noise():
     assert model.fit(tasks[:9] + long).adaptation_.noise.shots.tolist() == [1, 3]
     assert model.fit(tasks[:10] + long).adaptation_.noise.shots.tolist() == [1, 3, 5]
     assert model.fit(tasks[:9]).adaptation_.noise.variance.shape == (1,)
+    tenth = [(*task, 0.0) for task in tasks[9:10]]  # that weighs nothing
+    assert model.fit([*tasks[:9], *tenth, *long]).adaptation_.noise.shots.tolist() == [1, 3]
+
+
+def test_starts_are_learned_where_ten_tasks_have_rows_left():
+    """Nine of four rows and one of two for certain; the others weigh something, or nothing."""
+    rng = np.random.default_rng(0)
+
+    def shots(weight, n_features=2, support=(1, 3, 4)):
+        sizes, weights = np.array([4] * 10 + [2]), np.r_[np.ones(9), weight, 1.0]
+        X = rng.normal(size=(sizes.sum(), n_features))
+        tasks = Tasks.from_codes(X[:, 0], np.repeat(np.arange(11), sizes), None, weights)
+        blocks = Blocks(tasks, Features(X), Episodes(support=support, split="first"))
+        objective = MetaObjective(blocks, SquaredError(), None, np.zeros(n_features + 1))
+        return shots_of_starts(objective).tolist()
+
+    assert shots(1.0) == [1, 3]
+    assert shots(0.0) == [1]
+    assert shots(1.0, n_features=99) == [1, 3]
+    assert shots(1.0, n_features=100) == []
+    assert shots(1.0, support=1) == []
 
 
 def test_a_sample_of_many_tasks_gives_strength_and_noise(monkeypatch):
@@ -1547,3 +1570,14 @@ def test_effects_of_features_share_a_deviation_and_the_intercept_has_its_own(
     d = len(varies)
     effects = RandomEffects(None, np.array(varies, bool), np.eye(d), intercept)
     assert effects.ties(kind).tolist() == ties
+
+
+def test_the_basis_of_features_as_they_are_has_their_columns():
+    """Of unit size, in coordinates of the standardised features that vary within tasks."""
+    rng, varies = np.random.default_rng(0), np.array([True, False, True, True])
+    X = np.c_[rng.normal(size=(20, 3)) * [2.0, 0.5, 7.0] + [3.0, -1.0, 5.0], np.ones(20)]
+    standard = Standardization(np.array([2.5, -1.0, 4.0, 0.0]), np.array([2.0, 0.5, 6.0, 0.3]))
+    basis = RandomEffects(standard, varies, np.eye(4), intercept=True).own_basis
+    assert_allclose(np.linalg.norm(basis, axis=0), 1.0)
+    found, own = standard.rows(X)[:, varies] @ basis, X[:, varies]
+    assert_allclose(found / np.linalg.norm(found, axis=0), own / np.linalg.norm(own, axis=0))

@@ -1,5 +1,6 @@
 """The Newton step of a quadratic meta-objective, by both of its routes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,14 @@ from families import ILL_POSED, WELL_POSED, make_tasks
 from objectives import make_objective, smallest_loss
 
 from sklearn_maml._objective import quadratic as quadratic_module
-from sklearn_maml._objective.quadratic import minimum_norm, quadratic, refuse_too_wide
+from sklearn_maml._objective.quadratic import (
+    minimum_norm,
+    quadratic,
+    refuse_lost_features,
+    refuse_too_wide,
+)
+from sklearn_maml._tasks.episodes import Episodes
+from sklearn_maml._tasks.stacks import Blocks, Tasks
 
 
 @pytest.fixture(params=["cholesky where safe", "triangle always"])
@@ -23,6 +31,7 @@ def route(request, monkeypatch):
 def test_one_step_from_anywhere_reaches_the_minimum(name, alpha, route):
     objective = make_objective({**WELL_POSED, **ILL_POSED}[name](), 0.01, 2, alpha=alpha)
     theta = np.random.default_rng(0).normal(size=objective.n_parameters)
+    theta[0] = 0.0  # one that is zero does not make it the origin
     value, gradient = objective.value_and_gradient(theta)
     shape = quadratic(objective)
     v = shape.newton_step(objective, theta, gradient)
@@ -77,6 +86,37 @@ def test_features_that_would_underflow_are_refused(size):
     tasks = [(X * [1, size, 1, 1, 1], y) for X, y in make_tasks(20, 6)]
     with pytest.raises(ValueError, match=r"lost to rounding \(columns \[1\] of phi\); rescale"):
         quadratic(make_objective(tasks, 0.01))
+
+
+def test_small_features_whose_squares_do_not_underflow_are_measured():
+    units = np.array([1, 1e-60, 1e60, 1e-99, 1, 1])  # and the intercept
+    tasks = make_tasks(20, 6)
+    plain, small = (
+        make_objective([(X * u, y) for X, y in tasks], 0.0, 0) for u in (np.ones(5), units[:5])
+    )
+    np.testing.assert_allclose(quadratic(small).scale, quadratic(plain).scale * units, rtol=1e-12)
+
+
+def test_features_are_not_lost_where_only_what_weighs_nothing_has_them():
+    """A row or a task of weight 0; stacked rows are padded by copies of a first row."""
+    X, y = np.random.default_rng(0).normal(size=(14, 2)), np.ones(14)
+    codes, rows = np.repeat([0, 1, 2], [5, 4, 5]), np.ones(14)
+    X[:, 1] = 0.0
+    X[:5, 1] = X[9, 1] = 1e-120
+    rows[9] = 0.0
+
+    def objective(rows, weights):
+        tasks = Tasks.from_codes(y, codes, rows, np.array(weights))
+        plain = make_objective([(X, y)], 0.01)
+        return replace(plain, blocks=Blocks(tasks, plain.blocks.features, Episodes()))
+
+    none = objective(rows, [0.0, 1.0, 1.0])
+    assert len(none.blocks) == 1
+    refuse_lost_features(none)
+    np.testing.assert_array_equal(quadratic(none).scale[1], 1.0)
+    for seen in (objective(np.ones(14), [0.0, 1.0, 1.0]), objective(rows, [1e-3, 1.0, 1.0])):
+        with pytest.raises(ValueError, match=r"lost to rounding \(columns \[1\] of phi\)"):
+            refuse_lost_features(seen)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 5])

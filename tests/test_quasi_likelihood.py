@@ -15,7 +15,7 @@ from sklearn_maml._learning.problem import LearningProblem
 from sklearn_maml._learning.quasi_likelihood import LONGEST, fit_quasi_likelihood, working
 from sklearn_maml._learning.random_effects import fit_covariance
 from sklearn_maml.displays import ConvergenceDisplay
-from sklearn_maml.losses import LOSSES, SquaredError
+from sklearn_maml.losses import LOSSES, SmoothedQuantile, SquaredError
 from sklearn_maml.solvers import GaussNewton
 
 matplotlib.use("Agg")
@@ -59,6 +59,14 @@ def test_far_from_its_target_a_straight_loss_works_on_the_target():
     weight, response = working(LOSSES["pseudo_huber"](), y, z)
     np.testing.assert_allclose(response, 0.0, atol=1e-8 * 1e6)
     np.testing.assert_allclose(weight * z, 1.0, rtol=1e-2)  # half the slope
+
+
+def test_at_its_target_a_row_is_as_curved_as_its_loss():
+    """Of a smoothed median, ``1 / (4 smoothing)``."""
+    y = np.array([-1.0, 0.0, 3.0])
+    weight, response = working(SmoothedQuantile(0.5, 2.0), y, y)
+    np.testing.assert_allclose(weight, 0.5 / 8, rtol=1e-12)
+    np.testing.assert_array_equal(response, y)
 
 
 def test_a_row_that_says_nothing_has_no_weight():

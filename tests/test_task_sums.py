@@ -124,3 +124,11 @@ def test_sums_of_a_selection_are_taken_by_the_fewer_terms(kept):
     parts = np.random.default_rng(3).integers(0, 100, size=(5, 2, 2)).astype(float)
     mask = np.isin(np.arange(5), kept)
     np.testing.assert_array_equal(Summable(parts).where(mask), parts[mask].sum(axis=0))
+
+
+def test_the_fewer_terms_leave_out_the_rounding_of_the_more():
+    """Of 1e20 and four small numbers; a total is taken as it is told."""
+    parts = np.array([1e20, 1.0, 2.0, 3.0, 4.0])
+    assert Summable(parts).where(np.array([False, True, True, False, False])) == 3.0
+    assert Summable(parts, 10.0).where(np.array([False, True, True, False, False])) == 3.0
+    assert Summable(parts, 10.0).where(np.array([True, True, False, True, True])) == 8.0
