@@ -52,7 +52,7 @@ def of_pseudo_huber(y, z):
         (LogLoss(), lambda y, z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
         (SquaredError(), lambda y, z: 2.0),
     ],
-    ids=repr,
+    ids=["log_cosh", "pseudo_huber", "log_loss", "squared_error"],
 )
 @pytest.mark.parametrize("far", [1.0, 30.0])
 def test_the_hessian_is_that_of_its_formula(loss, curvature, far):
