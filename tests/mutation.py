@@ -43,7 +43,7 @@ TESTS = {
     "adaptation offsets intervals descent solvers solvers_coordinates solvers_losses",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
     "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml "
-    "intercept_only",
+    "intercept_only task_noise",
     "certificate": "certificate certificate_losses certificate_scalars certificate_lemmas "
     "certificate_convexity certificate_attack",
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
