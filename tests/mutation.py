@@ -43,7 +43,7 @@ TESTS = {
     "adaptation offsets intervals descent solvers solvers_coordinates solvers_losses",
     "adaptation": "adaptation adaptation_losses inner_loop default offsets learned_adaptation",
     "_learning": "learned_adaptation wide mixed_moments decrement quasi_likelihood reml "
-    "intercept_only",
+    "intercept_only task_noise",
     "certificate": "certificate certificate_losses certificate_scalars certificate_lemmas "
     "certificate_convexity certificate_attack",
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
@@ -263,12 +263,13 @@ def main():
             spent = list(itertools.accumulate(seconds[test] for test in tests))
             tests = tests[: max(1, bisect.bisect(spent, given.seconds))]
             (package / place).write_bytes(mutant)
-            failed = tests and forked(package, tests, limit=30 + 3 * given.seconds)[0] != 0
+            code = forked(package, tests, limit=30 + 3 * given.seconds)[0] if tests else 0
             shutil.copyfile(path, package / place)
-            verdict = "killed" if failed else "survived" if tests else "untested"
+            verdict = "killed" if code != 0 else "survived" if tests else "untested"
             counts[place.parts[0], verdict] += 1
-            print(f"{verdict} {place}:{lines[0]} ({len(tests)} tests)", flush=True)
-            if not failed:
+            late = ", out of time" if code is None else ""
+            print(f"{verdict} {place}:{lines[0]} ({len(tests)} tests{late})", flush=True)
+            if code == 0:
                 before, after = path.read_text().splitlines(), mutant.decode().splitlines()
                 print(*list(difflib.unified_diff(before, after, lineterm="", n=1))[2:], sep="\n")
     print(f"\nsample {given.sample}, seed {given.seed}")

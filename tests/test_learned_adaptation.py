@@ -39,7 +39,7 @@ from sklearn_maml._learning.random_effects import RandomEffects, random_effects_
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.starts import shots_of_starts
 from sklearn_maml._learning.structure import Structure
-from sklearn_maml._learning.variable_projection import Profile
+from sklearn_maml._learning.variable_projection import Profile, _first_valley
 from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.risk import Risk
 from sklearn_maml._tasks.episodes import Episodes
@@ -1581,3 +1581,17 @@ def test_the_basis_of_features_as_they_are_has_their_columns():
     assert_allclose(np.linalg.norm(basis, axis=0), 1.0)
     found, own = standard.rows(X)[:, varies] @ basis, X[:, varies]
     assert_allclose(found / np.linalg.norm(found, axis=0), own / np.linalg.norm(own, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "around"),
+    [
+        (lambda x: min(1.0 + 0.02 * (x + 3.2) ** 2, 0.5 + (x - 5.0) ** 2), (-4, -2)),
+        (lambda x: 1.0 + 0.001 * x if x < 1 else 0.5 + 0.01 * (x - 5.2) ** 2, (4, 6)),
+        (lambda x: np.exp(-x), (7, 8)),
+        (lambda x: np.exp(x), (-8, -7)),
+    ],
+    ids=["before a deeper one", "after a rise of less than a percent", "falls", "rises"],
+)
+def test_the_first_valley_of_a_function_is_next_to_its_smallest_scale(loss, around):
+    assert _first_valley(loss, -8, 8) == around

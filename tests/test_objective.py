@@ -83,6 +83,16 @@ def test_verbose_prints_each_evaluation_and_silence_is_the_default(capsys):
     assert capsys.readouterr().out.count("meta-loss") >= 2
 
 
+def test_an_objective_that_is_varied_is_silent_unless_it_is_told_otherwise(capsys):
+    objective, theta = replace(make_objective(make_tasks(5, 6)), verbose=1), np.ones(6)
+    for other in (objective.vary(), objective.penalised(objective.penalty)):
+        other.value_and_gradient(theta)
+    assert capsys.readouterr().out == ""
+    for other in (objective.vary(verbose=1), objective.penalised(objective.penalty, verbose=1)):
+        other.value_and_gradient(theta)
+    assert capsys.readouterr().out.count("meta-loss") == 2
+
+
 def test_relative_step_shares_count_tasks_by_weight():
     X, y = make_tasks(1, 6)[0]
     model = MAMLRegressor(inner_lr=0.1).fit([(X, y, 1.0), (100 * X, y, 3.0)])

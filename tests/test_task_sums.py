@@ -17,6 +17,7 @@ from sklearn_maml.losses import LogLoss, SquaredError
 from sklearn_maml.solvers import GaussNewton, LeastSquares
 
 CELL = np.array([2, 0, 1, 0, 1, 1, 0, 2, 1])
+FEW = np.array([-1, 0, -1, -1, 1, -1, -1, 2, 1])
 STEPS = GradientSteps(0.1, 2, cap=False)
 
 
@@ -67,15 +68,16 @@ def test_a_cell_a_task_gives_sums_in_the_order_of_the_tasks():
             np.testing.assert_allclose(18 * hessians[k], gauss_newton_hessian(alone, theta))
 
 
+@pytest.mark.parametrize("cell", [CELL, FEW], ids=["all", "few"])
 @pytest.mark.parametrize("alpha", [0.0, 0.2])
 @pytest.mark.parametrize("n_targets", [0, 2])
-def test_without_a_cell_a_quadratic_is_solved_by_the_fit_to_all_other_tasks(n_targets, alpha):
+def test_without_a_cell_a_quadratic_is_solved_by_the_fit_to_all_other_tasks(n_targets, alpha, cell):
     tasks = tasks_of(SquaredError(), n_targets)
     objective = objective_of(tasks, SquaredError(), STEPS, alpha)
     theta = LeastSquares().minimize(objective, objective.origin()).theta
-    found = solutions_without(objective, theta, CELL)
+    found = solutions_without(objective, theta, cell)
     for k in range(3):
-        rest = objective_of(chosen(tasks, k != CELL), SquaredError(), STEPS, alpha)
+        rest = objective_of(chosen(tasks, k != cell), SquaredError(), STEPS, alpha)
         wanted = LeastSquares().minimize(rest, rest.origin()).theta
         np.testing.assert_allclose(found[k], wanted, rtol=1e-8, atol=1e-10)
 
