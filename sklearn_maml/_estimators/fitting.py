@@ -215,9 +215,8 @@ def minimum(model, plan, blocks, featurizer, facts=None, coarse=False):
     theta : ndarray of shape (d,) or (n_targets, d)
     """
     objective, learned = _learned(model, plan, blocks, featurizer, facts, coarse)
-    return objective, _minimised(
-        model, plan, objective, learned, start_of(objective, learned)
-    ).theta
+    start = start_of(objective, learned)
+    return objective, _minimised(model, plan, objective, learned, start).theta
 
 
 def _learned(model, plan, blocks, featurizer, facts=None, coarse=False):

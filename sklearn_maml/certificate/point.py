@@ -51,10 +51,11 @@ def certified_point(objective, theta):
 def foresee(objective):
     """Let the solver's last pass over the data be that of `certified_point`, too.
 
-    Where blocks are made anew in each pass, and a pass takes as long as a Newton step.
+    Where blocks are made anew in each pass, and a pass takes as long as a Newton step. What is
+    certified of a first-order rule is another objective.
     """
-    if objective.is_quadratic and not objective.blocks.kept:
-        objective.exact().take_along(_sums)
+    if objective.is_quadratic and not (objective.blocks.kept or objective.rule.first_order):
+        objective.take_along(_sums)
 
 
 def _sums(linearization):
