@@ -12,12 +12,37 @@ __all__ = [
     "geometric_sum",
     "inverse",
     "largest_eigenvalue",
+    "matmul",
     "matvec",
     "row_products",
     "self_products",
     "triangle",
     "vecmat",
 ]
+
+
+# Up to this size, and from so many of them on, products are taken of all at once: BLAS would spend
+# most of its time on being called, and OpenBLAS lets threads wait for each other at each call.
+TINY, MANY_TINY = 64, 500
+
+
+def matmul(left, right):
+    """``left @ right``: (..., i, j) and (..., j, k) to (..., i, k)."""
+    work, count = math.prod(left.shape[-2:]) * right.shape[-1], math.prod(left.shape[:-2])
+    together = left.shape[:-2] == right.shape[:-2] and left.shape[-2] > 1 < right.shape[-1]
+    if not (together and 0 < work <= TINY and count >= MANY_TINY):
+        return np.matmul(left, right)
+    return _tasks_first(np.einsum("ijn,jkn->ikn", *map(_tasks_last, (left, right))), left)
+
+
+def _tasks_last(stack):
+    """A copy (i, j, n) of (..., i, j): an operation on it is one loop over tasks for each i, j."""
+    return np.moveaxis(stack.reshape(-1, *stack.shape[-2:]), 0, -1).copy()
+
+
+def _tasks_first(table, like):
+    """(i, k, n) as (..., i, k), the leading axes as those of another stack."""
+    return np.ascontiguousarray(np.moveaxis(table, -1, 0)).reshape(*like.shape[:-2], *table.shape[:2])
 
 
 def matvec(matrices, vectors):
@@ -62,15 +87,19 @@ def row_products(V, left, weights, right):
     """
     k, (m, d) = V.shape[-2], right.shape[-2:]
     if 2 * k * m <= d * (k + m):
-        return np.matmul(np.matmul(V, np.swapaxes(left, -1, -2)) * weights[..., None, :], right)
-    return np.matmul(V, np.matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
+        return matmul(matmul(V, np.swapaxes(left, -1, -2)) * weights[..., None, :], right)
+    return matmul(V, matmul(np.swapaxes(left, -1, -2), weights[..., None] * right))
 
 
 def self_products(rows):
     """``X X'`` for rows X (..., m, d), shape (..., m, m)."""
+    (m, d), count = rows.shape[-2:], math.prod(rows.shape[:-2])
+    if 0 < m * m * d <= 4 * TINY and count >= MANY_TINY:
+        turned = _tasks_last(rows)
+        return _tasks_first(np.einsum("ijn,kjn->ikn", turned, turned), rows)
     # Numpy gives a product of an array with itself to syrk, which on small stacks takes two to four
     # times as long as gemm does. Two halves are no such product, and need no copy of the rows.
-    turned, half = np.swapaxes(rows, -1, -2), rows.shape[-2] // 2
+    turned, half = np.swapaxes(rows, -1, -2), m // 2
     products = np.empty((*rows.shape[:-1], rows.shape[-2]))
     for part in (slice(half), slice(half, None)):
         np.matmul(rows, turned[..., part], out=products[..., part])
@@ -84,8 +113,8 @@ def chain(V, gain, rows):
     """
     (k, r), (m, d) = V.shape[-2:], rows.shape[-2:]
     if k * m * (r + d) <= r * d * (k + m):
-        return np.matmul(np.matmul(V, gain), rows)
-    return np.matmul(V, np.matmul(gain, rows))
+        return matmul(matmul(V, gain), rows)
+    return matmul(V, matmul(gain, rows))
 
 
 # Up to this size, and from so many matrices a column on, inverses are taken of all at once: LAPACK
@@ -104,7 +133,7 @@ def inverse(matrices):
     flat = matrices.reshape(count, d, d)
     found, step = np.empty((count, d, d)), max(1, CHUNK // d**2)
     for start in range(0, count, step):
-        table = np.moveaxis(flat[start : start + step], 0, -1).copy()  # tasks last
+        table = _tasks_last(flat[start : start + step])
         _invert(table)
         found[start : start + step] = np.moveaxis(table, -1, 0)
     return found.reshape(matrices.shape)

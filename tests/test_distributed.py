@@ -43,13 +43,13 @@ def client():
 def test_a_fit_on_two_dask_processes_has_the_same_bits(client, monkeypatch, metric):
     monkeypatch.setattr(parallel, "MIN_WORK_IN_PARALLEL", 0)
     monkeypatch.setattr("sklearn_maml._tasks.stacks.BLOCK_ELEMENTS", 2**10)  # several blocks
-    sent, in_parallel = [], parallel._in_parallel
+    sent, in_parallel = [], parallel._by_processes
 
     def watched(f, numbers, n_jobs):
         sent.append(type(get_active_backend()[0]).__name__)
         return in_parallel(f, numbers, n_jobs)
 
-    monkeypatch.setattr(parallel, "_in_parallel", watched)
+    monkeypatch.setattr(parallel, "_by_processes", watched)
     rule = Proximal(metric=metric, criterion="reml")
     alone = MAMLRegressor(adaptation=rule, random_state=0).fit(X, Y, groups=STORE)
     assert not sent

@@ -20,12 +20,15 @@ then ``B^-1 C`` holds ``B^-1 G``, and nothing is stored or eliminated twice.
 """
 
 from dataclasses import dataclass
+from functools import partial, reduce
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from sklearn_maml._learning.structure import FLOOR
 from sklearn_maml._memory import room
+from sklearn_maml._objective.meta_objective import add_parts
 
 __all__ = ["Likelihood", "Solved", "likelihood"]
 
@@ -102,23 +105,16 @@ def likelihood(moments, relative, information=None):
     """
     t, q = moments.n_targets, len(relative)
     to, root = _axes(relative)
-    total, explained, log_determinant, told = np.zeros((q, q)), 0.0, 0.0, 0.0
     solved, back = Solved(moments, to, root), moments.back(to)
-    keeps, kept = moments.n_tasks * q * (q + t + moments.n_fixed) <= room(), []
-    for i, (shrunk, seen, precision, log_each, count) in enumerate(solved):
-        log_determinant += count @ log_each
-        total += precision @ count
-        # What the random effects take off [X y]'[X y].
-        explained = explained + np.matmul(shrunk * count, np.swapaxes(seen, 1, 2)).sum(axis=0)
-        told = told + _sum_of_products(precision, count, information)
-        if keeps:  # a copy, without all else that was solved
-            kept.append((moments.hold(i, seen), count))
+    keeps = moments.n_tasks * q * (q + t + moments.n_fixed) <= room()
+    kept, sums = zip(*solved.each(partial(_sums, moments, information, keeps)), strict=True)
+    log_determinant, total, explained, told = reduce(add_parts, sums)
     schur = moments.total - back.T @ explained @ back
     fixed, deviance, noise, contrast, log_fixed = _profile(schur, moments)
     value = t * (log_determinant + log_fixed) + deviance
     contrast = back @ contrast @ back.T
-    again = kept if keeps else ((seen, count) for _, seen, _, _, count in solved)
-    fitted = sum(_quadratic_forms(seen, contrast, count) for seen, count in again)
+    forms = partial(_quadratic_forms, contrast)
+    fitted = sum(moments.over(forms, kept) if keeps else solved.each(lambda i, part: forms(part)))
     if information == "full":
         told = _of_all_entries(told, q)
     if information is not None:
@@ -129,10 +125,28 @@ def likelihood(moments, relative, information=None):
     return Likelihood(float(value), to, root, gradient, told, fixed, noise, schur, rounding)
 
 
-class Solved:
-    """``(S C, B^-1 C, B^-1 G, log|B|, count)`` of some tasks at a time, as often as asked for.
+class Part(NamedTuple):
+    """Some tasks' equations, solved; see this module's docstring.
 
-    See this module's docstring.
+    Attributes
+    ----------
+    shrunk, seen : ndarray of shape (q, c, n)
+        ``S C`` and ``B^-1 C``.
+    precision : ndarray of shape (q, q, n)
+        ``B^-1 G``.
+    log_each, count : ndarray of shape (n,)
+        ``log|B|``, and how many tasks each stands for.
+    """
+
+    shrunk: np.ndarray
+    seen: np.ndarray
+    precision: np.ndarray
+    log_each: np.ndarray
+    count: np.ndarray
+
+
+class Solved:
+    """A `Part` for some tasks at a time, as often as asked for.
 
     Parameters
     ----------
@@ -145,7 +159,12 @@ class Solved:
         self.moments, self.to, self.root = moments, to, root
 
     def __iter__(self):
-        return iter(self.moments.of_chunks(self._solve))
+        return iter(self.each(lambda i, part: part))
+
+    def each(self, f):
+        """``f(i, part)`` of the i-th part, in order, by as many threads as there are jobs."""
+        chunks = enumerate(self.moments.chunks())
+        return self.moments.over(lambda chunk: f(chunk[0], self._solve(*chunk[1])), chunks)
 
     def _solve(self, columns, count):
         q, variance = len(self.root), np.square(self.root)[:, None]
@@ -159,7 +178,17 @@ class Solved:
         first = self.moments.first_fixed
         shrunk = variance[..., None] * right[:, first:]
         both, log_each = _eliminate(table)
-        return shrunk, both[:, first:], both[:, :q], log_each, count
+        return Part(shrunk, both[:, first:], both[:, :q], log_each, count)
+
+
+def _sums(moments, information, keeps, i, part):
+    """What `likelihood` sums up over tasks; before it what it reads again, if that is kept."""
+    # A copy, without all else that was solved.
+    kept = Part(None, moments.hold(i, part.seen), None, None, part.count) if keeps else None
+    # What the random effects take off [X y]'[X y].
+    explained = np.matmul(part.shrunk * part.count, np.swapaxes(part.seen, 1, 2)).sum(axis=0)
+    told = _sum_of_products(part.precision, part.count, information)
+    return kept, (part.count @ part.log_each, part.precision @ part.count, explained, told)
 
 
 def _axes(relative):
@@ -194,10 +223,10 @@ def _eliminate(table):
     return table[:, q:], np.log(pivots).sum(axis=0)
 
 
-def _quadratic_forms(rows, contrast, count):
-    """``sum_i count_i U_i W U_i'`` for U (q, c, n) and W (c, c)."""
-    half = np.matmul(contrast, rows) * count
-    return np.tensordot(rows, half, axes=([1, 2], [1, 2]))
+def _quadratic_forms(contrast, part):
+    """``sum_i count_i U_i W U_i'`` for U (q, c, n), what was seen, and W (c, c)."""
+    half = np.matmul(contrast, part.seen) * part.count
+    return np.tensordot(part.seen, half, axes=([1, 2], [1, 2]))
 
 
 def _sum_of_products(precision, count, information):

@@ -9,6 +9,7 @@ from scipy.linalg import qr
 
 from sklearn_maml._learning.mixed_moments import Moments, packed
 from sklearn_maml._learning.structure import Structure
+from sklearn_maml._linalg import matmul
 from sklearn_maml._objective.meta_objective import add_parts
 from sklearn_maml.adaptation.prior import Metric
 
@@ -100,7 +101,7 @@ class MixedDesign:
         else:
             random = rows[..., self.effects.varies] @ self.random
             weighted = np.concatenate([counts[..., None] * random, weighted], axis=-1)
-        products = np.matmul(np.swapaxes(random, -1, -2), weighted)
+        products = matmul(np.swapaxes(random, -1, -2), weighted)
         return [(packed(products), share)], [total]
 
     def collected(self, sums, count, n_targets, noise=None):

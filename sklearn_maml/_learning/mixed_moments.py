@@ -6,7 +6,6 @@ d parameters that all differ between tasks ``d (d + 1) / 2 + d`` numbers a task,
 """
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class Moments:
     n_targets: int
     noise: float | None = None
     n_jobs: int | None = None
-    _held: list = field(init=False, repr=False, default_factory=list)
+    _held: dict = field(init=False, repr=False, default_factory=dict)
 
     @property
     def n_fixed(self):
@@ -125,10 +124,10 @@ class Moments:
         for products, count in _rebatched(self.parts, self._chunk):
             yield products[at], count
 
-    def of_chunks(self, f):
-        """``f(columns, count)`` of all `chunks`, in order."""
+    def over(self, f, parts):
+        """``f(part)`` of parts of these tasks, in order, by as many threads as there are jobs."""
         n_jobs = self.n_jobs if self.n_tasks > FEW_CHUNKS * self._chunk else 1
-        return solved_in_order(partial(_called, f), self.chunks(), n_jobs)
+        return solved_in_order(f, parts, n_jobs)
 
     def hold(self, i, array):
         """A copy of an array of the i-th chunk, where the last one was.
@@ -136,14 +135,10 @@ class Moments:
         A search evaluates the likelihood many times, and memory that is new each time takes as long
         to be had as it takes to compute what is put there.
         """
-        if i == len(self._held):
-            self._held.append(np.empty_like(array))
+        if i not in self._held:
+            self._held[i] = np.empty_like(array)
         self._held[i][:] = array
         return self._held[i]
-
-
-def _called(f, chunk):
-    return f(*chunk)
 
 
 def packed(products):

@@ -174,7 +174,7 @@ def _scoring(moments, structure, relative, max_iter, tol):
         step, change = structure.scoring_step(at, damping)
         done = change < tol + at.rounding and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
-        candidate = at.to @ root @ root @ at.to.T
+        candidate = at.to @ root @ root.T @ at.to.T
         there = _attempt(moments, candidate, structure.information)
         # The last step is too short for values to tell, but not for gradients.
         if there is not None and there.value < at.value + done * SAME * abs(at.value):

@@ -93,7 +93,7 @@ class Structure:
         return np.diag((sums / np.bincount(self.which))[self.which])
 
     def scoring_step(self, at, damping):
-        """Fisher's step D in the root of S: ``Sigma = K (R + D)^2 K'``; see `Likelihood`.
+        """Fisher's step D in a root of S: ``Sigma = K (R + D)(R + D)' K'``; see `Likelihood`.
 
         Parameters
         ----------
@@ -104,7 +104,6 @@ class Structure:
         Returns
         -------
         step : ndarray of shape (q, q)
-            Symmetric.
         change : float
             By how much it should lower the value.
         """
@@ -116,8 +115,8 @@ class Structure:
         size = np.diagonal(hessian)
         ridge = damping * size + 1e-13 * size.max(initial=0.0) + np.finfo(float).tiny
         x = np.linalg.solve(hessian + np.diag(ridge), -slope)
-        values, vectors = np.linalg.eigh((basis @ x).reshape(self.shape))
-        step = (vectors * np.clip(values, -LONGEST, LONGEST)) @ vectors.T
+        left, size, right = np.linalg.svd((basis @ x).reshape(self.shape))
+        step = (left * np.minimum(size, LONGEST)) @ right
         return step, -0.5 * float(slope @ x)
 
     def root_derivatives(self, at, second):
@@ -152,23 +151,19 @@ class Structure:
 
 
 def _in_all_entries(at, second, curvature):
-    """Gradient and Hessian in a symmetric D, and the basis of such D.
+    """Gradient and Hessian in a triangular D, and the basis of such D.
 
-    ``d S = R D + D R + D^2``: entry (a, b) is ``(r_a + r_b) D_ab`` to first order, and the gradient
-    G, here `curvature`, bends by ``2 tr(G D^2)``.
+    ``d S = D R + R D' + D D'``: to first order the entry of axes a and b is ``r_b D_ab``, and the
+    gradient G, here `curvature`, bends by ``2 tr(G D D')``. Each axis is moved along those that
+    are longer; were D symmetric, the longer ones would be moved as far, in units of their length.
     """
     q = len(at.root)
-    basis = symmetric_basis(q)
-    weight = (at.root[:, None] + at.root).reshape(-1, 1)
-    scaled = weight * basis
-    hessian = scaled.T @ second @ scaled
-    hessian += basis.T @ (np.kron(np.eye(q), curvature) + np.kron(curvature, np.eye(q))) @ basis
-    return scaled.T @ at.gradient.ravel(), hessian, basis
-
-
-def symmetric_basis(q):
-    """A basis of the symmetric matrices (q, q), shape (q * q, q (q + 1) / 2)."""
-    row, column = np.tril_indices(q)
+    order = np.lexsort((at.root, np.linalg.norm(at.to, axis=0)))[::-1]
+    row, column = order[np.tril_indices(q)[0]], order[np.tril_indices(q)[1]]
     basis = np.zeros((q, q, len(row)))
-    basis[row, column, np.arange(len(row))] = basis[column, row, np.arange(len(row))] = 1.0
-    return basis.reshape(q * q, -1)
+    basis[row, column, np.arange(len(row))] = 1.0
+    moved = basis * at.root[:, None]
+    moved = (moved + np.swapaxes(moved, 0, 1)).reshape(q * q, -1)
+    basis = basis.reshape(q * q, -1)
+    bent = 2.0 * basis.T @ np.kron(curvature, np.eye(q)) @ basis
+    return moved.T @ at.gradient.ravel(), moved.T @ second @ moved + bent, basis

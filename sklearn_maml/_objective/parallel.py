@@ -1,9 +1,9 @@
 """Blocks of tasks over joblib's workers, with one BLAS thread each, so that no bit changes."""
 
 from contextlib import contextmanager
-from functools import cache, partial, reduce
+from functools import cache, reduce
 from itertools import chain
-from threading import Lock
+from threading import Condition, Lock
 from typing import Any
 
 import numpy as np
@@ -88,20 +88,8 @@ def fold_blocks(f, n_blocks, combine, n_jobs, work):
     with one_blas_thread():
         if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(n_jobs) == 1:
             return reduce(combine, map(f, range(n_blocks)))
-        return reduce(combine, _in_parallel(f, range(n_blocks), n_jobs))
-
-
-def _in_parallel(f, numbers, n_jobs):
-    """``f(i)`` for each number, in order, by joblib's workers."""
-    backend, _ = get_active_backend(prefer="threads")
-    # Threads share the objective. Processes get a copy with each call: so make few calls.
-    size = 1
-    if not getattr(backend, "uses_threads", False):
-        size = -(-len(numbers) // (4 * effective_n_jobs(n_jobs)))
-    chunks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-    lazily = "generator" if getattr(backend, "supports_return_generator", False) else "list"
-    parallel = Parallel(n_jobs, prefer="threads", return_as=lazily)
-    return chain.from_iterable(parallel(delayed(_each)(f, chunk) for chunk in chunks))
+        by_workers = _by_threads if _threads_work() else _by_processes
+        return reduce(combine, by_workers(f, range(n_blocks), n_jobs))
 
 
 def solved_in_order(f, items, n_jobs):
@@ -109,23 +97,127 @@ def solved_in_order(f, items, n_jobs):
 
     To these all items would have to be sent, as often as they are asked for.
     """
-    backend, _ = get_active_backend(prefer="threads")
-    if effective_n_jobs(n_jobs) == 1 or not getattr(backend, "uses_threads", False):
+    if effective_n_jobs(n_jobs) == 1 or not _threads_work():
         return map(f, items)
-    f = partial(_as_here, f, np.geterr())
-    parallel = Parallel(n_jobs, prefer="threads", return_as="generator")
-    return chain.from_iterable(parallel(delayed(_each)(f, [item]) for item in items))
+    return _by_threads(f, items, n_jobs)
 
 
-def _as_here(f, errors, item):
-    """f with numpy's handling of floating-point errors: a thread's own is the default."""
-    with np.errstate(**errors):
-        return f(item)
+def _threads_work():
+    """Whether joblib's workers are threads of this process, which go on while this one does."""
+    backend, _ = get_active_backend(prefer="threads")
+    lazy = getattr(backend, "supports_return_generator", False)
+    return lazy and getattr(backend, "uses_threads", False)
+
+
+def _by_processes(f, numbers, n_jobs):
+    """``f(i)`` for each number, in order, by workers that get a copy of f with each call."""
+    backend, _ = get_active_backend(prefer="threads")
+    size = -(-len(numbers) // (4 * effective_n_jobs(n_jobs)))  # few calls
+    chunks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    lazily = "generator" if getattr(backend, "supports_return_generator", False) else "list"
+    parallel = Parallel(n_jobs, prefer="threads", return_as=lazily)
+    return chain.from_iterable(parallel(delayed(_each)(f, chunk) for chunk in chunks))
 
 
 def _each(f, numbers):
     with one_blas_thread():  # worker processes have a BLAS of their own
         return [f(i) for i in numbers]
+
+
+def _by_threads(f, items, n_jobs):
+    """``f(item)`` for each item, in order: this thread and some of joblib's take turns.
+
+    joblib is asked for threads and not for results: each of these it hands on through three threads
+    of its own, and looks every 10 ms whether it is there.
+    """
+    n_threads = effective_n_jobs(n_jobs)
+    turns = _Turns(f, items, ahead=2 * n_threads)
+    parallel = Parallel(n_jobs, prefer="threads", return_as="generator")
+    others = parallel(delayed(turns.work)() for _ in range(n_threads - 1))
+    try:
+        yield from turns.results()
+    finally:
+        turns.end()
+        for _ in others:
+            pass
+
+
+class _Turns:
+    """Items that threads take in turn, and what f makes of them, in the order of the items.
+
+    Parameters
+    ----------
+    f : callable
+    items : iterable
+    ahead : int
+        How many results, at most, wait for one that comes before them.
+    """
+
+    def __init__(self, f, items, ahead):
+        self.f, self.ahead = f, ahead
+        self._items, self._n_taken, self._over = iter(items), 0, False
+        self._done = {}  # by number: what was found, and the error if there was one
+        self._taking, self._changed = Lock(), Condition()
+        self._errors = np.geterr()  # a new thread has numpy's defaults
+
+    def work(self):
+        """Take items until there are none; run by the other threads."""
+        with np.errstate(**self._errors), one_blas_thread():
+            while self._work_on_one():
+                with self._changed:
+                    self._changed.wait_for(lambda: self._over or len(self._done) < self.ahead)
+
+    def results(self):
+        """Yield what f made of the items, and take items until the next result is there."""
+        wanted = 0
+        while True:
+            with self._changed:
+                free = wanted not in self._done and len(self._done) < self.ahead
+            if not (free and self._work_on_one()):
+                with self._changed:
+                    self._changed.wait_for(lambda: wanted in self._done or self._ended(wanted))
+                    if wanted not in self._done:
+                        return
+                    found, error = self._done.pop(wanted)
+                    self._changed.notify_all()
+                if error is not None:
+                    raise error
+                yield found
+                wanted += 1
+
+    def end(self):
+        """Take no more items."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def _ended(self, wanted):
+        return self._over and wanted == self._n_taken
+
+    def _work_on_one(self):
+        """Whether there was an item to be taken."""
+        with self._taking:  # their order is that in which they are taken
+            if self._over:
+                return False
+            number, found, error = self._n_taken, None, None
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self.end()
+                return False
+            except BaseException as raised:
+                error = raised
+            self._n_taken += 1
+        if error is None:
+            # An error is raised where its result is asked for: the same one for every `n_jobs`.
+            try:
+                found = self.f(item)
+            except BaseException as raised:
+                error = raised
+        with self._changed:
+            self._done[number] = found, error
+            self._changed.notify_all()
+        return True
 
 
 class Filled:

@@ -16,7 +16,7 @@ from abc import ABCMeta, abstractmethod
 import numpy as np
 
 from sklearn_maml._cached import cached_property
-from sklearn_maml._linalg import matvec, vecmat
+from sklearn_maml._linalg import matmul, matvec, vecmat
 from sklearn_maml.adaptation.inner_loop import InnerLoop, Response, RowResponse
 
 __all__ = ["AffineLoop"]
@@ -70,7 +70,7 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
             self.support,
             predictions + matvec(self._response, residuals),
             lambda: theta + self._move(residuals),
-            lambda V: self._response if V is None else np.matmul(V, self._response),
+            lambda V: self._response if V is None else matmul(V, self._response),
         )
 
     def _move(self, residuals):
@@ -85,15 +85,15 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
     def _pullback(self, V):
         """``V J`` for rows V (..., k, d)."""
         if self.geometry.tall:
-            return V - np.matmul(self.geometry.metric.rows(V), self._crossed)
+            return V - matmul(self.geometry.metric.rows(V), self._crossed)
         pulled = self._rows_gained(self.geometry.products_with(V))
-        return V - np.matmul(pulled, self.support.features)
+        return V - matmul(pulled, self.support.features)
 
     def _filtered(self, columns):
         """q times columns (..., n, r, k)."""
         if self._is_multiple:
             return self.spectral[..., None, None] * columns
-        return np.matmul(self.spectral, columns)
+        return matmul(self.spectral, columns)
 
     @property
     def _is_multiple(self):
@@ -115,7 +115,7 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
 
     def _rows_gained(self, U):
         """``U C`` for rows U (..., n, k, m)."""
-        return U * self._gain[..., None, :] if self._is_multiple else np.matmul(U, self._gain)
+        return U * self._gain[..., None, :] if self._is_multiple else matmul(U, self._gain)
 
     @cached_property
     def _response(self):
@@ -128,4 +128,4 @@ class AffineLoop(InnerLoop, metaclass=ABCMeta):
     def _crossed(self):
         """``T = q(X' W X) X' W F``, shape (n, r, d)."""
         weighted = self._curvatures[..., None] * self.support.features
-        return self._filtered(np.matmul(np.swapaxes(self.geometry.rows, -1, -2), weighted))
+        return self._filtered(matmul(np.swapaxes(self.geometry.rows, -1, -2), weighted))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_maml._cached import cached_property
-from sklearn_maml._linalg import flat_matmul
+from sklearn_maml._linalg import flat_matmul, matmul
 
 __all__ = ["Doubt", "crossed_grams", "unknown_of_tasks"]
 
@@ -95,7 +95,7 @@ def crossed_grams(rows, scaled, doubt):
     beside = rows
     if doubt is not None:
         beside = np.concatenate([rows, flat_matmul(scaled, doubt.rows.T)], axis=-1)
-    grams = np.matmul(np.swapaxes(rows, -1, -2), beside)
+    grams = matmul(np.swapaxes(rows, -1, -2), beside)
     flat = grams.reshape(*grams.shape[:-2], -1)
     if doubt is None:
         return flat
@@ -127,11 +127,11 @@ def unknown_of_tasks(factor, strength, doubt, flat):
     crossed = flat[:, : q * width].reshape(n, q, width)
     values, vectors = np.linalg.eigh(crossed[..., :q])
     root = vectors / np.sqrt(1.0 + np.maximum(values, 0.0))[:, None, :]
-    lifted = np.matmul(factor, root)
+    lifted = matmul(factor, root)
     posterior = np.swapaxes(lifted, -1, -2) / np.sqrt(strength)
     if doubt is None:
         return posterior, np.zeros((n, 0, d))
-    along = np.matmul(np.swapaxes(root, -1, -2), crossed[..., q:])
-    moved = doubt.rows - np.swapaxes(np.matmul(lifted, along), -1, -2)
+    along = matmul(np.swapaxes(root, -1, -2), crossed[..., q:])
+    moved = doubt.rows - np.swapaxes(matmul(lifted, along), -1, -2)
     taken = np.square(along[..., len(doubt.theta) :]).sum(axis=(-2, -1))
     return posterior, moved * doubt.sizes(strength * (flat[:, -1] - taken))[..., None]

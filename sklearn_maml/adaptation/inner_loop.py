@@ -12,7 +12,7 @@ support rows F: ``dz = (Phi - R F) dtheta``, with R of shape (query rows, suppor
 import numpy as np
 
 from sklearn_maml._cached import cached_property
-from sklearn_maml._linalg import flat_vecmat, matvec, vecmat
+from sklearn_maml._linalg import flat_vecmat, matmul, matvec, vecmat
 
 __all__ = ["InnerLoop", "Response", "RowResponse"]
 
@@ -133,8 +133,8 @@ class RowResponse:
         response = self._response(None)
         if self.query is self.support:  # (I - R) F: one product instead of two
             matrix = _scaled(np.eye(response.shape[-1]) - response, scale)
-            return np.matmul(matrix, self.query.features)
-        design = np.matmul(response, self.support.features)
+            return matmul(matrix, self.query.features)
+        design = matmul(response, self.support.features)
         np.subtract(self.query.features, design, out=design)
         return _scaled(design, scale, owned=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_maml._cached import cached_property
-from sklearn_maml._linalg import self_products
+from sklearn_maml._linalg import matmul, self_products
 
 __all__ = ["Geometry", "StepMetric"]
 
@@ -77,7 +77,7 @@ class Geometry:
 
     def products_with(self, V):
         """``V M F'`` for rows V (..., k, d), shape (..., k, m)."""
-        return np.matmul(self.metric.rows(V), np.swapaxes(self.rows, -1, -2))
+        return matmul(self.metric.rows(V), np.swapaxes(self.rows, -1, -2))
 
     def trace(self, weights):
         """The trace of `gram`: no eigenvalue is larger, shape (...)."""
@@ -87,7 +87,7 @@ class Geometry:
     def gram(self, weights):
         """``X' W X`` or ``W^1/2 X X' W^1/2``, whichever is smaller: they share eigenvalues."""
         if self.tall:
-            return np.matmul(np.swapaxes(self.rows, -1, -2), weights[..., None] * self.rows)
+            return matmul(np.swapaxes(self.rows, -1, -2), weights[..., None] * self.rows)
         root = np.sqrt(weights)
         gram = self.products * root[..., :, None]
         gram *= root[..., None, :]
