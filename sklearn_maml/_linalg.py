@@ -16,6 +16,7 @@ __all__ = [
     "matvec",
     "row_products",
     "self_products",
+    "solve",
     "triangle",
     "vecmat",
 ]
@@ -23,7 +24,7 @@ __all__ = [
 
 # Up to this size, and from so many of them on, products are taken of all at once: BLAS would spend
 # most of its time on being called, and OpenBLAS lets threads wait for each other at each call.
-TINY, MANY_TINY = 64, 500
+TINY, MANY_TINY = 100, 500
 
 
 def matmul(left, right):
@@ -42,7 +43,9 @@ def _tasks_last(stack):
 
 def _tasks_first(table, like):
     """(i, k, n) as (..., i, k), the leading axes as those of another stack."""
-    return np.ascontiguousarray(np.moveaxis(table, -1, 0)).reshape(*like.shape[:-2], *table.shape[:2])
+    return np.ascontiguousarray(np.moveaxis(table, -1, 0)).reshape(
+        *like.shape[:-2], *table.shape[:2]
+    )
 
 
 def matvec(matrices, vectors):
@@ -94,7 +97,7 @@ def row_products(V, left, weights, right):
 def self_products(rows):
     """``X X'`` for rows X (..., m, d), shape (..., m, m)."""
     (m, d), count = rows.shape[-2:], math.prod(rows.shape[:-2])
-    if 0 < m * m * d <= 4 * TINY and count >= MANY_TINY:
+    if 0 < m * m * d <= 3 * TINY and count >= MANY_TINY:
         turned = _tasks_last(rows)
         return _tasks_first(np.einsum("ijn,kjn->ikn", turned, turned), rows)
     # Numpy gives a product of an array with itself to syrk, which on small stacks takes two to four
@@ -151,6 +154,17 @@ def _invert(table):
                 table[i, k] = 0.0
                 table[i] -= factor * row
         table[k] = row
+
+
+def solve(matrices, right):
+    """`numpy.linalg.solve`, but NaN throughout where a matrix is singular to the last digit.
+
+    That is where curvatures are beyond all bounds, and a solver turns back, as from an overflow.
+    """
+    try:
+        return np.linalg.solve(matrices, right)
+    except np.linalg.LinAlgError:
+        return np.full(right.shape, np.nan)
 
 
 def geometric_sum(gram, step, n_steps):

@@ -46,14 +46,18 @@ def dense_log_likelihood(X, Z, y, groups, relative):
 
 
 def directions(kind):
-    """A basis of the changes D of the root of Sigma that a structure allows."""
-    one, two, both = np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])
-    return {"full": [one, two, both], "diagonal": [one, two], "tied": [np.eye(2)]}[kind]
+    """A basis of the changes D of the root of Sigma that a structure allows.
+
+    The shorter axis is moved along the longer one, not the other way round.
+    """
+    one, two, along = np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [0.0, 0.0]])
+    return {"full": [one, two, along], "diagonal": [one, two], "tied": [np.eye(2)]}[kind]
 
 
 def decrement_by_differences(data, relative, kind, step=1e-3):
-    """``-g' H^-1 g / 2`` of the dense likelihood along ``Sigma = K (I + D)^2 K'``."""
-    K = np.linalg.cholesky(relative)
+    """``-g' H^-1 g / 2`` of the dense likelihood along ``Sigma = K (I + D)(I + D)' K'``."""
+    values, vectors = np.linalg.eigh(relative)
+    K = vectors * np.sqrt(values)  # from the shorter to the longer axis
     basis = np.array(directions(kind))
 
     def value(x):

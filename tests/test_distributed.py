@@ -14,7 +14,7 @@ from joblib.parallel import get_active_backend
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_maml import MAMLRegressor, Proximal, TaskStatistics, task_statistics
-from sklearn_maml._objective import parallel
+from sklearn_maml import _parallel as parallel
 
 RNG = np.random.default_rng(0)
 SIZES = RNG.integers(2, 12, size=300)
@@ -31,7 +31,7 @@ def client():
     with (
         warnings.catch_warnings(),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):

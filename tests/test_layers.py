@@ -16,6 +16,7 @@ FLOORS = {
     "_component": 1,
     "_linalg": 1,
     "_memory": 1,
+    "_parallel": 1,
     "_progress": 1,
     "_report": 1,
     "_storage": 1,

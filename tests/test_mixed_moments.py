@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from threading import get_ident
+from time import sleep
 
 import joblib
 import numpy as np
@@ -58,6 +59,10 @@ def test_random_effects_that_are_fixed_ones_too_may_be_stored_once(relative, n_t
     assert_allclose(found, expected, rtol=1e-9)
 
 
+def as_it_is(i, part):
+    return part
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_what_has_no_room_is_solved_anew_to_the_same_bits(keeps, monkeypatch):
     expected = likelihood(shared(), ANY_SIGMA, "full")
@@ -66,8 +71,8 @@ def test_what_has_no_room_is_solved_anew_to_the_same_bits(keeps, monkeypatch):
     for name in FACTS:
         assert_array_equal(getattr(found, name), getattr(expected, name))
     solved = Solved(shared(), np.eye(2), np.ones(2))
-    for first, again in zip(solved, solved, strict=True):
-        assert_array_equal(first[1], again[1])
+    for first, again in zip(*(solved.each(as_it_is) for _ in range(2)), strict=True):
+        assert_array_equal(first.seen, again.seen)
 
 
 def test_evaluations_share_the_memory_of_what_they_hold():
@@ -104,22 +109,28 @@ def test_the_number_of_jobs_changes_no_bit(backend, monkeypatch):
     whole, threads = shared(), set()
     relative = ANY_SIGMA * np.array([[1e200, 1e180], [1e180, 1e160]])
     solve = Solved._solve
-    monkeypatch.setattr(Solved, "_solve", lambda *a: (threads.add(get_ident()), solve(*a))[1])
+
+    def slowly(*given):
+        threads.add(get_ident())
+        sleep(0.01)  # so that there is something left for others
+        return solve(*given)
+
+    monkeypatch.setattr(Solved, "_solve", slowly)
     expected = likelihood(whole, ANY_SIGMA, "full")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        far = list(Solved(whole, relative, np.ones(2)))
+        far = list(Solved(whole, relative, np.ones(2)).each(as_it_is))
     assert threads == {get_ident()}
     with joblib.parallel_config(backend):
         several = replace(whole, n_jobs=2)
         found = likelihood(several, ANY_SIGMA, "full")
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            again = list(Solved(several, relative, np.ones(2)))
+            again = list(Solved(several, relative, np.ones(2)).each(as_it_is))
     assert (len(threads) > 1) == (backend == "threading")
     for name in FACTS:
         assert_array_equal(getattr(found, name), getattr(expected, name))
     for here, there in zip(far, again, strict=True):
-        assert_array_equal(here[1], there[1])
-        assert not np.isfinite(here[3]).all()
+        assert_array_equal(here.seen, there.seen)
+        assert not np.isfinite(here.log_each).all()
 
 
 def test_moments_of_several_are_those_of_all_their_tasks():

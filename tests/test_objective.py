@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sklearn
 from families import make_tasks
 from objectives import make_objective, objective_of, stacked_risk
 from reference import meta_loss, with_ones
@@ -12,6 +13,7 @@ from sklearn_maml import MAMLRegressor, MAMLRegressorCV, Proximal
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
 from sklearn_maml._tasks.stacks import Blocks, Tasks
+from sklearn_maml.adaptation import GradientSteps, step_length
 from sklearn_maml.losses import LOSSES, LogCosh
 
 
@@ -98,6 +100,29 @@ def test_relative_step_shares_count_tasks_by_weight():
     model = MAMLRegressor(inner_lr=0.1).fit([(X, y, 1.0), (100 * X, y, 3.0)])
     assert model.capped_share_ == pytest.approx(0.75)
     assert model.inner_lr_ == 0.1
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("loss", ["squared_error", "pseudo_huber"])
+def test_how_steps_are_capped_is_found_once_where_rows_have_no_room(loss, first_order, monkeypatch):
+    calls, found = [], step_length.largest_eigenvalue
+
+    def counted(gram, **settings):
+        calls.append(len(gram))
+        return found(gram, **settings)
+
+    monkeypatch.setattr(step_length, "largest_eigenvalue", counted)
+    tasks = [task for m in (3, 9, 27, 81) for task in make_tasks(2, m, seed=m)]
+    settings = {"loss": loss, "adaptation": GradientSteps(5.0, 2, first_order=first_order)}
+    results = []
+    for memory in (1024, 0):
+        calls.clear()
+        with sklearn.config_context(working_memory=memory):
+            model = MAMLRegressor(certificate=None, **settings).fit(tasks)
+            results.append(model)
+        assert sum(calls) == len(tasks), memory
+    np.testing.assert_array_equal(results[0].coef_, results[1].coef_)
+    np.testing.assert_array_equal(results[0].task_coef_, results[1].task_coef_)
 
 
 def test_a_sum_over_blocks_leaves_what_blocks_keep_as_it_is():

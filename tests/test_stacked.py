@@ -1,28 +1,24 @@
 """Stacked linear algebra against numpy, matrix by matrix."""
 
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from threading import Event
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joblib import parallel_config
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml._linalg import (
     chain,
     geometric_sum,
     inverse,
     largest_eigenvalue,
+    matmul,
     matvec,
     row_products,
     self_products,
+    solve,
     vecmat,
 )
-from sklearn_maml._objective.parallel import fold_blocks, one_blas_thread
 
 
 def spd(r, seed, n=3):
@@ -63,6 +59,36 @@ def test_row_products_do_not_depend_on_the_order_of_multiplication(k, m, d):
     assert row_products(V, left, weights, right) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("n", [1, 499, 500, 3_000])
+@pytest.mark.parametrize(("i", "j", "k"), [(4, 5, 5), (4, 5, 6), (1, 4, 4), (4, 4, 1), (3, 0, 3)])
+def test_products_of_stacks_are_those_of_each_pair_however_small_and_many(i, j, k, n):
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(n, j, i)).swapaxes(1, 2), rng.normal(size=(n, j, k))
+    expected = np.array([one @ other for one, other in zip(left, right, strict=True)])
+    for a, b, wanted in [
+        (left, right, expected),
+        (left[None], right[None], expected[None]),
+        (left, right[:1], left @ right[0]),  # no pairs
+        (left[0], right, left[0] @ right),
+    ]:
+        found = matmul(a, b)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+        assert found.flags.c_contiguous or n == 1
+
+
+@pytest.mark.parametrize("shape", [(500, 1, 9), (500, 5, 9), (2, 300, 4, 4), (600, 10, 10)])
+def test_self_products_of_many_small_stacks(shape):
+    rows = np.random.default_rng(0).normal(size=shape)
+    expected = np.einsum("...id,...jd->...ij", rows, rows)
+    np.testing.assert_allclose(self_products(rows), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_system_that_is_singular_to_the_last_digit_has_no_solution():
+    right = np.ones((2, 2, 3))
+    np.testing.assert_allclose(solve(np.stack([np.eye(2), 2 * np.eye(2)]), right)[1], right[1] / 2)
+    assert np.isnan(solve(np.stack([np.eye(2), np.ones((2, 2))]), right)).all()
+
+
 @pytest.mark.parametrize("m", [1, 2, 7])
 def test_self_products_are_all_inner_products_also_of_a_slice(m):
     rows = np.random.default_rng(0).normal(size=(2, 4, m + 1, 5))[:, :, 1:]
@@ -94,78 +120,6 @@ def test_matrices_that_need_more_doublings_do_not_disturb_the_others():
     together = largest_eigenvalue(gram)
     for i in range(3):
         assert largest_eigenvalue(gram[i : i + 1])[0] == together[i]
-
-
-def blas_threads():
-    return [
-        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
-    ]
-
-
-def test_blas_runs_one_thread_inside_and_as_many_as_before_afterwards():
-    with threadpool_limits(2, user_api="blas"):  # whatever was left by those who ran before
-        with one_blas_thread(), one_blas_thread():
-            assert set(blas_threads()) == {1}
-        assert set(blas_threads()) == {2}
-
-
-def test_a_thread_that_set_a_limit_of_its_own_keeps_no_other_from_it():
-    """From threadpoolctl 3.8 on others would be ignored as long as it lives."""
-    with ThreadPoolExecutor(1) as executor:
-        own = executor.submit(threadpool_limits, 2, user_api="blas").result()
-        with one_blas_thread():
-            assert set(blas_threads()) == {1}
-        assert set(blas_threads()) == {2}
-        executor.submit(own.restore_original_limits).result()
-
-
-def test_threads_that_limit_blas_at_once_leave_it_as_it_was():
-    before = blas_threads()
-
-    def limited(_):
-        with one_blas_thread():
-            return np.ones((50, 50)) @ np.ones((50, 50))
-
-    with ThreadPoolExecutor(8) as executor:
-        list(executor.map(limited, range(200)))
-    assert blas_threads() == before
-
-
-def test_blas_runs_one_thread_in_every_thread_until_the_last_has_left():
-    """From threadpoolctl 3.8 on the thread that limits BLAS first would be the only one to."""
-    before, left = blas_threads(), Event()
-
-    def first():
-        with one_blas_thread():
-            entered.set()
-            left.wait(5)
-
-    for _ in range(2):
-        with one_blas_thread():
-            pass
-        entered, left = Event(), Event()
-        with ThreadPoolExecutor(1) as executor:
-            executor.submit(first)
-            entered.wait(5)
-            assert set(blas_threads()) == {1}
-            with one_blas_thread():
-                left.set()
-                executor.submit(int).result()  # the first thread has left, and lives
-                assert set(blas_threads()) == {1}
-            assert blas_threads() == before
-            assert set(executor.submit(blas_threads_limited).result()) == {1}
-            assert blas_threads() == before
-
-
-def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
-    with parallel_config(backend="loky"):
-        found = fold_blocks(partial(np.full, 1), 19, np.append, 2, np.inf)
-    assert found.tolist() == list(range(19))
-
-
-def blas_threads_limited():
-    with one_blas_thread():
-        return blas_threads()
 
 
 @pytest.mark.parametrize(("k", "r", "m", "d"), [(4, 2, 3, 9), (40, 2, 30, 3), (1, 5, 1, 5)])

@@ -60,7 +60,7 @@ def default_rule(inner_lr, n_steps):
     return Proximal() if inner_lr is None and n_steps is None else None
 
 
-def gradient_rule(inner_lr, n_steps, blocks):
+def gradient_rule(inner_lr, n_steps, blocks, n_jobs=None):
     """The gradient steps that `inner_lr` and `n_steps` stand for; "auto" is decided here.
 
     Parameters
@@ -71,6 +71,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
         None is 1.
     blocks : Blocks
         For "auto": the rows whose moments define the coordinates in which to step.
+    n_jobs : int, default=None
+        Threads, as in joblib.
 
     Returns
     -------
@@ -86,7 +88,8 @@ def gradient_rule(inner_lr, n_steps, blocks):
             raise ValueError(f"inner_lr must be 'auto' or a number; got {inner_lr!r}.")
         GradientSteps(n_steps=n_steps).validate()
         intercept = blocks.features.intercept
-        coordinates = Standardization.from_moments(*moments(blocks), intercept, AUTO_INTERCEPT_STEP)
+        of_rows = moments(blocks, n_jobs)
+        coordinates = Standardization.from_moments(*of_rows, intercept, AUTO_INTERCEPT_STEP)
         length = 1.0 - AUTO_REMAINDER ** (1.0 / max(n_steps, 1))
         return GradientSteps(length, n_steps, relative=True, coordinates=coordinates)
     if isinstance(inner_lr, Integral) and abs(inner_lr) > 2**1023:  # no float64

@@ -26,8 +26,8 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._estimators.residual_feature import residual_set
 from sklearn_maml._learning.problem import LearningProblem
-from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._objective.quadratic import quadratic, refuse_lost_features, refuse_too_wide
+from sklearn_maml._parallel import one_blas_thread
 from sklearn_maml._progress import check_overflow, refusing_overflow, report, stage
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import fit_featurizer
@@ -224,7 +224,7 @@ def _learned(model, plan, blocks, featurizer, facts=None, coarse=False):
     refuse_too_wide(blocks, plan.learns, model.loss_.constant_hessian)
     rule = plan.rule
     if rule is None:
-        rule = gradient_rule(model.inner_lr, model.n_steps, blocks)
+        rule = gradient_rule(model.inner_lr, model.n_steps, blocks, model.n_jobs)
     objective = objective_of(model, blocks, rule)
     if not objective.is_quadratic:  # else the solver looks, on its way
         refuse_lost_features(objective)
@@ -245,7 +245,9 @@ def _fit_objective(model, plan, objective, ids, named):
     model.meta_losses_, model.n_iter_ = np.array(result.values), result.n_iter
     model._start, model.task_ids_, model.n_tasks_ = start, ids, len(ids)
     _report_steps(model, objective)
-    keep_tasks(model, objective.blocks.unsplit(), ids if named else None)
+    if objective.blocks.episodes.support != "all" or model.adaptation_ is not objective.rule:
+        objective = objective_of(model, objective.blocks.unsplit())
+    keep_tasks(model, objective, ids if named else None)
 
 
 def _solved(model, plan, objective):
@@ -353,13 +355,12 @@ def _report_steps(model, objective):
             warn_if_diverging(rule, diverging)
 
 
-def keep_tasks(model, blocks, ids):
+def keep_tasks(model, objective, ids):
     """Store the parameters of named tasks, adapted to all of their rows; None names none."""
     model.task_coef_ = model.task_intercept_ = model._information = model._n_rows = None
     model._known = TaskIndex()
     if ids is not None:
-        # With the rule that knows the noise, and the rows that are kept.
-        theta, model._information = objective_of(model, blocks).adapted(theta_of(model))
+        theta, model._information = objective.adapted(theta_of(model))
         parts = split_theta(theta, model._has_intercept, views=True)
         model.task_coef_, model.task_intercept_ = parts
-        model._known, model._n_rows = TaskIndex(ids), blocks.n_rows
+        model._known, model._n_rows = TaskIndex(ids), objective.blocks.n_rows

@@ -24,7 +24,7 @@ from sklearn_maml._estimators.prediction import (
 )
 from sklearn_maml._estimators.settled import check_settled, digest_of, settle
 from sklearn_maml._estimators.wholeness import all_or_nothing, forget, unchanged_by_failure
-from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._parallel import one_blas_thread
 from sklearn_maml._progress import refusing_overflow, warn_user
 from sklearn_maml._tasks.classes import distinct, read_classes
 from sklearn_maml._tasks.features import fit_featurizer
@@ -360,7 +360,7 @@ def _add_tasks(model, blocks, rows):
     )
     if rows.named:
         ids = joined_labels([model.task_ids_, rows.ids])
-        keep_tasks(model, blocks, rows.ids)
+        keep_tasks(model, objective_of(model, blocks), rows.ids)
         for name, old in zip(names, before, strict=True):
             new = getattr(model, name)
             known = old is not None and new is not None

@@ -14,10 +14,12 @@ f'' itself.
 """
 
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
 from sklearn_maml._learning.likelihood import Solved, likelihood
+from sklearn_maml._objective.meta_objective import add_parts
 
 __all__ = ["measured", "newton_decrement"]
 
@@ -68,22 +70,26 @@ def measured(moments, structure, model):
 def _second(moments, at, information):
     """The second derivative in S of `Likelihood.value`: of the shape of its information."""
     t, r = moments.n_targets, moments.n_fixed
-    parts, back = Solved(moments, at.to, at.root), moments.back(at.to)
+    solved, back = Solved(moments, at.to, at.root), moments.back(at.to)
     contrast = np.concatenate([-at.fixed.T, np.eye(t)])
     left = (contrast * (at.schur @ contrast)).sum(axis=0)
     # As the columns of Z are, fixed effects are taken along the axes of Sigma.
     contrast, Q = back @ contrast, back[:r, :r] @ np.linalg.inv(at.schur[:r, :r]) @ back[:r, :r].T
-    total, fixed, mixed, own = 0.0, 0.0, 0.0, 0.0
-    for _, seen, P, _, count in parts:
-        U = seen[:, :r]
-        a = np.matmul(contrast.T, seen) / np.sqrt(at.noise)[:, None]  # (q, t, n), of unit noise
+
+    def sums(i, part):
+        P, U, count = part.precision, part.seen[:, :r], part.count
+        a = np.matmul(contrast.T, part.seen) / np.sqrt(at.noise)[:, None]  # (q, t, n), of noise 1
         of_fixed = np.einsum("brn,crn->bcn", U, np.matmul(Q, U))
         of_noise = np.einsum("btn,ctn->bcn", a, a)
         rest = t * (2.0 * of_fixed - P) + 2.0 * of_noise
-        total = total + _pairs(P * count, rest, information)
-        fixed = fixed + _entries(U * count, U, information)
-        mixed = mixed + _entries(U * count, a, information)
-        own = own + np.einsum("ktt->kt", _entries(a * count, a, information))
+        return (
+            _pairs(P * count, rest, information),
+            _entries(U * count, U, information),
+            _entries(U * count, a, information),
+            np.einsum("ktt->kt", _entries(a * count, a, information)),
+        )
+
+    total, fixed, mixed, own = reduce(add_parts, solved.each(sums))
     turned = fixed @ Q
     total = total - t * np.einsum("krs,lsr->kl", turned, turned)
     total = total - 2.0 * np.einsum("krt,rs,lst->kl", mixed, Q, mixed)

@@ -146,7 +146,7 @@ class Part(NamedTuple):
 
 
 class Solved:
-    """A `Part` for some tasks at a time, as often as asked for.
+    """The equations of all tasks, solved as often as they are asked for, a `Part` at a time.
 
     Parameters
     ----------
@@ -157,9 +157,6 @@ class Solved:
 
     def __init__(self, moments, to, root):
         self.moments, self.to, self.root = moments, to, root
-
-    def __iter__(self):
-        return iter(self.each(lambda i, part: part))
 
     def each(self, f):
         """``f(i, part)`` of the i-th part, in order, by as many threads as there are jobs."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_maml._objective.parallel import solved_in_order
+from sklearn_maml._parallel import solved_in_order
 
 __all__ = ["Moments", "packed"]
 

@@ -131,7 +131,8 @@ class LearningProblem:
 
     @property
     def _varying(self):
-        return self._once("effects", lambda: random_effects_of(self.objective.blocks))
+        blocks, n_jobs = self.objective.blocks, self.objective.n_jobs
+        return self._once("effects", lambda: random_effects_of(blocks, n_jobs))
 
     def _once(self, fact, make):
         if fact not in self.facts:

@@ -5,6 +5,7 @@ and does not depend on the units or the origin of a feature.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from sklearn_maml._learning.mixed_design import mixed_design, structure_of
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import FLOOR, Structure
 from sklearn_maml._linalg import vecmat
-from sklearn_maml._objective.parallel import one_blas_thread
-from sklearn_maml._tasks.moments import moments
+from sklearn_maml._parallel import one_blas_thread
+from sklearn_maml._tasks.moments import moments, over_stacks
 from sklearn_maml.adaptation.standardization import Standardization
 
 __all__ = [
@@ -142,28 +143,23 @@ def _named(which, names):
     return [known.index(name) for name in which]
 
 
-def random_effects_of(blocks):
+def random_effects_of(blocks, n_jobs=None):
     """The `RandomEffects` of all rows of some tasks.
 
     Parameters
     ----------
     blocks : Blocks
+    n_jobs : int, default=None
+        As in joblib.
 
     Returns
     -------
     RandomEffects
     """
     intercept = bool(blocks.features.intercept)
-    mean, deviation = moments(blocks)
+    mean, deviation = moments(blocks, n_jobs)
     standard = Standardization.from_moments(mean, deviation, intercept, 1.0)
-    gram, within = 0.0, 0.0
-    for stack, weight, ones in blocks.stacks():
-        rows, share = standard.rows(stack.features), stack.weights
-        centre = vecmat(share * ones, rows)[:, None, :]
-        share = weight[:, None] * share
-        within = within + np.einsum("nm,nmd->d", share, (rows - ones[..., None] * centre) ** 2)
-        flat = (np.sqrt(share)[..., None] * rows).reshape(-1, len(mean))
-        gram = gram + flat.T @ flat
+    within, gram = over_stacks(partial(_within_and_gram, standard), blocks, n_jobs)
     total = np.diagonal(gram) - (0.0 if intercept else (mean / standard.scale) ** 2)
     varies = (within > VARIES * total) & (within > VARIES)
     if intercept:
@@ -171,6 +167,16 @@ def random_effects_of(blocks):
     else:
         varies |= (deviation <= 1e-12 * np.abs(mean)) & (mean != 0)
     return RandomEffects(standard, varies, gram, intercept)
+
+
+def _within_and_gram(standard, stack, weight, ones):
+    """A stack's sums of squares within tasks (d,), and of products (d, d), in a standard."""
+    rows, share = standard.rows(stack.features), stack.weights
+    centre = vecmat(share * ones, rows)[:, None, :]
+    share = weight[:, None] * share
+    within = np.einsum("nm,nmd->d", share, (rows - ones[..., None] * centre) ** 2)
+    flat = (np.sqrt(share)[..., None] * rows).reshape(-1, rows.shape[-1])
+    return within, flat.T @ flat
 
 
 def fit_covariance(objective, effects, kind, tol=1e-9):

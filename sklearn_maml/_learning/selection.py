@@ -16,7 +16,7 @@ from sklearn_maml._learning.mixed_design import mixed_design
 from sklearn_maml._learning.mixed_moments import Moments
 from sklearn_maml._learning.reml import fit_low_rank, fit_reml
 from sklearn_maml._learning.structure import Structure
-from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._parallel import one_blas_thread
 
 __all__ = ["COARSE", "choose_structure"]
 

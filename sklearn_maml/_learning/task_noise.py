@@ -88,6 +88,6 @@ def likeliest_freedom(n_rows, squares, weight):
     values = [unlikely(place) for place in places]
     best = int(np.argmin(values))
     around = places[max(best - 1, 0)], places[min(best + 1, N_PLACES - 1)]
-    result = minimize_scalar(unlikely, bounds=around, method="bounded", options={"xatol": 1e-6})
+    result = minimize_scalar(unlikely, bounds=around, method="bounded", options={"xatol": 1e-9})
     worth = -(weight @ log_density(np.inf, n_rows, squares)) - result.fun
     return 2.0 + float(np.exp(result.x)) if worth > WORTH else np.inf

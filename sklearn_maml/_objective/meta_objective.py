@@ -14,8 +14,8 @@ import numpy as np
 
 from sklearn_maml._objective.gauss_newton_hessian import hessian_product
 from sklearn_maml._objective.linearization import Linearization, QueryPredictions
-from sklearn_maml._objective.parallel import Filled, fold_blocks
 from sklearn_maml._objective.risk import Risk
+from sklearn_maml._parallel import Filled, fold_blocks
 from sklearn_maml._progress import report
 
 __all__ = ["MetaObjective", "add_parts"]
@@ -233,6 +233,7 @@ class MetaObjective:
             return self._kept["loop", i]
         support, query, weight = self.risks(i)
         loop = self.rule.bind(support, query), weight
+        loop[0].recall(self._kept.setdefault(("facts", i), {}))
         if again and self.blocks.kept:
             self._kept["loop", i] = loop
         return loop
@@ -354,8 +355,7 @@ class MetaObjective:
         support, query, weight = risks
         chosen = support.take(members)
         other = chosen if query is support else query.take(members)
-        loop = self.rule.bind(chosen, other)
-        part = Linearization(chosen, other, weight[members], theta, loop)
+        part = Linearization(chosen, other, weight[members], theta, self.rule.bind(chosen, other))
         return scale * part.gradient + 2 * self.penalty * theta
 
 

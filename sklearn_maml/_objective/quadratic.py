@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 
 from sklearn_maml._linalg import flat_vecmat, triangle
-from sklearn_maml._objective.parallel import one_blas_thread
+from sklearn_maml._parallel import one_blas_thread
 
 __all__ = [
     "Quadratic",

@@ -282,6 +282,10 @@ class AffineSteps(AffineLoop):
         """Before the cap; see `InnerLoop.relative_step`."""
         return self.path.relative_step
 
+    def recall(self, facts):
+        """See `StepPath.recall`."""
+        self.path.recall(facts)
+
     def adapt(self, theta):
         """A few steps one by one, which reads the rows less often than to make the filter does."""
         if self.path.n_steps > FEW_STEPS:
@@ -308,6 +312,10 @@ class FirstOrderLoop(InnerLoop):
     def relative_step(self):
         """That of the steps themselves."""
         return self.exact.relative_step
+
+    def recall(self, facts):
+        """Those of the steps themselves."""
+        self.exact.recall(facts)
 
     def adapt(self, theta):
         """theta_i, and a pullback that leaves rows as they are."""

@@ -39,6 +39,12 @@ class InnerLoop:
         """theta_i and the pullback; see `AdaptationRule.adapt`."""
         return self.rule.adapt(theta, self.support)
 
+    def recall(self, facts):
+        """Look up, or note, in a dictionary what is a number a task and takes long to find.
+
+        It outlives this loop, where rows are too many to be kept between passes over them.
+        """
+
     def respond(self, theta):
         """The `Response` of the query predictions at theta (..., 1, d)."""
         return Response(self.query, *self.adapt(theta))

@@ -131,10 +131,16 @@ class EvenLengths:
 
     def __init__(self, step, geometry):
         self.step, self.geometry = step, geometry
+        self.facts = {}  # see `InnerLoop.recall`
 
-    @cached_property
+    @property
     def _largest(self):
         """lambda_i, shape (n,); a larger bound where even that shortens no step."""
+        if "largest" not in self.facts:
+            self.facts["largest"] = self._found_largest()
+        return self.facts["largest"]
+
+    def _found_largest(self):
         if self.step.relative:  # every eigenvalue is asked for: a bound would be of no use
             bound, enough = np.asarray(np.trace(self.gram, axis1=-2, axis2=-1)), 0.0
         else:

@@ -72,6 +72,11 @@ class StepPath(InnerLoop):
             return np.full(self.support.weights.shape[:-1], self.step.longest)
         return self.step.saturated(self.geometry)
 
+    def recall(self, facts):
+        """The largest eigenvalues by which steps are capped."""
+        if not self.damped:
+            self.lengths.facts = facts
+
     def adapt(self, theta):
         """theta_i, and the pullback along the path to it."""
         path, theta_i = self.walk(theta)

@@ -16,8 +16,8 @@ from sklearn_maml._estimators.defaults import gradient_rule
 from sklearn_maml._estimators.fitting import episodes_of, keep_facts, minimum
 from sklearn_maml._estimators.prediction import feature_names_of
 from sklearn_maml._learning.problem import LearningProblem
-from sklearn_maml._objective.parallel import one_blas_thread
 from sklearn_maml._objective.quadratic import refuse_too_wide
+from sklearn_maml._parallel import one_blas_thread
 from sklearn_maml._progress import report
 from sklearn_maml._tasks.stacks import Blocks
 from sklearn_maml.model_selection.leave_tasks_out import Folds, r2_at
@@ -70,7 +70,7 @@ class SameFeatures:
         blocks, judged = self._whole(plan.episodes)
         folds = Folds(blocks, self.splits, alphas, model.n_jobs, judged)
         if plan.rule is None:
-            rule, learned = gradient_rule(model.inner_lr, model.n_steps, blocks), None
+            rule, learned = gradient_rule(model.inner_lr, model.n_steps, blocks, model.n_jobs), None
         else:
             names = feature_names_of(model, self.featurizer.transformer)
             problem = LearningProblem(folds.objective(plan.rule), plan.solver, names)

@@ -92,12 +92,13 @@ def fold_blocks(f, n_blocks, combine, n_jobs, work):
         return reduce(combine, by_workers(f, range(n_blocks), n_jobs))
 
 
-def solved_in_order(f, items, n_jobs):
+def solved_in_order(f, items, n_jobs, work=np.inf):
     """``f(item)`` for each item, in order; by threads, unless joblib's workers are processes.
 
-    To these all items would have to be sent, as often as they are asked for.
+    To these all items would have to be sent, as often as they are asked for. Little work is done
+    by this thread; see `fold_blocks`.
     """
-    if effective_n_jobs(n_jobs) == 1 or not _threads_work():
+    if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(n_jobs) == 1 or not _threads_work():
         return map(f, items)
     return _by_threads(f, items, n_jobs)
 
@@ -154,8 +155,8 @@ class _Turns:
     """
 
     def __init__(self, f, items, ahead):
-        self.f, self.ahead = f, ahead
-        self._items, self._n_taken, self._over = iter(items), 0, False
+        self.f, self.items, self.ahead = f, iter(items), ahead
+        self._n_taken, self._n_given, self._over = 0, 0, False
         self._done = {}  # by number: what was found, and the error if there was one
         self._taking, self._changed = Lock(), Condition()
         self._errors = np.geterr()  # a new thread has numpy's defaults
@@ -165,25 +166,22 @@ class _Turns:
         with np.errstate(**self._errors), one_blas_thread():
             while self._work_on_one():
                 with self._changed:
-                    self._changed.wait_for(lambda: self._over or len(self._done) < self.ahead)
+                    self._changed.wait_for(lambda: self._over or not self._is_far_ahead)
 
     def results(self):
-        """Yield what f made of the items, and take items until the next result is there."""
-        wanted = 0
+        """Yield what f made of the items; this thread takes some, too, until the next is there."""
         while True:
-            with self._changed:
-                free = wanted not in self._done and len(self._done) < self.ahead
-            if not (free and self._work_on_one()):
+            if self._n_given in self._done or self._is_far_ahead or not self._work_on_one():
                 with self._changed:
-                    self._changed.wait_for(lambda: wanted in self._done or self._ended(wanted))
-                    if wanted not in self._done:
+                    self._changed.wait_for(lambda: self._n_given in self._done or self._is_empty)
+                    if self._is_empty:
                         return
-                    found, error = self._done.pop(wanted)
+                    found, error = self._done.pop(self._n_given)
+                    self._n_given += 1
                     self._changed.notify_all()
                 if error is not None:
                     raise error
                 yield found
-                wanted += 1
 
     def end(self):
         """Take no more items."""
@@ -191,17 +189,26 @@ class _Turns:
             self._over = True
             self._changed.notify_all()
 
-    def _ended(self, wanted):
-        return self._over and wanted == self._n_taken
+    @property
+    def _is_far_ahead(self):
+        return len(self._done) >= self.ahead
+
+    @property
+    def _is_empty(self):
+        return self._over and self._n_given == self._n_taken
 
     def _work_on_one(self):
-        """Whether there was an item to be taken."""
-        with self._taking:  # their order is that in which they are taken
+        """Whether there was an item to be taken.
+
+        An error is raised where its result is asked for: it is the same one for every `n_jobs`.
+        """
+        found, error = None, None
+        with self._taking:  # in the order of the items
             if self._over:
                 return False
-            number, found, error = self._n_taken, None, None
+            number = self._n_taken
             try:
-                item = next(self._items)
+                item = next(self.items)
             except StopIteration:
                 self.end()
                 return False
@@ -209,7 +216,6 @@ class _Turns:
                 error = raised
             self._n_taken += 1
         if error is None:
-            # An error is raised where its result is asked for: the same one for every `n_jobs`.
             try:
                 found = self.f(item)
             except BaseException as raised:
