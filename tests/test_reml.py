@@ -8,16 +8,20 @@ import subprocess
 import warnings
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from moments import moments_of
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from sklearn_maml import MAMLRegressor, Proximal
+from sklearn_maml._learning.reml import fit_reml
+from sklearn_maml._learning.structure import Structure
 
 SCRIPT = Path(__file__).with_name("reml.R")
 NO_LME4 = 3
@@ -134,6 +138,20 @@ def test_what_is_learned_does_not_depend_on_an_offset_of_the_targets(metric, spl
         assert_allclose(fixed, here.learned_.fixed_effects, rtol=1e-4, atol=1e-5)
         variance = here.learned_.residual_variance
         assert_allclose(far.learned_.residual_variance, variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_short_axis_is_found_along_a_long_one_without_moving_that(seed):
+    """By a symmetric step the long axis moved as far, in its own units: up to 37 steps."""
+    rng, task = np.random.default_rng(seed), np.repeat(np.arange(2000), 4)
+    X = np.column_stack([rng.normal(size=8000), np.ones(8000)])
+    own = rng.normal(size=2000)[:, None] * [1.0, 0.05]
+    y = ((1.0 + own[task]) * X).sum(axis=1, keepdims=True) + rng.normal(size=(8000, 1))
+    start = SimpleNamespace(relative=np.diag([1.0, 0.02**2]))
+    found = fit_reml(moments_of(X, X, y, task), Structure.full(2), start)
+    assert found.converged
+    assert found.n_iter <= 15
+    assert_allclose(found.relative[0], [1.0, 0.05], atol=0.1)
 
 
 @pytest.mark.parametrize("seed", range(8))
