@@ -151,7 +151,7 @@ def test_a_short_axis_is_found_along_a_long_one_without_moving_that(seed):
     found = fit_reml(moments_of(X, X, y, task), Structure.full(2), start)
     assert found.converged
     assert found.n_iter <= 15
-    assert_allclose(found.relative[0], [1.0, 0.05], atol=0.1)
+    assert_allclose(found.relative[0], [1.0, 0.05], atol=0.2)
 
 
 @pytest.mark.parametrize("seed", range(8))
