@@ -11,7 +11,14 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
-__all__ = ["Filled", "fold_blocks", "one_blas_thread", "solved_in_order"]
+__all__ = [
+    "add_parts",
+    "adding",
+    "fill_from_blocks",
+    "fold_blocks",
+    "one_blas_thread",
+    "solved_in_order",
+]
 
 # Less work than this, rows * d^2, takes about as long as it takes to start workers.
 MIN_WORK_IN_PARALLEL = 2**28
@@ -86,10 +93,31 @@ def fold_blocks(f, n_blocks, combine, n_jobs, work):
     """
     # One BLAS thread: workers are the parallelism, and sums do not depend on their number.
     with one_blas_thread():
-        if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(n_jobs) == 1:
-            return reduce(combine, map(f, range(n_blocks)))
-        by_workers = _by_threads if _threads_work() else _by_processes
-        return reduce(combine, by_workers(f, range(n_blocks), n_jobs))
+        return reduce(combine, _each_by_workers(f, range(n_blocks), n_jobs, work))
+
+
+def add_parts(total, part):
+    """Two blocks' results, tuples, entry by entry."""
+    return tuple(a + b for a, b in zip(total, part, strict=True))
+
+
+def adding():
+    """`add_parts` for one sum over blocks: only the first addition takes new memory.
+
+    A block's own arrays may be kept by it. Their first sum is nobody else's, so that further d x d
+    arrays are added where it is.
+    """
+    totals = []
+
+    def add_to(total, part):
+        if not totals:
+            totals.extend(add_parts(total, part))
+        else:
+            for k, term in enumerate(part):
+                totals[k] += term
+        return tuple(totals)
+
+    return add_to
 
 
 def solved_in_order(f, items, n_jobs, work=np.inf):
@@ -98,9 +126,16 @@ def solved_in_order(f, items, n_jobs, work=np.inf):
     To these all items would have to be sent, as often as they are asked for. Little work is done
     by this thread; see `fold_blocks`.
     """
-    if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(n_jobs) == 1 or not _threads_work():
+    if _threads_work():
+        return _each_by_workers(f, items, n_jobs, work)
+    return map(f, items)
+
+
+def _each_by_workers(f, items, n_jobs, work):
+    """``f(item)`` for each item, in order, by whatever workers joblib has."""
+    if work < MIN_WORK_IN_PARALLEL or effective_n_jobs(n_jobs) == 1:
         return map(f, items)
-    return _by_threads(f, items, n_jobs)
+    return (_by_threads if _threads_work() else _by_processes)(f, items, n_jobs)
 
 
 def _threads_work():
@@ -226,26 +261,41 @@ class _Turns:
         return True
 
 
-class Filled:
-    """Arrays of all tasks, which blocks fill in as they come: they are never held twice."""
+def fill_from_blocks(f, n_blocks, n_tasks, n_jobs, work):
+    """Arrays of all tasks, which blocks fill in as they come: they are never held twice.
 
-    def __init__(self, n_tasks):
-        self.n_tasks, self.arrays = n_tasks, []
+    Parameters
+    ----------
+    f : callable
+        From a block's number to ``(owner, *values)``: the numbers of its tasks (n,), and for each
+        array what belongs there (n, ...), or None for all blocks.
+    n_blocks, n_tasks : int
+    n_jobs, work
+        As in `fold_blocks`.
 
-    def put(self, part):
-        """Fill in a block's (owner, *arrays or None)."""
+    Returns
+    -------
+    tuple of ndarray of shape (n_tasks, ...), or None
+    """
+    arrays, first = [], Lock()
+
+    def put(part):
         owner, *values = part
-        if not self.arrays:
-            self.arrays = [
-                None if one is None else np.empty((self.n_tasks, *one.shape[1:]), one.dtype)
-                for one in values
-            ]
-        for array, one in zip(self.arrays, values, strict=True):
+        with first:
+            if not arrays:
+                arrays.extend(
+                    None if one is None else np.empty((n_tasks, *one.shape[1:]), one.dtype)
+                    for one in values
+                )
+        for array, one in zip(arrays, values, strict=True):
             if array is not None:
                 array[owner] = one
 
-    def take(self, total, part):
-        """How two results become one: both are filled in, and nothing is left."""
-        for one in (total, part):
-            if one is not None:
-                self.put(one)
+    with one_blas_thread():
+        if _threads_work():  # which write what they have found themselves
+            for _ in solved_in_order(lambda i: put(f(i)), range(n_blocks), n_jobs, work):
+                pass
+        else:
+            for part in _each_by_workers(f, range(n_blocks), n_jobs, work):
+                put(part)
+    return tuple(arrays)

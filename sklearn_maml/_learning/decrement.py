@@ -19,7 +19,7 @@ from functools import reduce
 import numpy as np
 
 from sklearn_maml._learning.likelihood import Solved, likelihood
-from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml._parallel import add_parts
 
 __all__ = ["measured", "newton_decrement"]
 

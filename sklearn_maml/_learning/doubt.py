@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml._parallel import add_parts
 from sklearn_maml.adaptation.doubt import Doubt
 
 __all__ = ["doubt_of"]

@@ -21,14 +21,14 @@ then ``B^-1 C`` holds ``B^-1 G``, and nothing is stored or eliminated twice.
 
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from sklearn_maml._learning.structure import FLOOR
 from sklearn_maml._memory import room
-from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml._parallel import add_parts
 
 __all__ = ["Likelihood", "Solved", "likelihood"]
 
@@ -125,7 +125,8 @@ def likelihood(moments, relative, information=None):
     return Likelihood(float(value), to, root, gradient, told, fixed, noise, schur, rounding)
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Part:
     """Some tasks' equations, solved; see this module's docstring.
 
     Attributes
@@ -138,10 +139,10 @@ class Part(NamedTuple):
         ``log|B|``, and how many tasks each stands for.
     """
 
-    shrunk: np.ndarray
+    shrunk: Any
     seen: np.ndarray
-    precision: np.ndarray
-    log_each: np.ndarray
+    precision: Any
+    log_each: Any
     count: np.ndarray
 
 

@@ -10,7 +10,7 @@ from scipy.linalg import qr
 from sklearn_maml._learning.mixed_moments import Moments, packed
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml._linalg import matmul
-from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml._parallel import add_parts
 from sklearn_maml.adaptation.prior import Metric
 
 __all__ = ["MixedDesign", "mixed_design", "structure_of"]

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._objective.meta_objective import add_parts
+from sklearn_maml._parallel import add_parts
 from sklearn_maml.adaptation.prior import Noise
 
 __all__ = ["noise_variance"]

@@ -17,8 +17,7 @@ import numpy as np
 
 from sklearn_maml._learning.mixed_design import mixed_design, structure_of
 from sklearn_maml._learning.reml import fit_reml
-from sklearn_maml._objective.meta_objective import add_parts
-from sklearn_maml._parallel import one_blas_thread
+from sklearn_maml._parallel import add_parts, one_blas_thread
 from sklearn_maml._progress import report
 from sklearn_maml.adaptation.prior import Metric
 from sklearn_maml.solvers.gauss_newton import GaussNewton

@@ -15,10 +15,10 @@ import numpy as np
 from sklearn_maml._objective.gauss_newton_hessian import hessian_product
 from sklearn_maml._objective.linearization import Linearization, QueryPredictions
 from sklearn_maml._objective.risk import Risk
-from sklearn_maml._parallel import Filled, fold_blocks
+from sklearn_maml._parallel import adding, fill_from_blocks, fold_blocks
 from sklearn_maml._progress import report
 
-__all__ = ["MetaObjective", "add_parts"]
+__all__ = ["MetaObjective"]
 
 # What support rows tell of all tasks is kept where it fits into 128 MiB.
 KEPT_INFORMATION = 2**24
@@ -203,7 +203,7 @@ class MetaObjective:
         combine : callable, default=None
             How two results become one; None adds them entry by entry.
         """
-        return self.fold(partial(self._apply, f, theta), combine or _adding())
+        return self.fold(partial(self._apply, f, theta), combine or adding())
 
     def _apply(self, f, theta, i):
         # Far from the data an exponential overflows: the loss is infinite, and a solver turns back.
@@ -212,8 +212,12 @@ class MetaObjective:
 
     def fold(self, f, combine):
         """Left fold of ``f(i)`` over block numbers: the same bits for every `n_jobs`."""
-        work = self.blocks.n_query * (self.n_parameters**2 + NARROW)
-        return fold_blocks(f, len(self.blocks), combine, self.n_jobs, work)
+        return fold_blocks(f, len(self.blocks), combine, self.n_jobs, self._work)
+
+    @property
+    def _work(self):
+        """How much a pass over all rows is; see `fold_blocks`."""
+        return self.blocks.n_query * (self.n_parameters**2 + NARROW)
 
     def linearize(self, i, theta):
         """The `Linearization` of block i at theta."""
@@ -259,11 +263,8 @@ class MetaObjective:
         information : ndarray of shape (n_tasks, k) or (n_tasks, n_targets, k), or None
             See `AdaptationRule.information`; None where it would take more than 128 MiB.
         """
-        all_tasks = Filled(len(self.blocks.tasks.weight))
-        rest = self.fold(partial(self._adapted, theta), all_tasks.take)
-        if len(self.blocks) == 1:
-            all_tasks.put(rest)
-        return tuple(all_tasks.arrays)
+        f, n_tasks = partial(self._adapted, theta), len(self.blocks.tasks.weight)
+        return fill_from_blocks(f, len(self.blocks), n_tasks, self.n_jobs, self._work)
 
     def _adapted(self, theta, i):
         loop, _ = self.loop(i, again=False)
@@ -374,27 +375,3 @@ def _nothing(linearization):
 
 def _concatenate(total, part):
     return tuple(np.concatenate(pair, axis=-1) for pair in zip(total, part, strict=True))
-
-
-def add_parts(total, part):
-    """Two blocks' results, tuples, entry by entry."""
-    return tuple(a + b for a, b in zip(total, part, strict=True))
-
-
-def _adding():
-    """`add_parts` for one sum over blocks: only the first addition takes new memory.
-
-    A block's own arrays may be kept by it. Their first sum is nobody else's, so that further d x d
-    arrays are added where it is.
-    """
-    totals = []
-
-    def add_to(total, part):
-        if not totals:
-            totals.extend(add_parts(total, part))
-        else:
-            for k, term in enumerate(part):
-                totals[k] += term
-        return tuple(totals)
-
-    return add_to

@@ -276,7 +276,8 @@ def partition(sizes, width, alone):
     groups, start = [], 0
     while start < len(order):
         stop = np.searchsorted(total, total[start] + wanted, side="right") - 1
-        similar = np.searchsorted(ordered, max(1.25 * ordered[start], ordered[start] + 2), "right")
+        near = int(max(1.25 * ordered[start], ordered[start] + 2))  # else all are made floats first
+        similar = np.searchsorted(ordered, near, "right")
         few = np.searchsorted(total, total[start] + wanted // FEW_ROWS, side="right") - 1
         alike = np.searchsorted(ordered, 2 * ordered[start], "right")
         stop = max(min(stop, max(similar, min(few, alike))), start + 1)

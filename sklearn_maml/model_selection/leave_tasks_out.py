@@ -12,9 +12,9 @@ import numpy as np
 
 from sklearn_maml._linalg import flat_matmul, matvec
 from sklearn_maml._memory import room
-from sklearn_maml._objective.meta_objective import MetaObjective, add_parts
+from sklearn_maml._objective.meta_objective import MetaObjective
 from sklearn_maml._objective.task_sums import Summable, minimiser, normal_equations
-from sklearn_maml._parallel import one_blas_thread
+from sklearn_maml._parallel import add_parts, one_blas_thread
 from sklearn_maml.losses.residual import SquaredError
 from sklearn_maml.model_selection.ridge_path import diagonalise, left_out, ridge_path
 from sklearn_maml.solvers.least_squares import LeastSquares
