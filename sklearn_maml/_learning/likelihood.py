@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from sklearn_maml._learning.mixed_moments import places
 from sklearn_maml._learning.structure import FLOOR
 from sklearn_maml._memory import room
 from sklearn_maml._parallel import add_parts
@@ -106,7 +107,8 @@ def likelihood(moments, relative, information=None):
     t, q = moments.n_targets, len(relative)
     to, root = _axes(relative)
     solved, back = Solved(moments, to, root), moments.back(to)
-    keeps = moments.n_tasks * q * (q + t + moments.n_fixed) <= room()
+    pairs = information == "full" and not moments.first_fixed
+    keeps = not pairs and moments.n_tasks * q * (q + t + moments.n_fixed) <= room()
     kept, sums = zip(*solved.each(partial(_sums, moments, information, keeps)), strict=True)
     log_determinant, total, explained, told = reduce(add_parts, sums)
     schur = moments.total - back.T @ explained @ back
@@ -114,7 +116,12 @@ def likelihood(moments, relative, information=None):
     value = t * (log_determinant + log_fixed) + deviance
     contrast = back @ contrast @ back.T
     forms = partial(_quadratic_forms, contrast)
-    fitted = sum(moments.over(forms, kept) if keeps else solved.each(lambda i, part: forms(part)))
+    if pairs:
+        fitted = _forms_of_pairs(contrast, told, places(q, len(contrast)))
+    elif keeps:
+        fitted = sum(moments.over(forms, kept))
+    else:
+        fitted = sum(solved.each(lambda i, part: forms(part)))
     if information == "full":
         told = _of_all_entries(told, q)
     if information is not None:
@@ -185,7 +192,7 @@ def _sums(moments, information, keeps, i, part):
     kept = Part(None, moments.hold(i, part.seen), None, None, part.count) if keeps else None
     # What the random effects take off [X y]'[X y].
     explained = np.matmul(part.shrunk * part.count, np.swapaxes(part.seen, 1, 2)).sum(axis=0)
-    told = _sum_of_products(part.precision, part.count, information)
+    told = _sum_of_products(part, information, moments.first_fixed)
     return kept, (part.count @ part.log_each, part.precision @ part.count, explained, told)
 
 
@@ -227,17 +234,31 @@ def _quadratic_forms(contrast, part):
     return np.tensordot(part.seen, half, axes=([1, 2], [1, 2]))
 
 
-def _sum_of_products(precision, count, information):
+def _forms_of_pairs(contrast, pairs, place):
+    """`_quadratic_forms` summed over tasks, from the `_sum_of_products` of all that was solved."""
+    found, column = np.empty((len(place), len(place))), np.arange(len(contrast))
+    for b, of in enumerate(place):
+        found[:, b] = (pairs[:, of] @ contrast)[place, column].sum(axis=1)
+    return found
+
+
+def _sum_of_products(part, information, first):
     """``sum_i count_i P_i (x) P_i``: the products of half of P with itself, for P is symmetric.
 
-    Of diagonal matrices the entries, ``P_ab^2``; see `_of_all_entries` for the others.
+    Of diagonal matrices the entries, ``P_ab^2``; see `_of_all_entries` for the others. Where P is
+    some of what was seen, the rest of that has a part in the products, too: they hold all that the
+    gradient is made of.
     """
+    precision, count = part.precision, part.count
     if information is None:
         return 0.0
     if information == "diagonal":
         return np.square(precision) @ count
-    half = precision[np.tril_indices(len(precision))]
-    return (half * count) @ half.T
+    q, half = len(precision), precision[np.tril_indices(len(precision))]
+    if first == 0:
+        half = np.concatenate([half, part.seen[:, q:].reshape(-1, len(count))])
+    half *= np.sqrt(count)
+    return half @ half.T
 
 
 def _of_all_entries(products, q):

@@ -12,7 +12,7 @@ import numpy as np
 
 from sklearn_maml._parallel import solved_in_order
 
-__all__ = ["Moments", "packed"]
+__all__ = ["Moments", "packed", "places"]
 
 # Fixed effects of some of the tasks are shrunk by this share of a row for each row.
 SHRINKAGE = 1e-6
@@ -120,7 +120,7 @@ class Moments:
 
     def chunks(self):
         """``Z' [Z others y]`` of shape (q, n_columns, n), and count (n,), some tasks at a time."""
-        at = _places(self.n_random, self.n_columns)
+        at = places(self.n_random, self.n_columns)
         for products, count in _rebatched(self.parts, self._chunk):
             yield products[at], count
 
@@ -153,7 +153,7 @@ def _beside(q, c):
     return np.arange(q * c).reshape(q, c)[:, q:].ravel()
 
 
-def _places(q, c):
+def places(q, c):
     """Which of the `packed` numbers each entry of (q, c) is."""
     places = np.empty((q, c), dtype=int)
     row, column = np.tril_indices(q)
