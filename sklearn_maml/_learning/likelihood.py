@@ -172,18 +172,14 @@ class Solved:
         return self.moments.over(lambda chunk: f(chunk[0], self._solve(*chunk[1])), chunks)
 
     def _solve(self, columns, count):
-        q, variance = len(self.root), np.square(self.root)[:, None]
-        # (q, B and C, n): gram and others along the axes of Sigma, after room for B.
-        table = np.empty((q, q + columns.shape[1], len(count)))
-        right = table[:, q:]
-        right[:] = np.tensordot(self.to, columns, axes=(0, 0))
-        right[:, :q] = np.matmul(self.to.T, right[:, :q])
-        np.multiply(right[:, :q], variance, out=table[:, :q])
-        table[np.arange(q), np.arange(q)] += 1.0
+        q, variance = len(self.root), np.square(self.root)
+        # (q, G and C, n): gram and others along the axes of Sigma.
+        table = np.tensordot(self.to, columns, axes=(0, 0))
+        table[:, :q] = np.matmul(self.to.T, table[:, :q])
         first = self.moments.first_fixed
-        shrunk = variance[..., None] * right[:, first:]
-        both, log_each = _eliminate(table)
-        return Part(shrunk, both[:, first:], both[:, :q], log_each, count)
+        shrunk = variance[:, None, None] * table[:, first:]
+        log_each = _solve_each(table, variance)
+        return Part(shrunk, table[:, first:], table[:, :q], log_each, count)
 
 
 def _sums(moments, information, keeps, i, part):
@@ -206,26 +202,34 @@ def _axes(relative):
     return vectors * length, deviation / length
 
 
-def _eliminate(table):
-    """Solutions of B x = b, and log|B|, of tables [B b], which are overwritten.
+def _solve_each(table, variance):
+    """``B^-1 [G C]`` in the place of tables [G C] (q, k, n), with B = I + G S; returns log|B|.
 
-    B (q, q, n) is an s.p.d. matrix times a diagonal one. Such a B needs no pivoting: its pivots are
-    those of the positive definite matrix, rescaled.
+    G is symmetric and positive semi-definite, and S = diag(variance). For all tasks at once the
+    variances are brought in one after the other, a rank-one change each (Sherman & Morrison): no
+    pivot is below 1, and what is left of G stays symmetric, so that half of it is worked on.
     """
     q, n = len(table), table.shape[-1]
     if q > (MODERATE if n >= MANY_TASKS else FEW):
-        matrices, right = np.moveaxis(table[:, :q], -1, 0), np.moveaxis(table[:, q:], -1, 0)
-        solution = np.matmul(np.linalg.inv(matrices), right)  # faster than solve for small ones
-        return np.moveaxis(solution, 0, -1), np.linalg.slogdet(matrices)[1]
-    pivots = np.empty((q, n))
-    for j in range(q):
-        pivots[j] = table[j, j]
-        row = table[j, j + 1 :]
-        row /= pivots[j]
+        gram = np.moveaxis(table[:, :q], -1, 0)
+        matrices = np.eye(q) + gram * variance
+        solution = np.matmul(np.linalg.inv(matrices), np.moveaxis(table, -1, 0))
+        table[:] = np.moveaxis(solution, 0, -1)
+        return np.linalg.slogdet(matrices)[1]
+    pivots, change = np.empty((q, n)), np.empty(table.shape[1:])
+    for j, s in enumerate(variance):
+        row = np.concatenate([table[:j, j], table[j, j:]])  # what is above the diagonal is true
+        pivots[j] = 1.0 + s * row[j]
+        solved = row / pivots[j]
+        row *= s
         for i in range(q):
             if i != j:
-                table[i, j + 1 :] -= table[i, j] * row
-    return table[:, q:], np.log(pivots).sum(axis=0)
+                np.multiply(row[i], solved[i:], out=change[i:])
+                table[i, i:] -= change[i:]
+        table[:j, j], table[j, j:] = solved[:j], solved[j:]
+    for i in range(q):
+        table[i + 1 :, i] = table[i, i + 1 : q]
+    return np.log(pivots).sum(axis=0)
 
 
 def _quadratic_forms(contrast, part):
