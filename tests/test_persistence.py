@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,43 @@ def test_a_learning_rate_that_is_a_function_is_not_saved(tmp_path):
     model = MAMLRegressor(0.01, solver=solver, random_state=0).fit(TASKS)
     with pytest.raises(TypeError, match="learning_rate of GradientDescent is of type function"):
         model.save(tmp_path / "model.npz")
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    model, path = MAMLRegressor(random_state=0).fit(TASKS), tmp_path / "model.npz"
+    model.save(path)
+    before = path.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space left"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link_and_the_file_behind_it_is_replaced(tmp_path):
+    model, path, link = MAMLRegressor(random_state=0).fit(TASKS), tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"something else")
+    link.symlink_to(path)
+    model.save(link)
+    assert link.is_symlink()
+    assert_array_equal(load_model(path).coef_, model.coef_)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    model, pipe = MAMLRegressor(random_state=0).fit(TASKS), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as executor:
+        read = executor.submit(pipe.read_bytes)
+        model.save(pipe)
+        (tmp_path / "copy").write_bytes(read.result(timeout=10))
+    assert pipe.is_fifo()
+    assert_array_equal(load_model(tmp_path / "copy").coef_, model.coef_)
 
 
 def test_an_unfitted_or_broken_model_is_not_saved(tmp_path):

@@ -257,7 +257,8 @@ class MetaLearner(
         Parameters
         ----------
         path : str or path-like
-            Overwritten if it exists; ``.npz`` is the usual ending, and is not added.
+            Replaced if it exists, once all is written; ``.npz`` is the usual ending, and is not
+            added.
 
         Raises
         ------

@@ -4,8 +4,12 @@ The file is a NumPy archive (.npz) of plain arrays, one of them JSON. There is n
 no code; the parts of a model are found by their names in `PARTS`.
 """
 
+import os
 import sys
+from contextlib import contextmanager
 from numbers import Integral, Real
+from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -105,15 +109,32 @@ def write_model(model, path):
         ) from None
     except ValueError as error:
         raise ValueError(f"This {kind} cannot be saved: {error}; fit it again.") from None
-    with _opened(path, "wb") as file:
+    with _replaced(_checked(path)) as file:
         np.savez_compressed(file, **arrays)
 
 
-def _opened(path, mode):
-    """The file; a number would be one that is open already."""
+def _checked(path):
+    """The path; a number would be a file that is open already."""
     if not (isinstance(path, str) or hasattr(path, "__fspath__")):
         raise TypeError(f"path must be text or a path; got {path!r}.")
-    return open(path, mode)
+    return path
+
+
+@contextmanager
+def _replaced(path):
+    """A file to write, which takes the place of another one when all is written, or never does."""
+    path = Path(os.path.realpath(os.fsdecode(path)))
+    if path.exists() and not path.is_file():  # a pipe or a device, which nothing can replace
+        with path.open("wb") as file:
+            yield file
+        return
+    part = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _versions():
@@ -134,7 +155,7 @@ def read_model(path, kinds):
     ValueError
         If the file is not one of `write_model`, or not whole.
     """
-    with _opened(path, "rb") as file:
+    with open(_checked(path), "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 state = unpack(dict(archive), PARTS)
