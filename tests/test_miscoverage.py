@@ -80,6 +80,8 @@ def test_another_coverage_is_missed_as_often_as_it_says():
     half, nine = (few_shot_curve(model, TASKS[50:], coverage=c, **given) for c in (0.5, 0.9))
     assert (half.task_errors >= nine.task_errors).all()
     assert half.mean[0] > nine.mean[0] + 0.2
+    display = FewShotCurveDisplay.from_estimator(model, TASKS[50:], coverage=0.5, **given)
+    assert_array_equal(display.curve.mean, half.mean)
     for value in (0.0, 1.0, "most", [0.5, 0.9]):
         with pytest.raises(ValueError, match="coverage must be a number between 0 and 1"):
             few_shot_curve(model, TASKS[50:], coverage=value, **given)

@@ -66,6 +66,7 @@ class FewShotCurveDisplay(Display):
         pooled: Any = None,
         n_draws: int = 10,
         metric: str | None = None,
+        coverage: float = 0.9,
         random_state: Random | None = 0,
         ax: Axes | None = None,
     ) -> Self:
@@ -80,7 +81,7 @@ class FewShotCurveDisplay(Display):
         pooled : regressor, default=None
             One regression for all tasks, fitted on the training rows; drawn as a level line. It
             is given the rows of `tasks` as they are.
-        n_draws, metric, random_state
+        n_draws, metric, coverage, random_state
             As in `sklearn_maml.model_selection.few_shot_curve`. A regression on each task's rows
             alone has no "miscoverage": there is no such curve.
         ax : matplotlib Axes, default=None
@@ -90,7 +91,7 @@ class FewShotCurveDisplay(Display):
         FewShotCurveDisplay
         """
         shared: dict[str, Any] = {"groups": groups, "n_draws": n_draws, "metric": metric}
-        shared["random_state"] = random_state
+        shared |= {"coverage": coverage, "random_state": random_state}
         curve = few_shot_curve(estimator, tasks, y, supports=supports, **shared)
         (prior,) = few_shot_curve(estimator, tasks, y, supports=[0], **shared).mean
         shots = [k for k in supports if k > 0]
