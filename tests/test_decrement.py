@@ -8,7 +8,8 @@ from moments import moments_of
 from numpy.testing import assert_allclose
 
 from sklearn_maml import MAMLClassifier, MAMLRegressor, Proximal
-from sklearn_maml._learning.decrement import newton_decrement
+from sklearn_maml._learning.decrement import newton_decrement, second_derivative
+from sklearn_maml._learning.likelihood import likelihood
 from sklearn_maml._learning.reml import fit_reml
 from sklearn_maml._learning.structure import Structure
 from sklearn_maml.adaptation import GradientSteps
@@ -79,6 +80,28 @@ def test_decrement_is_that_of_differences_of_the_dense_likelihood(kind, n_target
     assert expected > 0.01
     found = newton_decrement(moments_of(*data), STRUCTURES[kind], relative)
     assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_newtons_step_has_the_decrement_and_leads_on_to_the_maximum(kind):
+    moments, structure = moments_of(*rows()), STRUCTURES[kind]
+    best = fit_reml(moments, structure, tol=1e-12)
+    distances = []
+    for size in (0.2, 0.1):
+        at = likelihood(moments, best.relative * (1.0 + size), structure.information)
+        second = second_derivative(moments, at, structure.information)
+        step, change = structure.newton_step(at, second)
+        decrement = newton_decrement(moments, structure, best.relative * (1.0 + size))
+        assert_allclose(change, 2.0 * decrement, rtol=1e-9)
+        root = at.to @ (np.diag(at.root) + step)
+        distances.append(np.abs(root @ root.T - best.relative).max())
+    assert distances[1] < 0.3 * distances[0]  # twice as near, four times as good
+
+
+def test_there_is_no_newtons_step_where_the_likelihood_is_not_convex():
+    moments, structure = moments_of(*rows()), STRUCTURES["full"]
+    at = likelihood(moments, np.diag([1.0, 0.0]), "full")
+    assert structure.newton_step(at, second_derivative(moments, at, "full")) is None
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)

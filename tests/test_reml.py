@@ -155,6 +155,23 @@ def test_a_short_axis_is_found_along_a_long_one_without_moving_that(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
+def test_tasks_that_are_far_from_normal_need_few_steps(seed, monkeypatch):
+    """Fisher's information, a mean over normal data, is then far from what the curvature is."""
+    rng, task = np.random.default_rng(seed), np.repeat(np.arange(100), 8)
+    X = np.column_stack([rng.normal(size=(800, 3)), np.ones(800)])
+    size = np.exp(2.0 * rng.normal(size=100))
+    own = size[:, None] * np.column_stack([0.1 * rng.normal(size=(100, 3)), np.full(100, 3.0)])
+    y = ((1.0 + own[task]) * X).sum(axis=1) + size[task] * rng.normal(size=800)
+    moments = moments_of(X, X, y[:, None], task)
+    found = fit_reml(moments, Structure.full(4))
+    monkeypatch.setattr("sklearn_maml._learning.reml.SURPRISED", np.inf)
+    slow = fit_reml(moments, Structure.full(4), max_iter=1000)
+    assert found.converged
+    assert found.n_iter <= 0.7 * slow.n_iter
+    assert_allclose(found.log_likelihood, slow.log_likelihood, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("d", [1, 4])
 def test_tasks_that_one_model_explains_to_the_last_digit(seed, d):
     """Their residual variance is 0, and 1 / 0 no number: what sums of squares round is taken."""

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn_maml._learning.likelihood import Solved, likelihood
 from sklearn_maml._parallel import add_parts
 
-__all__ = ["measured", "newton_decrement"]
+__all__ = ["measured", "newton_decrement", "second_derivative"]
 
 # A direction without variance may want as little as this, in units of -2 log likelihood for a
 # variance of FLOOR^2; see `reml`.
@@ -53,7 +53,8 @@ def newton_decrement(moments, structure, relative, at=None):
         ``-g' H^-1 g / 2`` of the log likelihood; infinite where that is not concave.
     """
     at = likelihood(moments, relative) if at is None else at
-    slope, hessian = structure.root_derivatives(at, _second(moments, at, structure.information))
+    second = second_derivative(moments, at, structure.information)
+    slope, hessian = structure.root_derivatives(at, second)
     values, vectors = np.linalg.eigh(hessian)
     if values.min(initial=0.0) < -2.0 * FLAT:
         return np.inf
@@ -67,7 +68,7 @@ def measured(moments, structure, model):
     return replace(model, decrement=decrement)
 
 
-def _second(moments, at, information):
+def second_derivative(moments, at, information):
     """The second derivative in S of `Likelihood.value`: of the shape of its information."""
     t, r = moments.n_targets, moments.n_fixed
     solved, back = Solved(moments, at.to, at.root), moments.back(at.to)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from sklearn_maml._learning.decrement import second_derivative
 from sklearn_maml._learning.likelihood import likelihood
 from sklearn_maml._learning.structure import FLOOR, Structure
 from sklearn_maml._progress import report
@@ -22,6 +23,10 @@ SINGULAR = 1e-3
 
 # Fisher scoring has stalled after so many steps that were too long.
 STALLED = 12
+
+# After so many steps in a row whose gain was not about what they foretold, in shares of that, the
+# second derivative is asked.
+SURPRISED, FORETOLD = 3, (0.7, 1.4)
 
 # By how much a direction without variance may want some, in units of -2 log likelihood for a
 # variance of FLOOR^2.
@@ -167,16 +172,28 @@ def _model(relative, at, n_iter, converged):
 
 
 def _scoring(moments, structure, relative, max_iter, tol):
-    """Fisher scoring: Sigma, its `Likelihood`, number of evaluations, whether it converged."""
+    """Fisher scoring: Sigma, its `Likelihood`, number of evaluations, whether it converged.
+
+    Fisher's information is a mean over data of the model. Where these data are others, and steps
+    change the value by more or less than they should, the second derivative itself takes its place.
+    """
     at, damping, rejected = likelihood(moments, relative, structure.information), 1e-3, 0
+    surprises = 0
     for n_iter in range(1, max_iter + 1):
         report(f"-2 log likelihood {at.value:.8g}")
-        step, change = structure.scoring_step(at, damping)
+        newton = None
+        if surprises >= SURPRISED and not rejected:
+            second = second_derivative(moments, at, structure.information)
+            newton = structure.newton_step(at, second)
+        step, change = structure.scoring_step(at, damping) if newton is None else newton
         done = change < tol + at.rounding and damping <= 1.0  # else it is small by force
         root = np.diag(at.root) + step
         candidate = at.to @ root @ root.T @ at.to.T
         there = _attempt(moments, candidate, structure.information)
         # The last step is too short for values to tell, but not for gradients.
+        gain = np.nan if there is None else at.value - there.value
+        if surprises < SURPRISED and not done:  # in a row
+            surprises = 0 if FORETOLD[0] * change < gain < FORETOLD[1] * change else surprises + 1
         if there is not None and there.value < at.value + done * SAME * abs(at.value):
             relative, at, damping, rejected = candidate, there, damping / 10, 0
         else:

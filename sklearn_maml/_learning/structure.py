@@ -19,6 +19,9 @@ FLOOR = 1e-2
 # A step changes no standard deviation by more than this, in units of itself (or of FLOOR).
 LONGEST = 2.0
 
+# A value is convex where its curvature, each coordinate in its own unit, is nowhere below this.
+CONVEX = 1e-8
+
 
 @dataclass(frozen=True, eq=False)
 class Structure:
@@ -115,9 +118,26 @@ class Structure:
         size = np.diagonal(hessian)
         ridge = damping * size + 1e-13 * size.max(initial=0.0) + np.finfo(float).tiny
         x = np.linalg.solve(hessian + np.diag(ridge), -slope)
-        left, size, right = np.linalg.svd((basis @ x).reshape(self.shape))
-        step = (left * np.minimum(size, LONGEST)) @ right
-        return step, -0.5 * float(slope @ x)
+        return _limited(basis @ x, at), -0.5 * float(slope @ x)
+
+    def newton_step(self, at, second):
+        """`scoring_step` by the second derivative itself; None where the value is not convex.
+
+        Parameters
+        ----------
+        at : Likelihood
+        second : ndarray
+            As of `root_derivatives`.
+        """
+        slope, hessian, basis = self._in_root(at, second, at.gradient)
+        unit = np.sqrt(np.maximum(np.diagonal(hessian), 0.0))
+        if not unit.all():
+            return None
+        values, vectors = np.linalg.eigh(hessian / np.outer(unit, unit))
+        if values.min(initial=1.0) < CONVEX:
+            return None
+        x = -(vectors @ (vectors.T @ (slope / unit) / values)) / unit
+        return _limited(basis @ x, at), -0.5 * float(slope @ x)
 
     def root_derivatives(self, at, second):
         """The gradient and the Hessian of the value in the root of S, within the structure.
@@ -148,6 +168,16 @@ class Structure:
         basis = np.zeros((q * q, ties.shape[1]))
         basis[:: q + 1] = ties
         return ties.T @ slope, ties.T @ hessian @ ties, basis
+
+
+def _limited(step, at):
+    """A step, in which no axis is changed by much more than it is long, or the one it moves along.
+
+    What a short axis takes of a long one turns that by as little as the short one is short.
+    """
+    length = np.linalg.norm(at.to, axis=0)
+    most = LONGEST * np.maximum(1.0, length / length[:, None])
+    return np.clip(step.reshape(most.shape), -most, most)
 
 
 def _in_all_entries(at, second, curvature):
