@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event, Thread, active_count, get_ident
 from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml import _parallel
 from sklearn_maml._parallel import fold_blocks, one_blas_thread, solved_in_order
+from sklearn_maml._tasks.moments import over_stacks
 
 
 def slowly(seconds, i):
@@ -251,3 +253,16 @@ def test_an_interrupt_while_threads_are_started_ends_those_that_were(monkeypatch
     assert not _parallel._LIMITS
     assert blas_threads() == before
     list(started[0])
+
+
+def test_sums_over_stacks_are_by_one_blas_thread_whoever_asks():
+    """A search asks for them before any fit; with two threads other digits are rounded."""
+    stacks = [(np.ones(1), None, None)] * 3
+    blocks = SimpleNamespace(
+        tasks=SimpleNamespace(offsets=[0, 3]),
+        features=SimpleNamespace(width=1),
+        stacks=lambda: iter(stacks),
+    )
+    with threadpool_limits(2, user_api="blas"):
+        found = over_stacks(lambda rows, weight, ones: (np.array(blas_threads()),), blocks)
+    assert set(found[0]) == {3}
