@@ -3,7 +3,8 @@
 from contextlib import contextmanager
 from functools import cache, reduce
 from itertools import chain
-from threading import Condition, Lock
+from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -167,13 +168,14 @@ def _by_threads(f, items, n_jobs):
     of its own, and looks every 10 ms whether it is there.
     """
     n_threads = effective_n_jobs(n_jobs)
-    turns = _Turns(f, items, ahead=2 * n_threads)
+    turns = _Turns(f, items, ahead=3 * n_threads)
     parallel = Parallel(n_jobs, prefer="threads", return_as="generator")
-    others = parallel(delayed(turns.work)() for _ in range(n_threads - 1))
+    others = ()
     try:
+        others = parallel(delayed(turns.work)() for _ in range(n_threads - 1))
         yield from turns.results()
     finally:
-        turns.end()
+        turns.end(n_threads)
         for _ in others:
             pass
 
@@ -181,63 +183,65 @@ def _by_threads(f, items, n_jobs):
 class _Turns:
     """Items that threads take in turn, and what f makes of them, in the order of the items.
 
+    Threads hand on what they find by queues: an interrupt that comes when a condition has just
+    been entered would leave it locked, and all others waiting.
+
     Parameters
     ----------
     f : callable
     items : iterable
     ahead : int
-        How many results, at most, wait for one that comes before them.
+        How many items, at most, are taken before the result of the first of them is asked for.
     """
 
     def __init__(self, f, items, ahead):
-        self.f, self.items, self.ahead = f, iter(items), ahead
-        self._n_taken, self._n_given, self._over = 0, 0, False
-        self._done = {}  # by number: what was found, and the error if there was one
-        self._taking, self._changed = Lock(), Condition()
+        self.f, self.items = f, iter(items)
+        self._taking, self._n_taken, self._over = Lock(), 0, False
+        self._free, self._found = SimpleQueue(), SimpleQueue()
+        for _ in range(ahead):
+            self._free.put(None)
         self._errors = np.geterr()  # a new thread has numpy's defaults
 
     def work(self):
         """Take items until there are none; run by the other threads."""
         with np.errstate(**self._errors), one_blas_thread():
             while self._work_on_one():
-                with self._changed:
-                    self._changed.wait_for(lambda: self._over or not self._is_far_ahead)
+                pass
 
     def results(self):
         """Yield what f made of the items; this thread takes some, too, until the next is there."""
+        done, n_given = {}, 0  # by number: what was found, and the error if there was one
         while True:
-            if self._n_given in self._done or self._is_far_ahead or not self._work_on_one():
-                with self._changed:
-                    self._changed.wait_for(lambda: self._n_given in self._done or self._is_empty)
-                    if self._is_empty:
-                        return
-                    found, error = self._done.pop(self._n_given)
-                    self._n_given += 1
-                    self._changed.notify_all()
+            while not self._found.empty():
+                done.update(self._found.get())
+            if n_given in done:
+                found, error = done.pop(n_given)
+                n_given += 1
+                self._free.put(None)
                 if error is not None:
                     raise error
                 yield found
+            elif not self._work_on_one(wait=False):
+                if self._over and n_given == self._n_taken:
+                    return
+                done.update(self._found.get())
 
-    def end(self):
-        """Take no more items."""
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
+    def end(self, n_threads):
+        """Take no more items; so many threads may wait for one."""
+        self._over = True
+        for _ in range(n_threads):
+            self._free.put(None)
 
-    @property
-    def _is_far_ahead(self):
-        return len(self._done) >= self.ahead
-
-    @property
-    def _is_empty(self):
-        return self._over and self._n_given == self._n_taken
-
-    def _work_on_one(self):
+    def _work_on_one(self, wait=True):
         """Whether there was an item to be taken.
 
         An error is raised where its result is asked for: it is the same one for every `n_jobs`.
         """
         found, error = None, None
+        try:
+            self._free.get(wait)
+        except Empty:
+            return False
         with self._taking:  # in the order of the items
             if self._over:
                 return False
@@ -245,7 +249,8 @@ class _Turns:
             try:
                 item = next(self.items)
             except StopIteration:
-                self.end()
+                self._over = True
+                self._found.put({})  # nothing: who waits for results is to look again
                 return False
             except BaseException as raised:
                 error = raised
@@ -255,9 +260,7 @@ class _Turns:
                 found = self.f(item)
             except BaseException as raised:
                 error = raised
-        with self._changed:
-            self._done[number] = found, error
-            self._changed.notify_all()
+        self._found.put({number: (found, error)})
         return True
 
 

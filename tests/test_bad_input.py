@@ -9,7 +9,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sklearn_maml import GradientSteps, MAMLRegressor
+from sklearn_maml import GradientSteps, MAMLRegressor, Proximal
 
 RNG = np.random.default_rng(0)
 TASKS = [(RNG.normal(size=(5, 2)), RNG.normal(size=5)) for _ in range(4)]
@@ -225,6 +225,19 @@ def test_uncapped_steps_that_overflow_are_refused_rather_than_fitted(rule):
         "Overflow: .*cap=True",
         lambda: MAMLRegressor(adaptation=rule.set_params(cap=False)).fit(TASKS),
     )
+
+
+@pytest.mark.parametrize("metric", ["auto", "identity"])
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.filterwarnings("ignore:GaussNewton stopped")
+def test_a_strength_that_is_lost_beside_rows_that_are_the_same_is_refused(metric, seed):
+    """Half of each task's rows are the other half: their products have no inverse."""
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(rng.integers(-1, 2, size=(40, 6)).astype(float), 2, axis=0)
+    counts, groups = rng.poisson(np.exp(rows[:, 0])), np.repeat(np.arange(20), 4)
+    rule = Proximal(1e-30, metric=metric)
+    model = MAMLRegressor(loss="poisson", adaptation=rule, support="all")
+    refuses("Overflow: .*lost to rounding", lambda: model.fit(rows, counts, groups=groups))
 
 
 def test_a_single_number_for_a_column_of_targets_is_refused():

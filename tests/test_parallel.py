@@ -1,20 +1,23 @@
 """Blocks over workers: in order, to the bit, with errors where they belong, and one BLAS thread."""
 
 import operator
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Event, active_count, get_ident
+from threading import Event, Thread, active_count, get_ident
 from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joblib import parallel_config
+from joblib import Parallel, parallel_config
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml import _parallel
 from sklearn_maml._parallel import fold_blocks, one_blas_thread, solved_in_order
+from sklearn_maml._tasks.moments import over_stacks
 
 
 def slowly(seconds, i):
@@ -197,3 +200,69 @@ def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
 def blas_threads_limited():
     with one_blas_thread():
         return blas_threads()
+
+
+def test_an_interrupt_leaves_no_thread_that_waits_for_the_one_that_was_interrupted():
+    """Interrupts are looked for after calls: that of a condition's lock has left it locked."""
+
+    def interrupted(n_events):
+        seen = []
+
+        def profile(frame, event, _):
+            where = [at.f_code.co_qualname for at in (frame, frame.f_back) if at]
+            inside = any(at.startswith("_Turns.") for at in where) and "_Turns.end" not in where
+            if inside and event != "c_call":
+                seen.append(event)
+                if len(seen) == n_events:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        results = solved_in_order(lambda i: sleep(0.001), range(4), 2)
+        sys.setprofile(profile)
+        try:
+            outcomes.append(len(list(results)))
+        except KeyboardInterrupt:
+            outcomes.append(None)
+        finally:
+            sys.setprofile(None)
+
+    before, outcomes = active_count(), []
+    while not outcomes or outcomes[-1] is None:
+        thread = Thread(target=interrupted, args=[len(outcomes) + 1], daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert len(outcomes) > 20
+    assert outcomes[-1] == 4
+    sleep(0.1)
+    assert active_count() <= before
+
+
+def test_an_interrupt_while_threads_are_started_ends_those_that_were(monkeypatch):
+    class Interrupted(Parallel):
+        def __call__(self, jobs):
+            started.append(super().__call__(jobs))
+            sleep(0.05)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_parallel, "Parallel", Interrupted)
+    started, before = [], blas_threads()
+    with pytest.raises(KeyboardInterrupt):
+        list(solved_in_order(lambda i: sleep(0.001), range(1000), 2))
+    sleep(0.1)
+    assert not _parallel._LIMITS
+    assert blas_threads() == before
+    list(started[0])
+
+
+def test_sums_over_stacks_are_by_one_blas_thread_whoever_asks():
+    """A search asks for them before any fit; with two threads other digits are rounded."""
+    stacks = [(np.ones(1), None, None)] * 3
+    blocks = SimpleNamespace(
+        tasks=SimpleNamespace(offsets=[0, 3]),
+        features=SimpleNamespace(width=1),
+        stacks=lambda: iter(stacks),
+    )
+    with threadpool_limits(2, user_api="blas"):
+        found = over_stacks(lambda rows, weight, ones: (np.array(blas_threads()),), blocks)
+    assert set(found[0]) == {3}

@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from sklearn_maml import MAMLRegressor, Proximal
-from sklearn_maml._learning.reml import fit_reml
+from sklearn_maml._learning.reml import _is_stationary, fit_reml
 from sklearn_maml._learning.structure import Structure
 
 SCRIPT = Path(__file__).with_name("reml.R")
@@ -152,6 +152,13 @@ def test_a_short_axis_is_found_along_a_long_one_without_moving_that(seed):
     assert found.converged
     assert found.n_iter <= 15
     assert_allclose(found.relative[0], [1.0, 0.05], atol=0.2)
+
+
+@pytest.mark.parametrize(("rounding", "stationary"), [(0.0, False), (1.0, True)])
+def test_a_direction_wants_no_variance_for_less_than_the_value_rounds(rounding, stationary):
+    """Without noise values round by tens: one such fit in 150 was said not to have converged."""
+    at = SimpleNamespace(root=np.array([0.5, 1.0]), gradient=-0.03 * np.eye(2), rounding=rounding)
+    assert _is_stationary(at, Structure.full(2)) is stationary
 
 
 @pytest.mark.parametrize("seed", range(8))

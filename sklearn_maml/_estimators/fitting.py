@@ -261,6 +261,8 @@ def _solved(model, plan, objective):
         foresee(objective)
     with stage("theta"):
         result = _minimised(model, plan, objective, model.learned_, start)
+        if not objective.is_quadratic:  # of those without a solution the minimiser itself tells
+            check_overflow(objective.value_and_gradient(result.theta)[1])
     with stage("certificate"):
         first = judged(result.theta)
         if not _may_be_local(model, objective, *first):

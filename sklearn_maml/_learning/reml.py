@@ -209,7 +209,7 @@ def _is_stationary(at, structure):
     """Whether no direction without variance wants some: a step in its root would not show it."""
     asleep = at.root < 1.0
     wanted = structure.closest(at.gradient)[np.ix_(asleep, asleep)]
-    return np.linalg.eigvalsh(wanted).min(initial=0.0) > -WANTED
+    return bool(np.linalg.eigvalsh(wanted).min(initial=0.0) > -WANTED - at.rounding)
 
 
 def _lbfgs(moments, structure, x, max_iter, tol):

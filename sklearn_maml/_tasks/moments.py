@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_maml._parallel import solved_in_order
+from sklearn_maml._parallel import one_blas_thread, solved_in_order
 
 __all__ = ["moments", "over_stacks"]
 
@@ -28,8 +28,9 @@ def over_stacks(f, blocks, n_jobs=None):
     tuple
     """
     work = NUMBER * blocks.tasks.offsets[-1] * blocks.features.width
-    parts = solved_in_order(lambda stack: f(*stack), blocks.stacks(), n_jobs, work)
-    return tuple(map(sum, zip(*parts, strict=True)))
+    with one_blas_thread():
+        parts = solved_in_order(lambda stack: f(*stack), blocks.stacks(), n_jobs, work)
+        return tuple(map(sum, zip(*parts, strict=True)))
 
 
 def moments(blocks, n_jobs=None):
