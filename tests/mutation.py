@@ -49,6 +49,9 @@ TESTS = {
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
     "_intervals": "intervals",
     "losses": "losses offsets newton",
+    "_tasks": "blocks tasks",
+    "_linalg.py": "stacked adaptation_losses inner_loop",
+    "_parallel.py": "parallel faults",
     "_estimators": "feature_choice maml",
 }
 ALWAYS = "fitting invariances docstrings"
@@ -263,7 +266,8 @@ def main():
             spent = list(itertools.accumulate(seconds[test] for test in tests))
             tests = tests[: max(1, bisect.bisect(spent, given.seconds))]
             (package / place).write_bytes(mutant)
-            code = forked(package, tests, limit=30 + 3 * given.seconds)[0] if tests else 0
+            limit = 15 + 3 * sum(map(seconds.get, tests))
+            code = forked(package, tests, limit=limit)[0] if tests else 0
             shutil.copyfile(path, package / place)
             verdict = "killed" if code != 0 else "survived" if tests else "untested"
             counts[place.parts[0], verdict] += 1
