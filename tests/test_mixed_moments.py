@@ -59,6 +59,27 @@ def test_random_effects_that_are_fixed_ones_too_may_be_stored_once(relative, n_t
     assert_allclose(found, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("of", [lambda: moments_of(*rows()), shared], ids=["twice", "once"])
+@pytest.mark.parametrize("kind", ["full", "diagonal"])
+def test_a_task_that_stands_for_several_is_as_so_many(kind, of):
+    X, _, y, groups = rows()
+    count = np.array([1, 2, 3, 1, 4, 1, 2, 5])
+    row_count = count[groups]
+    both = np.column_stack([X, y])
+    products = of().parts[0][0]
+    facts = {"total": (row_count[:, None] * both).T @ both, "n_rows": float(row_count.sum())}
+    counted = replace(of(), parts=((products, count.astype(float)),), **facts)
+    each = np.repeat(products, count, axis=1)
+    repeated = replace(of(), parts=((each, np.ones(count.sum())),), **facts)
+    structure = Structure.full(2) if kind == "full" else Structure.diagonal([0, 1])
+    relative = ANY_SIGMA if kind == "full" else np.diag(np.diagonal(ANY_SIGMA))
+    found, expected = (likelihood(m, relative, kind) for m in (counted, repeated))
+    for name in FACTS:
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-10)
+    found, expected = (newton_decrement(m, structure, relative) for m in (counted, repeated))
+    assert_allclose(found, expected, rtol=1e-9)
+
+
 def as_it_is(i, part):
     return part
 

@@ -3,7 +3,7 @@
 import operator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Event, active_count, get_ident
+from threading import Event, Thread, active_count, get_ident
 from time import sleep
 
 import numpy as np
@@ -101,6 +101,19 @@ def test_who_looks_no_further_leaves_no_thread_behind():
     sleep(0.1)
     assert active_count() <= before
     assert len(seen) == n_seen < 20
+
+
+def test_threads_that_are_far_ahead_end_with_who_looks_no_further():
+    """They wait for a result to be taken, and are told that none will be."""
+    seen = []
+    results = solved_in_order(seen.append, range(1000), 2)
+    next(results)
+    sleep(0.1)
+    assert len(seen) < 10
+    closing = Thread(target=results.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
 
 
 def test_threads_handle_floating_point_errors_as_the_one_that_asks():
