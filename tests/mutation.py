@@ -267,7 +267,7 @@ def main():
             tests = tests[: max(1, bisect.bisect(spent, given.seconds))]
             (package / place).write_bytes(mutant)
             limit = 30 + 3 * sum(map(seconds.get, tests))
-            tests = sorted(tests, key=lambda test: test.split("::")[0])  # to share what files set up
+            tests = sorted(tests, key=lambda test: test.split("::")[0])  # files set up once
             code = forked(package, tests, limit=limit)[0] if tests else 0
             shutil.copyfile(path, package / place)
             verdict = "killed" if code != 0 else "survived" if tests else "untested"

@@ -163,6 +163,21 @@ def test_moments_of_several_are_those_of_all_their_tasks():
     assert_allclose(found.value, likelihood(expected, ANY_SIGMA).value, rtol=1e-12)
 
 
+def test_fixed_effects_are_shrunk_by_a_millionth_of_a_row_for_each_row():
+    X, Z, y, groups = rows(2)
+    found = moments_of(X, Z, y, groups).shrunk()
+    more = np.sqrt(1e-6 * len(X)) * np.eye(3)
+    both = np.column_stack([np.concatenate([X, more]), np.concatenate([y, np.zeros((3, 2))])])
+    assert_allclose(found.total, both.T @ both, rtol=1e-12)
+    assert found.n_rows == len(X)
+
+
+def test_degrees_of_freedom_are_what_rows_leave_and_at_least_one():
+    moments = moments_of(*rows())
+    freedom = {5.5: 2.5, 4.25: 1.25, 3.0: 1.0, 2.0: 1.0}
+    assert {n: replace(moments, n_rows=n).dof for n in freedom} == freedom
+
+
 def test_half_of_a_symmetric_matrix_is_kept():
     products = np.arange(12.0).reshape(1, 2, 6)
     products[0, 0, 1] = products[0, 1, 0]

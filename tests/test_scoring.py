@@ -1,5 +1,6 @@
 """The steps by which a covariance is learned, against dense matrices and differences."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ STRUCTURES = {
     "full": Structure.full(3),
     "diagonal": Structure.diagonal([0, 1, 2]),
     "tied": Structure.diagonal([0, 1, 0]),
+    "all tied": Structure.diagonal([0, 0, 0]),
 }
 
 
@@ -29,8 +31,8 @@ def rows(n_targets=1):
 
 def sigma(kind):
     """A covariance of a structure, without a scale that all axes share."""
-    if kind == "tied":
-        return np.diag([0.3, 2.0, 0.3])
+    if "tied" in kind:
+        return np.diag([0.3, 2.0 if kind == "tied" else 0.3, 0.3])
     root = np.array([[1.5, 0.0, 0.0], [0.4, 0.7, 0.0], [-0.2, 0.1, 0.3]])
     return root @ root.T if kind == "full" else np.diag([2.0, 0.5, 0.1])
 
@@ -71,7 +73,7 @@ def test_a_step_lowers_the_value_by_half_of_its_slope(kind):
 
     assert change > 0.01
     assert_allclose((value(-1e-5) - value(1e-5)) / 4e-5, change, rtol=1e-5)
-    if kind == "tied":
+    if "tied" in kind:
         assert step[0, 0] == pytest.approx(step[2, 2], rel=1e-12)
     if kind != "full":
         assert np.count_nonzero(step - np.diag(np.diagonal(step))) == 0
@@ -106,6 +108,33 @@ def test_a_step_is_that_of_information_and_of_the_gradients_absolute_value(kind)
         assert_allclose(ahead - least, behind - least, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_steps_are_damped_in_units_of_the_curvature(kind):
+    structure = STRUCTURES[kind]
+    at = likelihood(moments_of(*rows()), sigma(kind), structure.information)
+    other = replace(at, gradient=7 * at.gradient, information=7 * at.information)
+    free, (step, change) = (structure.scoring_step(at, damping) for damping in (0.0, 0.5))
+    same, more = structure.scoring_step(other, 0.5)
+    assert_allclose(same, step, rtol=1e-10, atol=1e-14)
+    assert_allclose(more, 7 * change, rtol=1e-10)
+    assert change < 0.9 * free[1]
+    far, _ = structure.scoring_step(at, 1e9)
+    farther, _ = structure.scoring_step(at, 2e9)
+    assert_allclose(far, 2 * farther, rtol=1e-6, atol=1e-20)
+    assert np.linalg.norm(far) > 0
+
+
+def test_without_effects_there_is_nothing_to_step():
+    structure = Structure.diagonal(np.arange(0))
+    none = np.zeros((0, 0))
+    at = SimpleNamespace(gradient=none, information=none, to=none, root=np.zeros(0))
+    step, change = structure.scoring_step(at, 0.0)
+    assert (step.shape, change) == ((0, 0), 0.0)
+    slope, hessian = structure.root_derivatives(at, none)
+    assert (slope.shape, hessian.shape) == ((0,), (0, 0))
+    assert structure.coordinates(none).shape == (0,)
+
+
 def test_no_step_is_longer_than_the_longest(monkeypatch):
     """Next to no curvature along one axis, and an information that couples it to the other."""
     structure, pair = Structure.full(2), np.outer([2.0, -1.0], [2.0, -1.0]).ravel()
@@ -127,7 +156,7 @@ def test_derivatives_are_of_as_many_coordinates_as_a_structure_has(kind):
     structure = STRUCTURES[kind]
     at = likelihood(moments_of(*rows()), sigma(kind), structure.information)
     slope, hessian = structure.root_derivatives(at, at.information)
-    size = {"full": 6, "diagonal": 3, "tied": 2}[kind]
+    size = {"full": 6, "diagonal": 3, "tied": 2, "all tied": 1}[kind]
     assert slope.shape == (size,)
     assert hessian.shape == (size, size)
     x = structure.coordinates(sigma(kind))
