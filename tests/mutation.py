@@ -49,7 +49,7 @@ TESTS = {
     "solvers": "solvers solvers_losses solvers_coordinates descent progress",
     "_intervals": "intervals",
     "losses": "losses offsets newton",
-    "_tasks": "blocks tasks",
+    "_tasks": "blocks tasks streaming",
     "_linalg.py": "stacked adaptation_losses inner_loop",
     "_parallel.py": "parallel faults",
     "_estimators": "feature_choice maml",

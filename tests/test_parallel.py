@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joblib import parallel_config
+from joblib import parallel_config, register_parallel_backend
+from joblib.parallel import ThreadingBackend
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml import _parallel
@@ -205,6 +206,29 @@ def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
     with parallel_config(backend="loky"):
         found = fold_blocks(partial(np.full, 1), 19, np.append, 2, np.inf)
     assert found.tolist() == list(range(19))
+
+
+class Eager(ThreadingBackend):
+    """One that gives nothing before all is there."""
+
+    supports_return_generator = False
+
+
+def test_workers_that_give_all_at_once_are_sent_chunks_too():
+    register_parallel_backend("eager", Eager)
+    threads = set()
+
+    def f(i):
+        threads.add(get_ident())
+        sleep(0.002)
+        return [i]
+
+    with parallel_config(backend="eager"):
+        assert fold_blocks(f, 19, operator.add, 2, np.inf) == list(range(19))
+        assert get_ident() not in threads
+        threads.clear()
+        assert list(solved_in_order(f, range(9), 2)) == [[i] for i in range(9)]
+        assert threads == {get_ident()}
 
 
 def blas_threads_limited():
