@@ -122,6 +122,19 @@ def test_tasks_are_batched_in_any_way(chunk, monkeypatch):
     assert_allclose(likelihood(apart, ANY_SIGMA, "full").gradient, expected.gradient, rtol=1e-12)
 
 
+def test_tasks_are_worked_on_so_many_at_a_time(monkeypatch):
+    whole = moments_of(*rows())
+    products = np.arange(11 * 50.0).reshape(11, 50)
+    monkeypatch.setattr("sklearn_maml._learning.mixed_moments.CHUNK", 6 * 2 * (2 + whole.n_columns))
+    for sizes in ([50], [1] * 50, [4, 20, 1, 1, 24], [25, 25]):
+        cut = np.split(np.arange(50), np.cumsum(sizes)[:-1])
+        moments = replace(whole, parts=tuple((products[:, c], c + 1.0) for c in cut))
+        *others, last = batches = [count for _, count in moments.chunks()]
+        assert_array_equal(np.concatenate(batches), np.arange(50) + 1.0)
+        assert all(6 <= len(count) < 12 for count in others)
+        assert 0 < len(last) < 12
+
+
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_the_number_of_jobs_changes_no_bit(backend, monkeypatch):
     """A thread handles floating-point errors as the one that asks; processes are sent nothing."""
@@ -195,6 +208,7 @@ def test_fixed_effects_begin_with_the_random_ones_and_span_all(which):
     effects = random_effects_of(Blocks(tasks, Features(X), Episodes())).only(which)
     design = mixed_design(effects, "full")
     q = design.random.shape[1]
+    assert design.shared
     assert_allclose(design.fixed[effects.varies, :q], design.random)
     assert design.fixed.shape == (5, 4)
     assert_allclose(design.fixed.T @ effects.gram @ design.fixed, np.eye(4), atol=1e-10)

@@ -9,6 +9,7 @@ from moments import moments_of
 from numpy.testing import assert_allclose
 
 from sklearn_maml._learning.likelihood import likelihood
+from sklearn_maml._learning.reml import STALLED, _scoring
 from sklearn_maml._learning.structure import LONGEST, Structure
 
 STRUCTURES = {
@@ -149,6 +150,17 @@ def test_no_step_is_longer_than_the_longest(monkeypatch):
     left, size, right = np.linalg.svd(structure.scoring_step(at, 0.0)[0])
     assert size[0] > 10 * LONGEST > LONGEST > size[1]
     assert_allclose(cut, left * [LONGEST, size[1]] @ right, rtol=1e-9, atol=1e-9)
+
+
+def test_a_search_that_stalls_is_given_up(monkeypatch):
+    monkeypatch.setattr("sklearn_maml._learning.reml._attempt", lambda *_: None)
+    relative = sigma("full")
+    stays, at, n_iter, converged = _scoring(
+        moments_of(*rows()), STRUCTURES["full"], relative, 10 * STALLED, 1e-9
+    )
+    assert stays is relative
+    assert at.value == likelihood(moments_of(*rows()), relative, "full").value
+    assert (n_iter, converged) == (STALLED, False)
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
