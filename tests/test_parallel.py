@@ -15,7 +15,13 @@ from joblib.parallel import ThreadingBackend
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml import _parallel
-from sklearn_maml._parallel import fold_blocks, one_blas_thread, solved_in_order
+from sklearn_maml._parallel import (
+    adding,
+    fill_from_blocks,
+    fold_blocks,
+    one_blas_thread,
+    solved_in_order,
+)
 
 
 def slowly(seconds, i):
@@ -206,6 +212,35 @@ def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
     with parallel_config(backend="loky"):
         found = fold_blocks(partial(np.full, 1), 19, np.append, 2, np.inf)
     assert found.tolist() == list(range(19))
+
+
+def block_of_squares(i):
+    owner = np.arange(i, 20, 4)[::-1]
+    return owner, np.square(owner), None, 0.5 * owner[:, None] + [0.0, 1.0]
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("work", [1.0, np.inf])
+def test_arrays_of_all_tasks_are_filled_by_blocks(backend, work):
+    with parallel_config(backend=backend):
+        squares, none, halves = fill_from_blocks(block_of_squares, 4, 20, 2, work)
+    assert squares.tolist() == [k * k for k in range(20)]
+    assert squares.dtype.kind == "i"
+    assert none is None
+    np.testing.assert_array_equal(halves, [[0.5 * k, 0.5 * k + 1.0] for k in range(20)])
+
+
+def test_further_blocks_are_added_where_the_first_sum_is():
+    """What a block returns is left as it is."""
+    parts = [(np.full(3, float(i)), 10 * i) for i in range(4)]
+    add_to = adding()
+    first, _ = total = add_to(parts[0], parts[1])
+    for part in parts[2:]:
+        total = add_to(total, part)
+        assert total[0] is first
+    assert total[0].tolist() == [6.0, 6.0, 6.0]
+    assert total[1] == 60
+    assert [part[0][0] for part in parts] == [0.0, 1.0, 2.0, 3.0]
 
 
 class Eager(ThreadingBackend):
