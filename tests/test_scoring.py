@@ -136,6 +136,14 @@ def test_without_effects_there_is_nothing_to_step():
     assert structure.coordinates(none).shape == (0,)
 
 
+def test_where_all_is_flat_there_is_no_step():
+    flat = np.zeros((2, 2))
+    at = SimpleNamespace(gradient=flat, information=np.zeros((4, 4)), to=np.eye(2), root=np.ones(2))
+    step, change = Structure.full(2).scoring_step(at, 0.0)
+    assert_allclose(step, flat, rtol=0)
+    assert change == 0.0
+
+
 def test_no_step_is_longer_than_the_longest(monkeypatch):
     """Next to no curvature along one axis, and an information that couples it to the other."""
     structure, pair = Structure.full(2), np.outer([2.0, -1.0], [2.0, -1.0]).ravel()
