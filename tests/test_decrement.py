@@ -185,6 +185,7 @@ def test_where_nothing_was_learned_nothing_is_said():
     for rule in (GradientSteps(0.1), Proximal(1.0, "identity")):
         model = MAMLRegressor(adaptation=rule).fit(tasks)
         assert not any("learned," in what for what, _ in model.gap_certificate_.assumptions)
+        assert model.learned_ is None or model.learned_.n_iter == 0
 
 
 def test_no_local_maximum_is_said_to_be_none():

@@ -59,6 +59,27 @@ def test_random_effects_that_are_fixed_ones_too_may_be_stored_once(relative, n_t
     assert_allclose(found, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("of", [lambda: moments_of(*rows()), shared], ids=["twice", "once"])
+@pytest.mark.parametrize("kind", ["full", "diagonal"])
+def test_a_task_that_stands_for_several_is_as_so_many(kind, of):
+    X, _, y, groups = rows()
+    count = np.array([1, 2, 3, 1, 4, 1, 2, 5])
+    row_count = count[groups]
+    both = np.column_stack([X, y])
+    products = of().parts[0][0]
+    facts = {"total": (row_count[:, None] * both).T @ both, "n_rows": float(row_count.sum())}
+    counted = replace(of(), parts=((products, count.astype(float)),), **facts)
+    each = np.repeat(products, count, axis=1)
+    repeated = replace(of(), parts=((each, np.ones(count.sum())),), **facts)
+    structure = Structure.full(2) if kind == "full" else Structure.diagonal([0, 1])
+    relative = ANY_SIGMA if kind == "full" else np.diag(np.diagonal(ANY_SIGMA))
+    found, expected = (likelihood(m, relative, kind) for m in (counted, repeated))
+    for name in FACTS:
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-10)
+    found, expected = (newton_decrement(m, structure, relative) for m in (counted, repeated))
+    assert_allclose(found, expected, rtol=1e-9)
+
+
 def as_it_is(i, part):
     return part
 
@@ -99,6 +120,19 @@ def test_tasks_are_batched_in_any_way(chunk, monkeypatch):
     assert apart.n_tasks == 8
     assert sum(len(count) for _, count in apart.chunks()) == 8
     assert_allclose(likelihood(apart, ANY_SIGMA, "full").gradient, expected.gradient, rtol=1e-12)
+
+
+def test_tasks_are_worked_on_so_many_at_a_time(monkeypatch):
+    whole = moments_of(*rows())
+    products = np.arange(11 * 50.0).reshape(11, 50)
+    monkeypatch.setattr("sklearn_maml._learning.mixed_moments.CHUNK", 6 * 2 * (2 + whole.n_columns))
+    for sizes in ([50], [1] * 50, [4, 20, 1, 1, 24], [25, 25]):
+        cut = np.split(np.arange(50), np.cumsum(sizes)[:-1])
+        moments = replace(whole, parts=tuple((products[:, c], c + 1.0) for c in cut))
+        *others, last = batches = [count for _, count in moments.chunks()]
+        assert_array_equal(np.concatenate(batches), np.arange(50) + 1.0)
+        assert all(6 <= len(count) < 12 for count in others)
+        assert 0 < len(last) < 12
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
@@ -142,6 +176,21 @@ def test_moments_of_several_are_those_of_all_their_tasks():
     assert_allclose(found.value, likelihood(expected, ANY_SIGMA).value, rtol=1e-12)
 
 
+def test_fixed_effects_are_shrunk_by_a_millionth_of_a_row_for_each_row():
+    X, Z, y, groups = rows(2)
+    found = moments_of(X, Z, y, groups).shrunk()
+    more = np.sqrt(1e-6 * len(X)) * np.eye(3)
+    both = np.column_stack([np.concatenate([X, more]), np.concatenate([y, np.zeros((3, 2))])])
+    assert_allclose(found.total, both.T @ both, rtol=1e-12)
+    assert found.n_rows == len(X)
+
+
+def test_degrees_of_freedom_are_what_rows_leave_and_at_least_one():
+    moments = moments_of(*rows())
+    freedom = {5.5: 2.5, 4.25: 1.25, 3.0: 1.0, 2.0: 1.0}
+    assert {n: replace(moments, n_rows=n).dof for n in freedom} == freedom
+
+
 def test_half_of_a_symmetric_matrix_is_kept():
     products = np.arange(12.0).reshape(1, 2, 6)
     products[0, 0, 1] = products[0, 1, 0]
@@ -159,6 +208,7 @@ def test_fixed_effects_begin_with_the_random_ones_and_span_all(which):
     effects = random_effects_of(Blocks(tasks, Features(X), Episodes())).only(which)
     design = mixed_design(effects, "full")
     q = design.random.shape[1]
+    assert design.shared
     assert_allclose(design.fixed[effects.varies, :q], design.random)
     assert design.fixed.shape == (5, 4)
     assert_allclose(design.fixed.T @ effects.gram @ design.fixed, np.eye(4), atol=1e-10)

@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joblib import Parallel, parallel_config
+from joblib import Parallel, parallel_config, register_parallel_backend
+from joblib.parallel import ThreadingBackend
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_maml import _parallel
-from sklearn_maml._parallel import fold_blocks, one_blas_thread, solved_in_order
+from sklearn_maml._parallel import (
+    adding,
+    fill_from_blocks,
+    fold_blocks,
+    one_blas_thread,
+    solved_in_order,
+)
 from sklearn_maml._tasks.moments import over_stacks
 
 
@@ -62,11 +69,15 @@ def test_results_that_wait_for_a_slow_one_are_few():
     results = solved_in_order(f, range(100), 3)
     with ThreadPoolExecutor(1) as executor:
         whole = executor.submit(list, results)
+        for _ in range(300):
+            if len(taken) >= 1 + 2 * 3:  # the slow one, and six that wait
+                break
+            sleep(0.01)
         sleep(0.2)
         seen = len(taken)
         slow.set()
         assert whole.result() == list(range(100))
-    assert seen <= 1 + 2 * 3 + 2  # the slow one, six that wait, and one more for each other thread
+    assert 1 + 2 * 3 <= seen <= 1 + 2 * 3 + 2  # one more for each other thread
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 4])
@@ -104,6 +115,19 @@ def test_who_looks_no_further_leaves_no_thread_behind():
     sleep(0.1)
     assert active_count() <= before
     assert len(seen) == n_seen < 20
+
+
+def test_threads_that_are_far_ahead_end_with_who_looks_no_further():
+    """They wait for a result to be taken, and are told that none will be."""
+    seen = []
+    results = solved_in_order(seen.append, range(1000), 2)
+    next(results)
+    sleep(0.1)
+    assert len(seen) < 10
+    closing = Thread(target=results.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
 
 
 def test_threads_handle_floating_point_errors_as_the_one_that_asks():
@@ -195,6 +219,58 @@ def test_processes_are_sent_chunks_of_blocks_whose_results_come_in_order():
     with parallel_config(backend="loky"):
         found = fold_blocks(partial(np.full, 1), 19, np.append, 2, np.inf)
     assert found.tolist() == list(range(19))
+
+
+def block_of_squares(i):
+    owner = np.arange(i, 20, 4)[::-1]
+    return owner, np.square(owner), None, 0.5 * owner[:, None] + [0.0, 1.0]
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("work", [1.0, np.inf])
+def test_arrays_of_all_tasks_are_filled_by_blocks(backend, work):
+    with parallel_config(backend=backend):
+        squares, none, halves = fill_from_blocks(block_of_squares, 4, 20, 2, work)
+    assert squares.tolist() == [k * k for k in range(20)]
+    assert squares.dtype.kind == "i"
+    assert none is None
+    np.testing.assert_array_equal(halves, [[0.5 * k, 0.5 * k + 1.0] for k in range(20)])
+
+
+def test_further_blocks_are_added_where_the_first_sum_is():
+    """What a block returns is left as it is."""
+    parts = [(np.full(3, float(i)), 10 * i) for i in range(4)]
+    add_to = adding()
+    first, _ = total = add_to(parts[0], parts[1])
+    for part in parts[2:]:
+        total = add_to(total, part)
+        assert total[0] is first
+    assert total[0].tolist() == [6.0, 6.0, 6.0]
+    assert total[1] == 60
+    assert [part[0][0] for part in parts] == [0.0, 1.0, 2.0, 3.0]
+
+
+class Eager(ThreadingBackend):
+    """One that gives nothing before all is there."""
+
+    supports_return_generator = False
+
+
+def test_workers_that_give_all_at_once_are_sent_chunks_too():
+    register_parallel_backend("eager", Eager)
+    threads = set()
+
+    def f(i):
+        threads.add(get_ident())
+        sleep(0.002)
+        return [i]
+
+    with parallel_config(backend="eager"):
+        assert fold_blocks(f, 19, operator.add, 2, np.inf) == list(range(19))
+        assert get_ident() not in threads
+        threads.clear()
+        assert list(solved_in_order(f, range(9), 2)) == [[i] for i in range(9)]
+        assert threads == {get_ident()}
 
 
 def blas_threads_limited():

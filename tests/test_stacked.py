@@ -59,6 +59,17 @@ def test_row_products_do_not_depend_on_the_order_of_multiplication(k, m, d):
     assert row_products(V, left, weights, right) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("k", "m"), [(1, 1), (1, 20), (20, 1)])
+def test_row_products_of_few_rows_build_nothing_of_features_by_features(k, m):
+    d = 1_000
+    V, left, right = np.ones((1, k, d)), np.ones((1, m, d)), np.ones((1, m, d))
+    tracemalloc.start()
+    assert (row_products(V, left, np.ones((1, m)), right) == d * m).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < d * d * 8 / 10
+
+
 @pytest.mark.parametrize("n", [1, 499, 500, 3_000])
 @pytest.mark.parametrize(("i", "j", "k"), [(4, 5, 5), (4, 5, 6), (1, 4, 4), (4, 4, 1), (3, 0, 3)])
 def test_products_of_stacks_are_those_of_each_pair_however_small_and_many(i, j, k, n):
@@ -120,6 +131,16 @@ def test_matrices_that_need_more_doublings_do_not_disturb_the_others():
     together = largest_eigenvalue(gram)
     for i in range(3):
         assert largest_eigenvalue(gram[i : i + 1])[0] == together[i]
+
+
+def test_a_bound_that_is_small_enough_is_the_first_one():
+    gram = spd(5, 0) / np.linalg.eigvalsh(spd(5, 0))[:, -1:, None] * [[[1.0]], [[2.0]], [[4.0]]]
+    first = np.linalg.norm(gram, axis=(1, 2))
+    assert (first > [1.01, 2.02, 4.04]).all()
+    assert (first < 3.0).tolist() == [True, True, False]
+    found = largest_eigenvalue(gram, tolerance=1e-3, enough=3.0)
+    np.testing.assert_allclose(found[:2], first[:2], rtol=1e-14)
+    assert found[2] == pytest.approx(4.0, rel=1e-3)
 
 
 @pytest.mark.parametrize(("k", "r", "m", "d"), [(4, 2, 3, 9), (40, 2, 30, 3), (1, 5, 1, 5)])

@@ -32,6 +32,7 @@ from sklearn_maml import (
 from sklearn_maml._storage import pack
 from sklearn_maml._tasks.episodes import Episodes
 from sklearn_maml._tasks.features import Features
+from sklearn_maml._tasks.moments import moments as feature_moments
 from sklearn_maml._tasks.stacks import Blocks, Tasks
 from sklearn_maml._tasks.statistics import joined_labels
 from sklearn_maml._tasks.summaries import SummaryBlocks, summarise
@@ -241,6 +242,15 @@ def test_summaries_have_the_moments_of_the_rows():
             assert_allclose(other[0], gram, atol=1e-12 * np.abs(gram).max())
             assert_allclose(other[1:], (size, total, weight), rtol=1e-12)
     assert len(moments) > 1000
+
+
+def test_summarised_features_have_the_mean_and_deviation_of_the_rows():
+    tasks = Tasks.from_codes(TWO, G, WEIGHT)
+    blocks = Blocks(tasks, Features(X + 1e3 * np.eye(D)[0]), Episodes())
+    found = feature_moments(SummaryBlocks(summarise(blocks), Episodes(), 2, True))
+    assert_allclose(found[0], feature_moments(blocks)[0], rtol=1e-10, atol=1e-12)
+    # The constant's variance is what its square, 1, rounds.
+    assert_allclose(found[1], feature_moments(blocks)[1], rtol=1e-7, atol=1e-7)
 
 
 def test_a_root_of_rows_that_are_padded_in_front_loses_none():
