@@ -4,12 +4,11 @@ The file is a NumPy archive (.npz) of plain arrays, one of them JSON. There is n
 no code; the parts of a model are found by their names in `PARTS`.
 """
 
-import os
 import sys
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from threading import get_ident
+from threading import get_native_id
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -123,14 +122,14 @@ def _checked(path):
 @contextmanager
 def _replaced(path):
     """A file to write, which takes the place of another one when all is written, or never does."""
-    path = Path(os.path.realpath(os.fsdecode(path)))
+    path = Path(path).resolve()
     if path.exists() and not path.is_file():  # a pipe or a device, which nothing can replace
         with path.open("wb") as file:
             yield file
         return
-    part = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}.part")
+    part = path.with_name(f"{path.name}.{get_native_id()}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("wb") as file:
             yield file
         part.replace(path)
     finally:
