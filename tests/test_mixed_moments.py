@@ -91,6 +91,13 @@ def test_what_has_no_room_is_solved_anew_to_the_same_bits(keeps, monkeypatch):
     found = likelihood(shared(), ANY_SIGMA, "full")
     for name in FACTS:
         assert_array_equal(getattr(found, name), getattr(expected, name))
+    for moments in (shared(), moments_of(*rows())):  # the latter with Z apart from X
+        for information in (None, "diagonal"):
+            few = likelihood(moments, ANY_SIGMA, information)
+            monkeypatch.setattr("sklearn_maml._learning.likelihood.room", lambda: 0.0)
+            again = likelihood(moments, ANY_SIGMA, information)
+            monkeypatch.setattr("sklearn_maml._learning.likelihood.room", lambda: 1e9)
+            assert_array_equal(again.gradient, few.gradient)
     solved = Solved(shared(), np.eye(2), np.ones(2))
     for first, again in zip(*(solved.each(as_it_is) for _ in range(2)), strict=True):
         assert_array_equal(first.seen, again.seen)
