@@ -1,8 +1,9 @@
 """Linear mixed models by restricted maximum likelihood (REML).
 
 Sigma, the covariance of the random effects in units of the residual variance, is sought by Fisher
-scoring, and where that stalls by L-BFGS on a factor of it: both stay positive semi-definite, and a
-variance that wants to be zero gets there. `likelihood` has the model and its derivatives.
+scoring, by Newton's steps where that foretells the likelihood badly, and where it stalls by L-BFGS
+on a factor of Sigma: all stay positive semi-definite, and a variance that wants to be zero gets
+there. `likelihood` has the model and its derivatives.
 """
 
 from dataclasses import dataclass, replace
