@@ -16,7 +16,6 @@ __all__ = [
     "matvec",
     "row_products",
     "self_products",
-    "solve",
     "triangle",
     "vecmat",
 ]
@@ -154,17 +153,6 @@ def _invert(table):
                 table[i, k] = 0.0
                 table[i] -= factor * row
         table[k] = row
-
-
-def solve(matrices, right):
-    """`numpy.linalg.solve`, but NaN throughout where a matrix is singular to the last digit.
-
-    That is where curvatures are beyond all bounds, and a solver turns back, as from an overflow.
-    """
-    try:
-        return np.linalg.solve(matrices, right)
-    except np.linalg.LinAlgError:
-        return np.full(right.shape, np.nan)
 
 
 def geometric_sum(gram, step, n_steps):

@@ -188,7 +188,7 @@ def test_theta_is_sought_from_the_fixed_effects():
     np.testing.assert_allclose(drawn, model.meta_losses_, rtol=1e-10)
 
 
-def test_fixed_effects_from_which_predictions_overflow_are_no_start():
+def test_fixed_effects_from_which_predictions_overflow_are_no_start(monkeypatch):
     X, z, rng = make_rows(20, 8)
     tasks = list(zip(X, rng.poisson(np.exp(0.5 * z)).astype(float), strict=True))
     model = MAMLRegressor(loss="poisson", random_state=0, certificate=None).fit(tasks)
@@ -196,6 +196,12 @@ def test_fixed_effects_from_which_predictions_overflow_are_no_start():
     far = replace(model.learned_, fixed_effects=np.full(3, 1e4))
     np.testing.assert_array_equal(start_of(objective, far), objective.origin())
     np.testing.assert_array_equal(start_of(objective, None), objective.origin())
+
+    def singular(*_):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(type(objective), "value_and_gradient", singular)
+    np.testing.assert_array_equal(start_of(objective, far), objective.origin())
 
 
 def test_the_covariance_is_in_units_of_the_first_targets_noise():

@@ -261,8 +261,6 @@ def _solved(model, plan, objective):
         foresee(objective)
     with stage("theta"):
         result = _minimised(model, plan, objective, model.learned_, start)
-        if not objective.is_quadratic:  # of those without a solution the minimiser itself tells
-            check_overflow(objective.value_and_gradient(result.theta)[1])
     with stage("certificate"):
         first = judged(result.theta)
         if not _may_be_local(model, objective, *first):
@@ -326,8 +324,11 @@ def start_of(objective, learned):
     if near is None or objective.is_quadratic:
         return objective.origin()
     near = np.reshape(near, objective.origin().shape)
-    # The pass is not lost: solvers ask for value and gradient of their start first.
-    return near if np.isfinite(objective.value_and_gradient(near)[0]) else objective.origin()
+    try:  # the pass is not lost: solvers ask for value and gradient of their start first
+        value, _ = objective.value_and_gradient(near)
+    except np.linalg.LinAlgError:  # curvatures beside which a strength is nothing
+        value = np.inf
+    return near if np.isfinite(value) else objective.origin()
 
 
 def certified(objective, theta, effort, learned):

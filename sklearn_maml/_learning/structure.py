@@ -189,7 +189,7 @@ def _in_all_entries(at, second, curvature):
     """
     q = len(at.root)
     order = np.lexsort((at.root, np.linalg.norm(at.to, axis=0)))[::-1]
-    row, column = order[np.tril_indices(q)[0]], order[np.tril_indices(q)[1]]
+    row, column = order[np.array(np.tril_indices(q))]
     basis = np.zeros((q, q, len(row)))
     basis[row, column, np.arange(len(row))] = 1.0
     moved = basis * at.root[:, None]

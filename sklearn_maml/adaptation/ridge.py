@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_maml._cached import cached_property
-from sklearn_maml._linalg import inverse, solve
+from sklearn_maml._linalg import inverse
 from sklearn_maml.adaptation.affine import AffineLoop
 
 __all__ = ["RidgeLoop", "ridge_gain"]
@@ -65,6 +65,6 @@ def ridge_gain(curvature, rows, strength):
         root = np.sqrt(curvature)
         scaled = root * rows
         gram = np.matmul(scaled, np.swapaxes(scaled, -1, -2)) + strength * np.eye(m)
-        return np.swapaxes(root * solve(gram, scaled), -1, -2)
+        return np.swapaxes(root * np.linalg.solve(gram, scaled), -1, -2)
     weighted = np.swapaxes(curvature * rows, -1, -2)
-    return solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
+    return np.linalg.solve(np.matmul(weighted, rows) + strength * np.eye(q), weighted)
